@@ -1,0 +1,168 @@
+"""The whole of a configuration, expanded: who is there, what is attached where, and the two indexes of matching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from mqttjobs.domain.model import (
+    EMPTY,
+    Attach,
+    Entity,
+    EntityClass,
+    EntityKey,
+    EntityKind,
+    Operation,
+    Trigger,
+    User,
+    ValueKey,
+    ValueSource,
+)
+from mqttjobs.domain.topics import minimal_filters
+
+
+class Reader(NamedTuple):
+    """One value that a topic feeds."""
+
+    key: ValueKey
+    source: ValueSource
+
+
+class Watcher(NamedTuple):
+    """One trigger that watches a value; `index` is its place among the operation's triggers."""
+
+    operation: Operation
+    index: int
+    trigger: Trigger
+
+
+class Installation:
+    """What the service knows: entities, classes, operations and users, and the indexes made of them.
+
+    Matching a message costs two look-ups, whatever the number of entities and operations (behaviour 1.10):
+    topic -> readers, and value -> watchers.
+
+    Args:
+        entities: every object (members of classes included) and link.
+        classes: the classes.
+        operations: every operation; the references of `attach` exist.
+        users: every configured user; empty when none are configured.
+        patterns: subscription filters of class topics, so that 10,000 members need one filter.
+    """
+
+    def __init__(
+        self,
+        entities: Mapping[EntityKey, Entity] = EMPTY,
+        classes: Mapping[str, EntityClass] = EMPTY,
+        operations: Mapping[str, Operation] = EMPTY,
+        users: Mapping[str, User] = EMPTY,
+        patterns: Sequence[str] = (),
+    ) -> None:
+        self.entities = entities
+        self.classes = classes
+        self.operations = operations
+        self.users = users
+        self._patterns = tuple(patterns)
+        self._readers: dict[str, list[Reader]] = {}
+        self._followers: dict[EntityKey, list[EntityKey]] = {}
+        self._members: dict[str, list[EntityKey]] = {}
+        self._attached: dict[EntityKey, list[Operation]] = {}
+        self._attached_classes: dict[str, list[Operation]] = {}
+        self._watchers: dict[ValueKey, list[Watcher]] = {}
+        self._class_watchers: dict[tuple[str, str], list[Watcher]] = {}
+        for entity in entities.values():
+            self._add_entity(entity)
+        for operation in operations.values():
+            self._add_operation(operation)
+
+    def _add_entity(self, entity: Entity) -> None:
+        for name, source in entity.sources.items():
+            reader = Reader(ValueKey(entity.key.kind, entity.key.id, name), source)
+            self._readers.setdefault(source.topic, []).append(reader)
+        if entity.follows is not None:
+            leader = EntityKey(EntityKind.OBJECT, entity.follows)
+            self._followers.setdefault(leader, []).append(entity.key)
+        if entity.class_id is not None:
+            self._members.setdefault(entity.class_id, []).append(entity.key)
+
+    def _add_operation(self, operation: Operation) -> None:
+        for attach in operation.attach:
+            key = attached_entity(attach)
+            if key is not None:
+                self._attached.setdefault(key, []).append(operation)
+            elif attach.class_id is not None:
+                self._attached_classes.setdefault(attach.class_id, []).append(operation)
+            for index, trigger in enumerate(operation.triggers):
+                watcher = Watcher(operation, index, trigger)
+                if key is not None:
+                    value = ValueKey(key.kind, key.id, trigger.value_name)
+                    self._watchers.setdefault(value, []).append(watcher)
+                elif attach.class_id is not None:
+                    place = (attach.class_id, trigger.value_name)
+                    self._class_watchers.setdefault(place, []).append(watcher)
+
+    def readers(self, topic: str) -> Sequence[Reader]:
+        """Return the values that `topic` feeds; none for an unmatched topic."""
+        return self._readers.get(topic, ())
+
+    def followers(self, key: EntityKey) -> Sequence[EntityKey]:
+        """Return the links whose values are this object's values."""
+        return self._followers.get(key, ())
+
+    def source_of(self, key: ValueKey) -> ValueSource | None:
+        """Return where a value comes from, through the object that a link follows; None if there is no such value."""
+        entity = self.entities.get(key.entity)
+        if entity is not None and entity.follows is not None:
+            entity = self.entities.get(EntityKey(EntityKind.OBJECT, entity.follows))
+        return None if entity is None else entity.sources.get(key.name)
+
+    def watchers(self, key: ValueKey) -> Iterator[Watcher]:
+        """Yield the triggers that watch a value, of the entity's own operations and of its class's, each once."""
+        own = self._watchers.get(key, ())
+        yield from own
+        class_id = self.entities[key.entity].class_id if key.entity in self.entities else None
+        if class_id is not None:
+            seen = {watcher.operation.id for watcher in own}
+            for watcher in self._class_watchers.get((class_id, key.name), ()):
+                if watcher.operation.id not in seen:
+                    yield watcher
+
+    def operations_of(self, key: EntityKey) -> list[Operation]:
+        """Return the operations attached to an entity, its class's included, each once."""
+        found = {operation.id: operation for operation in self._attached.get(key, ())}
+        entity = self.entities.get(key)
+        if entity is not None and entity.class_id is not None:
+            found |= {operation.id: operation for operation in self._attached_classes.get(entity.class_id, ())}
+        return list(found.values())
+
+    def owners(self, operation: Operation) -> Iterator[EntityKey]:
+        """Yield every entity that an operation is attached to, members of classes included, each once."""
+        seen: set[EntityKey] = set()
+        for attach in operation.attach:
+            key = attached_entity(attach)
+            keys = [key] if key is not None else self._members.get(attach.class_id or "", ())
+            for each in keys:
+                if each not in seen:
+                    seen.add(each)
+                    yield each
+
+    def is_attached(self, operation: Operation, key: EntityKey) -> bool:
+        """Whether an operation is attached to an entity, directly or through its class."""
+        entity = self.entities.get(key)
+        return entity is not None and any(
+            attached_entity(attach) == key or (attach.class_id is not None and attach.class_id == entity.class_id)
+            for attach in operation.attach
+        )
+
+    def filters(self) -> list[str]:
+        """Return the fewest filters that deliver every configured topic, in a stable order."""
+        return minimal_filters([*self._patterns, *self._readers])
+
+
+def attached_entity(attach: Attach) -> EntityKey | None:
+    """Return the one entity that is meant, or None for a class."""
+    if attach.object is not None:
+        return EntityKey(EntityKind.OBJECT, attach.object)
+    if attach.link is not None:
+        return EntityKey(EntityKind.LINK, attach.link)
+    return None

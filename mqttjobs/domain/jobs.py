@@ -1,0 +1,393 @@
+"""A job: its record, its events, and the rule that makes a status of them (behaviour 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Any
+
+from mqttjobs.domain.model import EMPTY, EntityKey, Json, Operation
+
+LOCAL = "_local"
+ANY = "_any"
+ALL = "_all"
+
+
+class Status(StrEnum):
+    """The seven statuses, in the order in which counts list them."""
+
+    SUBMITTED = "submitted"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    PARTIAL_FAILURE = "partial_failure"
+    STOPPED = "stopped"
+    SKIPPED = "skipped"
+
+
+TERMINAL_STATUSES = frozenset(
+    {Status.COMPLETED, Status.FAILED, Status.PARTIAL_FAILURE, Status.STOPPED, Status.SKIPPED}
+)
+
+
+class Phase(IntEnum):
+    """Where a job is in the queue: the store's own word, never shown."""
+
+    WAITING = 0
+    CLAIMED = 1
+    ENDED = 2
+
+
+class EventKind(StrEnum):
+    """What a timeline tells (behaviour 3.2)."""
+
+    SUBMITTED = "submitted"
+    ACKNOWLEDGED = "acknowledged"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    RETRIED = "retried"
+    STOPPED = "stopped"
+    SKIPPED = "skipped"
+    PROGRESS = "progress"
+
+
+RANK: Mapping[EventKind, int] = {
+    EventKind.SUBMITTED: 0,
+    EventKind.ACKNOWLEDGED: 1,
+    EventKind.STARTED: 2,
+    EventKind.FAILED: 3,
+    EventKind.COMPLETED: 4,
+}
+"""Per agent the highest of these counts; other events do not rank (behaviour 3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One line of a timeline; `report` is what an end brought back and is not shown in the timeline.
+
+    `report` has the keys of Outcome.report(): result, message, changed, description, exit_code, stderr, user_error.
+    """
+
+    at: datetime
+    kind: EventKind
+    hostname: str
+    message: str = ""
+    error: str = ""
+    report: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CustomResult:
+    """A result that a user added; `payload` is any JSON object."""
+
+    payload: Mapping[str, Json]
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of one operation, as it is recorded. Changed only by `evolve`.
+
+    `operation` is the definition as it was; `inputs` are the variables that it is rendered with, so that a run
+    after a crash does the same; `hidden` names those of them whose value has `${…}` to fill in. `limit` is how
+    many of the same operation and owner may run at once, None for any number.
+    """
+
+    uid: int
+    id: str
+    created_at: datetime
+    operation_id: str | None
+    operation: Mapping[str, Json]
+    fingerprint: str
+    owner: EntityKey | None
+    user_id: str
+    target: str = LOCAL
+    priority: int = 0
+    takes_slot: bool = True
+    limit: int | None = None
+    params: Mapping[str, Json] = EMPTY
+    events: tuple[str, ...] = ()
+    inputs: Mapping[str, Json] = EMPTY
+    hidden: Mapping[str, str] = EMPTY
+    process_meta: Mapping[str, Json] | None = None
+    parent_id: str | None = None
+    root_id: str = ""
+    retry_of: str | None = None
+    depth: int = 0
+    invalid_fields: Mapping[str, list[str]] | None = None
+    expected: tuple[str, ...] = ()
+    # what changes:
+    phase: Phase = Phase.WAITING
+    due_at: datetime | None = None
+    attempts: int = 0
+    executed_at: datetime | None = None
+    status: Status = Status.SUBMITTED
+    timeline: tuple[JobEvent, ...] = ()
+    results: tuple[CustomResult, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether its status is terminal."""
+        return self.status in TERMINAL_STATUSES
+
+    def evolve(self, **changes: Any) -> Job:
+        """Return the job with `changes` made."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdate:
+    """What happened to a stored job, written whole in one transaction.
+
+    `strict`: refuse (TerminalState, nothing written) when the job has ended already. Otherwise the events are
+    appended all the same and an ended job keeps its phase and status (behaviour 3.6), unless `reopen` says that
+    an agent's late report changes them.
+    """
+
+    uid: int
+    events: tuple[JobEvent, ...]
+    status: Status
+    phase: Phase
+    due_at: datetime | None = None
+    attempts: int = 0
+    executed_at: datetime | None = None
+    strict: bool = False
+    reopen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt of a job ended.
+
+    `result` is the operation's own result (None where there is none), `description` has the keys of the type
+    (contract 5), `exit_code` and `stderr` are a program's. `repeatable` False means another attempt cannot help.
+    """
+
+    ok: bool
+    error: str = ""
+    message: str = ""
+    result: Json = None
+    changed: bool | None = None
+    description: Mapping[str, Json] = EMPTY
+    exit_code: int | None = None
+    stderr: str = ""
+    user_error: bool = False
+    repeatable: bool = True
+
+    def report(self) -> dict[str, Json]:
+        """Return what a terminal event keeps of it."""
+        return {
+            "result": self.result,
+            "message": self.message,
+            "changed": self.changed,
+            "description": dict(self.description),
+            "exit_code": self.exit_code,
+            "stderr": self.stderr,
+            "user_error": self.user_error,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What one agent (the service itself counts as one) has told about a job so far."""
+
+    hostname: str
+    kind: EventKind
+    event: JobEvent | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the agent is done."""
+        return self.kind in (EventKind.COMPLETED, EventKind.FAILED)
+
+    @property
+    def duration(self) -> timedelta | None:
+        """From its first start to its end, or None before the end or without a start."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return max(self.ended_at - self.started_at, timedelta(0))
+
+
+def _precedence(event: JobEvent) -> tuple[datetime, str, str, str]:
+    """Order events of equal rank: the earliest counts, and any order of arrival gives the same."""
+    return (event.at, event.hostname, event.error, event.message)
+
+
+def agent_states(
+    events: Iterable[JobEvent], expected: Sequence[str] = (), target: str = LOCAL
+) -> dict[str, AgentState]:
+    """Return each agent's state, expected ones that are silent included as submitted."""
+    best: dict[str, JobEvent] = {}
+    first_start: dict[str, datetime] = {}
+    newest: JobEvent | None = None
+    for event in events:
+        rank = RANK.get(event.kind)
+        if rank is None or (rank == 0 and target != LOCAL):
+            continue
+        host = event.hostname
+        if event.kind is EventKind.STARTED and (host not in first_start or event.at < first_start[host]):
+            first_start[host] = event.at
+        if newest is None or (event.at, host) > (newest.at, newest.hostname):
+            newest = event
+        known = best.get(host)
+        known_rank = -1 if known is None else RANK[known.kind]
+        if known is None or rank > known_rank or (rank == known_rank and _precedence(event) < _precedence(known)):
+            best[host] = event
+    if target == ANY and newest is not None:
+        best = {newest.hostname: best[newest.hostname]}
+    states = {host: AgentState(host, EventKind.SUBMITTED) for host in expected}
+    for host, event in best.items():
+        ended = event.kind in (EventKind.COMPLETED, EventKind.FAILED)
+        states[host] = AgentState(host, event.kind, event, first_start.get(host), event.at if ended else None)
+    return states
+
+
+def status_of(events: Sequence[JobEvent], expected: Sequence[str] = (), target: str = LOCAL) -> Status:
+    """Return a job's status: a pure function of the set of its events (behaviour 3.3).
+
+    `expected` is the set of agents of a broadcast, fixed at submission; a silent one's time-out is an event.
+    """
+    kinds = {event.kind for event in events}
+    if EventKind.STOPPED in kinds:
+        return Status.STOPPED
+    if EventKind.SKIPPED in kinds:
+        return Status.SKIPPED
+    states = agent_states(events, expected, target)
+    if all(state.kind is EventKind.SUBMITTED for state in states.values()):
+        return Status.SUBMITTED
+    if not all(state.ended for state in states.values()):
+        return Status.PROCESSING
+    outcomes = {state.kind for state in states.values()}
+    if outcomes == {EventKind.COMPLETED}:
+        return Status.COMPLETED
+    return Status.PARTIAL_FAILURE if EventKind.COMPLETED in outcomes else Status.FAILED
+
+
+def submitted(at: datetime, hostname: str) -> JobEvent:
+    """Return the first event of every job."""
+    return JobEvent(at, EventKind.SUBMITTED, hostname, "Job submitted")
+
+
+def begin(job: Job, at: datetime, hostname: str) -> JobUpdate:
+    """Claim a job for this host: acknowledged and started, one attempt more."""
+    events = (
+        JobEvent(at, EventKind.ACKNOWLEDGED, hostname, f"Job acknowledged by {hostname}"),
+        JobEvent(at, EventKind.STARTED, hostname, f"Job processing started on {hostname}"),
+    )
+    return JobUpdate(
+        job.uid,
+        events,
+        Status.PROCESSING,
+        Phase.CLAIMED,
+        attempts=job.attempts + 1,
+        executed_at=job.executed_at or at,
+    )
+
+
+def finish(job: Job, outcome: Outcome, at: datetime, hostname: str, retry: Operation | None) -> JobUpdate:
+    """Return what one attempt's outcome does to a job: completed, failed, or another attempt later.
+
+    Args:
+        job: the claimed job; its `attempts` counts this one.
+        outcome: how the attempt ended.
+        at: when.
+        hostname: who ran it.
+        retry: the operation whose `retry` decides; None for no other attempt.
+    """
+    attempts_allowed = retry.retry.attempts if retry else 1
+    if outcome.ok:
+        event = JobEvent(
+            at,
+            EventKind.COMPLETED,
+            hostname,
+            f"Job completed successfully on {hostname}",
+            report=outcome.report(),
+        )
+    elif retry and outcome.repeatable and job.attempts < attempts_allowed:
+        wait = retry.retry.delay(job.attempts)
+        message = f"Attempt {job.attempts} of {attempts_allowed} failed, next in {duration_text(wait)}"
+        event = JobEvent(at, EventKind.RETRIED, hostname, message, outcome.error)
+        return JobUpdate(
+            job.uid,
+            (event,),
+            status_of((*job.timeline, event), job.expected, job.target),
+            Phase.WAITING,
+            due_at=at + wait,
+            attempts=job.attempts,
+            executed_at=job.executed_at,
+        )
+    else:
+        event = JobEvent(
+            at,
+            EventKind.FAILED,
+            hostname,
+            f"Job failed on {hostname}",
+            outcome.error,
+            outcome.report(),
+        )
+    return JobUpdate(
+        job.uid,
+        (event,),
+        status_of((*job.timeline, event), job.expected, job.target),
+        Phase.ENDED,
+        attempts=job.attempts,
+        executed_at=job.executed_at,
+    )
+
+
+def apply(job: Job, update: JobUpdate) -> Job:
+    """Return the job as `update` leaves it: the rule that every store keeps (see JobUpdate)."""
+    timeline = job.timeline + update.events
+    if job.phase is Phase.ENDED and not update.reopen:
+        return job.evolve(timeline=timeline)
+    return job.evolve(
+        timeline=timeline,
+        status=update.status,
+        phase=update.phase,
+        due_at=update.due_at,
+        attempts=update.attempts,
+        executed_at=update.executed_at or job.executed_at,
+    )
+
+
+def duration_text(value: timedelta) -> str:
+    """Return a duration as documents show it: `45ms`, `1.5s`, `1m0s`."""
+    milliseconds = round(value / timedelta(milliseconds=1))
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:g}s"
+    seconds = milliseconds // 1000
+    hours, rest = divmod(seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}h{minutes}m{seconds}s" if hours else f"{minutes}m{seconds}s"
+
+
+@dataclass(frozen=True, slots=True)
+class OperationFacts:
+    """What is remembered of an operation beyond its definition, kept true by what happens.
+
+    `active` is what a user last said, None when the definition decides. `total` and `first_run_at` outlive
+    retention. `due_at` is the schedule's last due time, from which the next one is computed.
+    """
+
+    id: str
+    fingerprint: str
+    created_at: datetime
+    updated_at: datetime
+    created_by: str
+    updated_by: str
+    active: bool | None = None
+    total: int = 0
+    first_run_at: datetime | None = None
+    triggered_at: datetime | None = None
+    due_at: datetime | None = None
+    completed_at: datetime | None = None
+    ended_at: datetime | None = None
+    extra: Mapping[str, Json] = field(default_factory=dict)

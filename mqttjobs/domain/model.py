@@ -1,0 +1,286 @@
+"""What an installation is made of: entities, their values, operations and their triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+Json = Any
+"""Any value that JSON can hold."""
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+STATE = ""
+"""The name of an entity's state among its values."""
+AVAILABILITY = "@availability"
+"""The name of an entity's availability among its values; no attribute can be called this."""
+
+
+class EntityKind(StrEnum):
+    """What an owner is; the wire's `owner_type` is "1" for an object and "2" for a link."""
+
+    OBJECT = "object"
+    LINK = "link"
+
+
+class EntityKey(NamedTuple):
+    """Names one object or one link."""
+
+    kind: EntityKind
+    id: str
+
+
+class ValueKey(NamedTuple):
+    """Names one value of one entity: STATE, AVAILABILITY or an attribute."""
+
+    kind: EntityKind
+    id: str
+    name: str
+
+    @property
+    def entity(self) -> EntityKey:
+        """The entity whose value this is."""
+        return EntityKey(self.kind, self.id)
+
+    @property
+    def attribute(self) -> str | None:
+        """The attribute's name, or None for the state."""
+        return self.name or None
+
+
+class Retained(StrEnum):
+    """What a retained report does (behaviour 1.3)."""
+
+    INIT = "init"
+    FIRE = "fire"
+    IGNORE = "ignore"
+
+
+DEFAULT_IGNORE = frozenset({"", "unavailable", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSource:
+    """Where a value comes from: a topic, a place in its payload, and how its text is read.
+
+    `path` is the dotted path, split; empty means the rule for payloads without one (contract 3).
+    """
+
+    topic: str
+    path: tuple[str, ...] = ()
+    map: Mapping[str, str] = EMPTY
+    retained: Retained = Retained.INIT
+    ignore: frozenset[str] = DEFAULT_IGNORE
+    event: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value as it is stored: the facts that every rule about it is computed from.
+
+    `since_at` is the receipt of the report that set `text`; `heard_at` the receipt of the last live one that
+    contained it. `payload` is the decoded JSON, or the text, of the report that set it.
+    """
+
+    key: ValueKey
+    text: str
+    previous: str | None
+    since_at: datetime
+    heard_at: datetime | None
+    payload: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A value that changed, and the report that did it.
+
+    `silent` is a retained report that only sets the value: it arms holds and fires nothing (behaviour 1.3).
+    """
+
+    key: ValueKey
+    text: str
+    previous: str | None
+    at: datetime
+    topic: str | None = None
+    payload: Json = None
+    silent: bool = False
+    reported_by: str | None = None
+    reason: str | None = None
+    user_id: str | None = None
+    depth: int = 0
+    root_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """An object, or a link between two objects (`source` and `target` are set for links alone).
+
+    `follows` names the object whose values are also the link's (behaviour 1.9); `sources` are its own.
+    """
+
+    key: EntityKey
+    name: str
+    class_id: str | None = None
+    properties: Mapping[str, Json] = EMPTY
+    sources: Mapping[str, ValueSource] = EMPTY
+    source: str | None = None
+    target: str | None = None
+    follows: str | None = None
+    availability_words: tuple[str, str] = ("online", "offline")
+
+
+@dataclass(frozen=True, slots=True)
+class EntityClass:
+    """A set of objects made alike; `ids` are the members in order, None for `any`.
+
+    `member` makes the object of an id (only for `any`); the patterns are topics with `+` where the id stands.
+    """
+
+    id: str
+    ids: tuple[str, ...] | None
+    templates: Mapping[str, Json] = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """One place an operation is attached to: exactly one of object, link or class."""
+
+    object: str | None = None
+    link: str | None = None
+    class_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """What starts an operation by itself (behaviour 2); every key that is given must agree."""
+
+    states: frozenset[str] | None = None
+    states_in_order: tuple[str, ...] | None = None
+    attribute: str | None = None
+    duration: timedelta | None = None
+    periodicity: timedelta | None = None
+
+    @property
+    def value_name(self) -> str:
+        """The name of the value that is watched."""
+        return self.attribute or STATE
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has deadlines, and so a stored hold."""
+        return self.duration is not None or self.periodicity is not None
+
+
+class Mode(StrEnum):
+    """What a second job of the same operation and owner does (behaviour 3.8)."""
+
+    PARALLEL = "parallel"
+    SINGLE = "single"
+    QUEUED = "queued"
+    RESTART = "restart"
+
+
+class Delivery(StrEnum):
+    """What happens to a job that a crash interrupted (behaviour 3.9)."""
+
+    AT_LEAST_ONCE = "at_least_once"
+    AT_MOST_ONCE = "at_most_once"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Automatic attempts inside one job: the n-th wait is first * factor**(n-1), at most `longest`."""
+
+    attempts: int = 1
+    first: timedelta = timedelta(seconds=1)
+    factor: float = 2.0
+    longest: timedelta = timedelta(minutes=5)
+
+    def delay(self, failed_attempts: int) -> timedelta:
+        """Return the wait after that many failed attempts (from 1)."""
+        try:
+            wait = self.first * self.factor ** (failed_attempts - 1)
+        except OverflowError:
+            return self.longest
+        return min(wait, self.longest)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When an operation starts by the clock: cron text of five fields, or every interval; exactly one."""
+
+    cron: str | None = None
+    every: timedelta | None = None
+    text: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One setting handed to programs as MQTTJOBS_PREF_<KEY>."""
+
+    key: str
+    value: Json
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What can be run, and when it runs by itself.
+
+    `definition` is the operation as it was written, expanded and with its `${…}` kept: it is what documents
+    show, what a job keeps, and what a job is run from. `fingerprint` is a hash of it.
+    """
+
+    id: str
+    type: str
+    definition: Mapping[str, Json]
+    fingerprint: str
+    attach: tuple[Attach, ...] = ()
+    name: str = ""
+    description: str = ""
+    params: Mapping[str, Json] | None = None
+    timeout: timedelta | None = None
+    retry: Retry = Retry()
+    mode: Mode = Mode.PARALLEL
+    max: int | None = None
+    priority: int = 0
+    active: bool = True
+    schedule: Schedule | None = None
+    catch_up: bool = True
+    event_driven: bool = True
+    run_as: str | None = None
+    environment: str | None = None
+    version: str | None = None
+    preferences: tuple[Preference, ...] = ()
+    delivery: Delivery = Delivery.AT_MOST_ONCE
+    takes_slot: bool = True
+    triggers: tuple[Trigger, ...] = ()
+    inputs: frozenset[str] | None = None
+    """The variables its templates name, or None when it is given all of them."""
+
+    @cached_property
+    def trigger_ids(self) -> tuple[str, ...]:
+        """A name for each trigger that stays the same while the operation's definition does."""
+        return tuple(f"{self.id}/{self.fingerprint[:12]}/{n}" for n in range(len(self.triggers)))
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who may ask; `objects` and `links` None means all. `api_key` is never in a document."""
+
+    id: str
+    permissions: frozenset[str] = frozenset()
+    objects: frozenset[str] | None = None
+    links: frozenset[str] | None = None
+    display_name: str | None = None
+    email: str | None = None
+    role: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+
+    def may(self, permission: str) -> bool:
+        """Whether the user holds `permission`, or `admin`."""
+        return permission in self.permissions or "admin" in self.permissions

@@ -1,0 +1,61 @@
+"""What the service is told: everything of a configuration that is not the installation itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from mqttjobs.domain.installation import Installation
+from mqttjobs.domain.templates import Reveal
+from mqttjobs.store.base import Retention
+from mqttjobs.transport.base import ConnectOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The `service` section (contract 2), every default filled in."""
+
+    hostname: str = "localhost"
+    concurrency: int = 32
+    poll_window: timedelta = timedelta(seconds=2)
+    timeout: timedelta = timedelta(seconds=60)
+    grace: timedelta = timedelta(seconds=5)
+    system_user: str = "system"
+    program_dirs: tuple[str, ...] = ()
+    inline_operations: tuple[str, ...] = ("mqtt",)
+    event_qos: int = 0
+    max_payload: int = 64 * 1024
+    max_objects: int = 100_000
+    time_zone: str = "UTC"
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+def reveal_nothing(name: str) -> str:
+    """Return the `${…}` itself: for installations that have no secrets."""
+    return "${" + name + "}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One whole configuration, ready to run.
+
+    `reveal` gives the text behind `ENV:NAME` or `FILE:path`. `config_dir` is where relative references start.
+    """
+
+    installation: Installation = field(default_factory=Installation)
+    connect: ConnectOptions = ConnectOptions()
+    base_topic: str = "mqttjobs"
+    reply_topics: tuple[str, ...] = ()
+    trust_user_lanes: bool = False
+    store_url: str = "memory:"
+    retention: Retention = Retention()
+    service: ServiceSettings = ServiceSettings()
+    reveal: Reveal = reveal_nothing
+    config_dir: str = "."
+
+
+
+LoadSettings = Callable[[], Settings]
+"""Reads the configuration anew; raises ConfigError with every problem."""

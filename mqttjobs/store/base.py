@@ -1,0 +1,269 @@
+"""What a store must do; every leaf passes tests/contracts/test_store.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationFacts, Status
+from mqttjobs.domain.model import EntityKey, Value, ValueKey
+from mqttjobs.domain.triggers import Hold
+from mqttjobs.errors import StoreRefused
+from mqttjobs.registry import leaf_module
+
+EXACT_LIMIT = 10_000
+"""A listing counts its matches exactly up to here (contract 4, jobs/list)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A committed QoS 1 message: its packet identifier and a digest of topic and payload (behaviour 1.7)."""
+
+    packet_id: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One change of one value, for states/history."""
+
+    key: ValueKey
+    at: datetime
+    state: str
+    previous: str | None
+    reported_by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The first answer to a request that changed something, given again when it is asked again."""
+
+    key: bytes
+    at: datetime
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Everything that happened together: written in one transaction, or not at all.
+
+    Attributes:
+        values: new facts of values (whole rows, replacing the old).
+        heard: for values that were only repeated, when they were last heard.
+        history: changes to keep for states/history.
+        holds: armed or advanced holds (whole rows); dropped_holds: names of those that are gone.
+        packets: packet identifiers of the committed messages; forget_packets clears the old ones first.
+        event_ids: (entity, event_id, receipt) of reports that carried one.
+        jobs: new jobs, with their first events in `timeline`.
+        updates: what happened to stored jobs, applied in order after `jobs` (see JobUpdate).
+        results: custom results by job uid.
+        deleted: uids of jobs to delete with all that belongs to them.
+        answers: answers to keep for repeated requests.
+        facts: facts of operations (whole rows).
+        announced: uids of ended jobs whose end has been published; every ended job is unannounced until then.
+    """
+
+    values: Sequence[Value] = ()
+    heard: Sequence[tuple[ValueKey, datetime]] = ()
+    history: Sequence[HistoryEntry] = ()
+    holds: Sequence[Hold] = ()
+    dropped_holds: Sequence[str] = ()
+    packets: Sequence[Packet] = ()
+    forget_packets: bool = False
+    event_ids: Sequence[tuple[EntityKey, str, datetime]] = ()
+    jobs: Sequence[Job] = ()
+    updates: Sequence[JobUpdate] = ()
+    results: Sequence[tuple[int, CustomResult]] = ()
+    deleted: Sequence[int] = ()
+    answers: Sequence[Answer] = ()
+    facts: Sequence[OperationFacts] = ()
+    announced: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the service starts from: everything but jobs, history and answers."""
+
+    values: Sequence[Value] = ()
+    holds: Sequence[Hold] = ()
+    packets: Mapping[int, bytes] = field(default_factory=dict)
+    event_ids: Sequence[tuple[EntityKey, str, datetime]] = ()
+    facts: Sequence[OperationFacts] = ()
+    last_uid: int = 0
+    """The greatest uid ever given, deleted jobs included: a uid is never given twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which jobs a user may see: those of these objects and links (None: all of the kind), and their own without owner.
+
+    A Scope of both None is written as no scope at all.
+    """
+
+    objects: frozenset[str] | None
+    links: frozenset[str] | None
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """A listing of jobs, newest (greatest uid) first; filters left None do not filter, all given must agree.
+
+    `objects` and `links` together mean jobs of any of them. `since` is inclusive, `until` exclusive, both on
+    `created_at`. `before_uid` is a cursor: only jobs with a smaller uid.
+    """
+
+    statuses: frozenset[Status] | None = None
+    operation_id: str | None = None
+    objects: frozenset[str] | None = None
+    links: frozenset[str] | None = None
+    user_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before_uid: int | None = None
+    limit: int = 10
+    offset: int = 0
+    scope: Scope | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """One page; `total` counts what the filter matches (the cursor and paging do not change it), up to EXACT_LIMIT."""
+
+    jobs: Sequence[Job]
+    total: int
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """One page of states/history, newest first."""
+
+    entries: Sequence[HistoryEntry]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The runs of one operation that are in a scope: how many, how many not ended, the newest and the newest ended.
+
+    `last_ids` are at most ten, newest first.
+    """
+
+    total: int = 0
+    running: int = 0
+    last_ids: Sequence[str] = ()
+    latest: Job | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long ended jobs and history are kept (behaviour 3.13)."""
+
+    completed: timedelta = timedelta(days=30)
+    failed: timedelta = timedelta(days=180)
+    max_jobs: int = 1_000_000
+    history: timedelta = timedelta(days=30)
+    history_per_value: int = 1000
+
+
+class Store(Protocol):
+    """Durable records. All times are aware UTC datetimes with whole milliseconds.
+
+    Every method may raise StoreError, after which the session ends and everything is read anew with `load`.
+    `record` and `claim` are each one transaction; concurrent calls may share a commit. A cancelled call is
+    either whole or not at all.
+    """
+
+    async def open(self) -> None:
+        """Make it ready: lock, check, migrate. Raises StoreRefused with what to do."""
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of it; safe to call twice."""
+
+    async def load(self) -> Snapshot:
+        """Return what the service starts from."""
+
+    async def record(self, changes: Changes) -> None:
+        """Write all of `changes`, durably.
+
+        Raises:
+            TerminalState: a strict update of a job that has ended (nothing of `changes` is written).
+            NotFound: an update, result or deletion of a job that is not there (nothing is written).
+        """
+
+    async def claim(
+        self, now: datetime, limit: int, *, takes_slot: bool, begin: Callable[[Job], JobUpdate]
+    ) -> Sequence[Job]:
+        """Claim up to `limit` waiting jobs that are due, in one transaction, and return them as they then are.
+
+        Jobs with `takes_slot` come by priority, then first come; the others in row order. A job whose `limit`
+        is reached by claimed jobs of the same operation and owner is passed over. `begin` says what is written
+        of each; it is called inside the transaction and must not block. Targets other than `_local` are not
+        claimed here.
+        """
+
+    async def next_due(self) -> datetime | None:
+        """Return the earliest `due_at` of waiting `_local` jobs (created_at where there is none), or None."""
+
+    async def claimed(self) -> Sequence[Job]:
+        """Return the jobs that are claimed: after a start, those that a crash interrupted. Oldest first."""
+
+    async def count_active(self, operation_id: str, owner: EntityKey | None) -> tuple[int, int]:
+        """Return how many jobs of this operation and owner are waiting and claimed."""
+
+    async def active(self, operation_id: str, owner: EntityKey | None) -> Sequence[Job]:
+        """Return the jobs of this operation and owner that have not ended, oldest first."""
+
+    async def get(self, job_id: str | int, scope: Scope | None = None) -> Job | None:
+        """Return one job by id or uid, whole, or None where there is none in the scope."""
+
+    async def find(self, query: JobQuery) -> JobPage:
+        """Return one page of jobs, each whole."""
+
+    async def counts(self, scope: Scope | None = None) -> Mapping[Status, int]:
+        """Return how many jobs the scope has by status, every status present."""
+
+    async def runs(self, operation_id: str, scope: Scope | None = None) -> Runs:
+        """Return the runs of one operation."""
+
+    async def unannounced(self, limit: int) -> Sequence[Job]:
+        """Return ended jobs whose end was not yet published, oldest first."""
+
+    async def answer(self, key: bytes, since: datetime) -> bytes | None:
+        """Return the body of the answer kept under `key` at or after `since`, or None."""
+
+    async def history(
+        self, key: ValueKey, since: datetime | None, until: datetime | None, limit: int, offset: int
+    ) -> HistoryPage:
+        """Return changes of one value, newest first."""
+
+    async def prune(self, now: datetime, retention: Retention) -> int:
+        """Remove what retention no longer keeps, a bounded piece at a time; return how many jobs went.
+
+        Also forgets answers older than ten minutes and event ids older than a day.
+        """
+
+    async def health(self) -> Mapping[str, object]:
+        """Return facts for service/health: at least `kind` and `jobs` (how many are stored)."""
+
+
+@runtime_checkable
+class StoreModule(Protocol):
+    """What a store's module offers."""
+
+    def create(self, url: str) -> Store:
+        """Return the store that `url` names; nothing is opened yet."""
+
+
+def create_store(url: str) -> Store:
+    """Return the store of a URL, whose scheme is the name of its module (`sqlite:///file`, `memory:`)."""
+    scheme = urlsplit(url).scheme
+    module = leaf_module("mqttjobs.store", scheme) if scheme and scheme != "base" else None
+    if not isinstance(module, StoreModule):
+        raise StoreRefused(f"store.url: no store of kind {scheme!r}; use sqlite:///mqttjobs.db or memory:")
+    return module.create(url)

@@ -1,0 +1,1 @@
+"""Messages: one protocol, and one file for each way of carrying them."""

@@ -1,0 +1,167 @@
+"""What a transport must do; every leaf passes tests/contracts/test_transport.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from mqttjobs.errors import TransportError
+from mqttjobs.registry import leaf_modules
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that arrived. `packet_id` is 0 for QoS 0; `duplicate` is the DUP flag of PUBLISH."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    duplicate: bool = False
+    packet_id: int = 0
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+    expiry_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A message to send; the properties are left out on MQTT 3.1.1."""
+
+    topic: str
+    payload: bytes = b""
+    qos: int = 0
+    retain: bool = False
+    correlation_data: bytes | None = None
+    content_type: str | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+    expiry_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A filter to subscribe to at QoS 1; `replay` asks for its retained messages at every subscribe.
+
+    Retain Handling 0 with replay, 2 without; Retain As Published stays 0, so that RETAIN marks a replay and never a
+    live message (MQTT 5, 3.8.3.1).
+    """
+
+    filter: str
+    replay: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS of mqtts and wss."""
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """How to reach the broker. `protocol` is "auto", "5" or "3.1.1" (behaviour 6).
+
+    `clean` is for short-lived clients such as the command line: no session is kept and nothing is resumed.
+    """
+
+    url: str = "mqtt://127.0.0.1:1883"
+    client_id: str = "mqttjobs"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    protocol: str = "auto"
+    session_expiry: timedelta = timedelta(days=1)
+    keepalive: timedelta = timedelta(seconds=60)
+    tls: Tls = Tls()
+    clean: bool = False
+    receive_maximum: int = 500
+    maximum_packet_size: int = 1024 * 1024
+    will: Publication | None = None
+
+
+class Session(Protocol):
+    """One connection's life. Methods raise ConnectionLost once it is gone; ClientIdTaken if that is why."""
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the broker had kept our session (CONNACK session present)."""
+
+    @property
+    def protocol(self) -> str:
+        """Either "5" or "3.1.1"."""
+
+    async def receive(self, limit: int = 500) -> list[Message]:
+        """Wait for a message, then return it and what else has arrived, in order, at most `limit`.
+
+        What is not yet received is bounded: reading from the connection pauses while too much is waiting.
+        Safe to cancel: nothing is lost.
+        """
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Let the broker forget these, in order; QoS 0 ones are passed over."""
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> Sequence[int]:
+        """Subscribe and return the SUBACK reason code of each, in order (>= 0x80: refused)."""
+
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Unsubscribe; filters that were not subscribed do no harm."""
+
+    def publish(self, publication: Publication) -> asyncio.Future[int]:
+        """Send, in call order, without waiting; the future gives the PUBACK reason code (0 for QoS 0 once sent).
+
+        MQTT 3.1.1 has no reason codes and gives 0. A future that raises ConnectionLost means unknown: the
+        broker may or may not have it. Cancelling the future changes nothing on the wire.
+        """
+
+
+class Transport(Protocol):
+    """Makes connections, one at a time."""
+
+    def connect(self) -> AbstractAsyncContextManager[Session]:
+        """Connect once, and disconnect cleanly (no will) on a normal exit.
+
+        Raises on enter ConnectionLost when the broker cannot be reached, ConnectionRefused when it says no.
+        """
+
+
+@runtime_checkable
+class TransportModule(Protocol):
+    """What a transport's module offers."""
+
+    SCHEMES: frozenset[str]
+
+    def create(self, options: ConnectOptions) -> Transport:
+        """Return the transport for `options`; nothing is connected yet."""
+
+
+def create_transport(options: ConnectOptions) -> Transport:
+    """Return the transport whose module knows the scheme of `options.url`."""
+    scheme = urlsplit(options.url).scheme
+    known: dict[str, TransportModule] = {}
+    for module in leaf_modules("mqttjobs.transport"):
+        if isinstance(module, TransportModule):
+            known |= dict.fromkeys(module.SCHEMES, module)
+    if scheme not in known:
+        raise TransportError(f"mqtt.url: unknown scheme {scheme!r}; use one of {', '.join(sorted(known))}")
+    return known[scheme].create(options)
+
+
+REASONS: Mapping[int, str] = {
+    0x10: "no matching subscribers",
+    0x80: "unspecified error",
+    0x83: "implementation specific error",
+    0x87: "not authorized",
+    0x90: "topic name invalid",
+    0x91: "packet identifier in use",
+    0x97: "quota exceeded",
+    0x99: "payload format invalid",
+}
+"""PUBACK and SUBACK reason codes in words (MQTT 5, 2.4)."""
