@@ -62,6 +62,7 @@ class Installation:
         self.classes = classes
         self.operations = operations
         self.users = users
+        self.scheduled = tuple(each for each in operations.values() if each.schedule is not None)
         self._patterns = tuple(patterns)
         self._readers: dict[str, list[Reader]] = {}
         self._followers: dict[EntityKey, list[EntityKey]] = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from mqttjobs.domain.installation import Installation
+from mqttjobs.domain.model import Json, Operation
 from mqttjobs.domain.templates import Reveal
 from mqttjobs.store.base import Retention
 from mqttjobs.transport.base import ConnectOptions
@@ -41,7 +42,8 @@ def reveal_nothing(name: str) -> str:
 class Settings:
     """One whole configuration, ready to run.
 
-    `reveal` gives the text behind `ENV:NAME` or `FILE:path`. `config_dir` is where relative references start.
+    `reveal` gives the text behind `ENV:NAME` or `FILE:path`. `config_dir` is where relative references start. `build`
+    makes operations of definitions; without it only configured operations run.
     """
 
     installation: Installation = field(default_factory=Installation)
@@ -53,9 +55,13 @@ class Settings:
     retention: Retention = Retention()
     service: ServiceSettings = ServiceSettings()
     reveal: Reveal = reveal_nothing
+    build: BuildOperation | None = None
     config_dir: str = "."
 
 
+
+BuildOperation = Callable[[Mapping[str, Json]], Operation]
+"""Makes an operation of a definition that was recorded or sent in; raises ConfigError with every problem."""
 
 LoadSettings = Callable[[], Settings]
 """Reads the configuration anew; raises ConfigError with every problem."""

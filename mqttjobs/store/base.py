@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationFacts, Status
-from mqttjobs.domain.model import EntityKey, Value, ValueKey
+from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
 from mqttjobs.domain.triggers import Hold
 from mqttjobs.errors import StoreRefused
 from mqttjobs.registry import leaf_module
@@ -65,6 +65,7 @@ class Changes:
         answers: answers to keep for repeated requests.
         facts: facts of operations (whole rows).
         announced: uids of ended jobs whose end has been published; every ended job is unannounced until then.
+        notes: small facts of the service itself, each replacing the one of its name (such as its subscriptions).
     """
 
     values: Sequence[Value] = ()
@@ -82,6 +83,7 @@ class Changes:
     answers: Sequence[Answer] = ()
     facts: Sequence[OperationFacts] = ()
     announced: Sequence[int] = ()
+    notes: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Snapshot:
     packets: Mapping[int, bytes] = field(default_factory=dict)
     event_ids: Sequence[tuple[EntityKey, str, datetime]] = ()
     facts: Sequence[OperationFacts] = ()
+    notes: Mapping[str, Json] = field(default_factory=dict)
     last_uid: int = 0
     """The greatest uid ever given, deleted jobs included: a uid is never given twice."""
 
@@ -207,8 +210,11 @@ class Store(Protocol):
         claimed here.
         """
 
-    async def next_due(self) -> datetime | None:
-        """Return the earliest `due_at` of waiting `_local` jobs (created_at where there is none), or None."""
+    async def next_due(self, after: datetime) -> datetime | None:
+        """Return the earliest `due_at` later than `after` of waiting `_local` jobs, or None.
+
+        Those that are due already were offered to `claim`, and wait for a slot.
+        """
 
     async def claimed(self) -> Sequence[Job]:
         """Return the jobs that are claimed: after a start, those that a crash interrupted. Oldest first."""

@@ -1,0 +1,50 @@
+"""Durations and sizes as people write them: `500ms`, `10s`, `5m`, `2h`, `30d`, `64KiB`."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*\Z")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SIZE = re.compile(r"\s*(\d+)\s*(B|KB|KiB|MB|MiB)?\s*\Z")
+_UNITS_B = {"B": 1, "KB": 1000, "KiB": 1024, "MB": 1000**2, "MiB": 1024**2}
+LONGEST = timedelta(days=36_500)
+
+
+def parse_duration(value: float | str) -> timedelta:
+    """Return a duration; a number, or a text without a unit, is seconds.
+
+    Raises:
+        ValueError: in words.
+    """
+    wrong = "a duration is a number of seconds, or 500ms, 10s, 5m, 2h, 30d"
+    if isinstance(value, bool):
+        raise ValueError(wrong)
+    if isinstance(value, str):
+        found = _DURATION.match(value)
+        if found is None or not value.isascii():
+            raise ValueError(wrong)
+        seconds = float(found[1]) * _UNITS_S[found[2] or "s"]
+    else:
+        seconds = float(value)
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(wrong)
+    if seconds > LONGEST.total_seconds():
+        raise ValueError("a duration is at most 100 years")
+    return timedelta(milliseconds=round(seconds * 1000))
+
+
+def parse_size(value: int | str) -> int:
+    """Return a size in bytes; a number is bytes.
+
+    Raises:
+        ValueError: in words.
+    """
+    found = _SIZE.match(value) if isinstance(value, str) and value.isascii() else None
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if found is None or int(found[1]) == 0:
+        raise ValueError("a size is a number of bytes, or 64KiB, 1MiB")
+    return int(found[1]) * _UNITS_B[found[2] or "B"]

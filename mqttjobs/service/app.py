@@ -1,0 +1,174 @@
+"""The composition root: makes the parts, keeps a session with the broker for ever, and takes everything down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
+import uuid_utils
+
+from mqttjobs.domain.model import Json
+from mqttjobs.errors import ClientIdTaken, ConfigError, ConnectionLost, TransportError
+from mqttjobs.service.clock import Clock, SystemClock
+from mqttjobs.service.connection import Connection
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.recovery import recover
+from mqttjobs.service.reload import Reload
+from mqttjobs.service.responder import Responder
+from mqttjobs.service.settings import LoadSettings, Settings
+from mqttjobs.service.timekeeper import Timekeeper
+from mqttjobs.service.workshop import Workshop
+from mqttjobs.store.base import Store, create_store
+from mqttjobs.transport.base import Publication, Transport, create_transport
+
+BACKOFF_S = (0.1, 30.0)
+"""First and longest wait between connections; the wait itself is drawn from zero to it (full jitter)."""
+TAKEN_WITHIN_S = 60.0
+"""Our client id taken over twice within this means that another client uses it."""
+
+log = structlog.get_logger(__name__)
+
+
+class Service:
+    """One run of the service over a given store and transport.
+
+    Args:
+        settings: the configuration.
+        store: opened by the caller, and closed by it.
+        transport: where to connect.
+        clock: time.
+        new_id: gives time-ordered uuids.
+        load: reads the configuration anew, for reloads.
+        jitter: draws a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        transport: Transport,
+        *,
+        clock: Clock,
+        new_id: Callable[[], str],
+        load: LoadSettings | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.workshop = Workshop(settings, store, clock, new_id)
+        self._transport = transport
+        self._clock = clock
+        self._jitter = jitter
+        self._timekeeper = Timekeeper(self.workshop)
+        self._responder = Responder(self.workshop)
+        self._connection = Connection(self.workshop, self._timekeeper, self._responder)
+        self._reload = Reload(self.workshop, self._connection, self._timekeeper, load) if load else None
+        if self._reload is not None:
+            self.workshop.reloading = self._reload
+        self._failed: asyncio.Future[None] | None = None
+
+    async def run(self, stop: asyncio.Event, reload: asyncio.Event | None = None) -> None:
+        """Serve until `stop` is set, then finish cleanly.
+
+        Raises:
+            ClientIdTaken: another client uses our client id.
+            StoreError: the store could not be read at start.
+        """
+        await self._start()
+        loops = [self.workshop.runner.clerk.run(), self.workshop.runner.run(), self._timekeeper.run()]
+        if reload is not None:
+            loops.append(self._follow(reload))
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        try:
+            await self._stay_connected(stop, tasks)
+        finally:
+            await self._finish(tasks)
+
+    async def _start(self) -> None:
+        """Take up where the last run ended: read what is stored, give back what a crash interrupted."""
+        workshop = self.workshop
+        workshop.mirror.load(await workshop.store.load(), workshop.settings.installation)
+        workshop.submission.repaint()
+        now = self._clock.now()
+        draft = await workshop.adopt(now, workshop.settings.service.system_user)
+        if draft:
+            await workshop.commit(draft)
+        await recover(workshop.store, workshop.workbench, now, workshop.settings.service.hostname)
+
+    async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:
+        clerk, *others = tasks
+        await self._responder.close()
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self.workshop.runner.close()
+        clerk.cancel()
+        await asyncio.gather(clerk, return_exceptions=True)
+        heard = Draft(heard=list(self.workshop.mirror.heard.items()), announced=self.workshop.announcer.take_told())
+        if heard and not self.workshop.runner.clerk.failing:
+            await self.workshop.commit(heard)
+
+    async def _stay_connected(self, stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+        """Connect, serve, and connect again, for ever, with jittered back-off."""
+        failures = 0
+        taken_s: float | None = None
+        while not stop.is_set():
+            connected_s = self._clock.monotonic()
+            try:
+                async with self._transport.connect() as session:
+                    failures = 0
+                    await self._connection.serve(session, stop, tasks)
+            except ClientIdTaken:
+                now_s = self._clock.monotonic()
+                if taken_s is not None and now_s - taken_s < TAKEN_WITHIN_S:
+                    raise
+                taken_s = now_s
+                log.warning("client-id-taken", details="another client connected with our client id; trying once more")
+            except ConnectionLost as error:
+                log.warning("connection-lost", details=str(error), after_s=round(self._clock.monotonic() - connected_s, 1))
+            except TransportError as error:
+                log.error("connection-refused", details=str(error))
+            if stop.is_set():
+                return
+            longest = min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** min(failures, 20))
+            failures += 1
+            await self._clock.wait(stop, longest * self._jitter())
+
+    async def _follow(self, reload: asyncio.Event) -> None:
+        """Reload whenever the event is set (SIGHUP); a bad file is told and changes nothing."""
+        while True:
+            await reload.wait()
+            reload.clear()
+            if self._reload is None:
+                continue
+            with suppress(ConfigError):
+                await self._reload(self.workshop.settings.service.system_user)
+
+
+def new_uuid() -> str:
+    """Return a time-ordered uuid (RFC 9562, version 7)."""
+    return str(uuid_utils.uuid7())
+
+
+def will_of(settings: Settings) -> Publication:
+    """Return the last will: `offline`, retained, on <base>/status."""
+    return Publication(f"{settings.base_topic}/status", b"offline", qos=1, retain=True)
+
+
+async def serve(settings: Settings, load: LoadSettings, *, stop: asyncio.Event, reload: asyncio.Event) -> None:
+    """Run the service that `settings` describe until `stop` is set.
+
+    Raises:
+        StoreRefused: the store will not open; the text says what to do.
+        ClientIdTaken: another client uses our client id.
+    """
+    store = create_store(settings.store_url)
+    await store.open()
+    try:
+        transport = create_transport(replace(settings.connect, will=will_of(settings)))
+        service = Service(settings, store, transport, clock=SystemClock(), new_id=new_uuid, load=load)
+        await service.run(stop, reload)
+    finally:
+        await store.close()

@@ -1,0 +1,129 @@
+"""What a request method is, what it is given, and how its work and its answer become durable together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json
+from mqttjobs.domain.protocol import encode
+from mqttjobs.errors import InvalidRequest, NotFound
+from mqttjobs.registry import leaf_modules
+from mqttjobs.service.callers import Caller
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.workshop import Workshop
+from mqttjobs.store.base import Answer
+
+
+class Params(BaseModel):
+    """The parameters of a method: unknown ones are refused, and no type is bent to fit."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class NoParams(Params):
+    """For methods without parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A good answer: HTTP's code and the data."""
+
+    data: Json = None
+    code: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One request being carried out.
+
+    `repeat_key` is set when the same request asked again must not do its work again.
+    """
+
+    workshop: Workshop
+    caller: Caller
+    transaction: Json = None
+    repeat_key: bytes | None = None
+
+    async def commit(self, draft: Draft, reply: Reply) -> Reply:
+        """Record the work together with its answer, start what it started, and return the answer."""
+        self.keep_answer(draft, reply)
+        await self.workshop.commit(draft)
+        return reply
+
+    def keep_answer(self, draft: Draft, reply: Reply) -> None:
+        """Put the answer into the draft, to be given again when the same is asked again."""
+        if self.repeat_key is not None:
+            body = encode(envelope(reply, self.transaction))
+            draft.answers.append(Answer(self.repeat_key, self.workshop.clock.now(), body))
+
+    async def replace_answer(self, reply: Reply) -> Reply:
+        """Put a final answer in place of the one that was kept when the work began, and return it."""
+        draft = Draft()
+        self.keep_answer(draft, reply)
+        if draft:
+            await self.workshop.commit(draft)
+        return reply
+
+    def entity(self, object_id: str | None, link_id: str | None) -> Entity:
+        """Return the entity that is meant, in the caller's scope.
+
+        Raises:
+            InvalidRequest: not exactly one of the two was given.
+            NotFound: it is unknown or outside the scope.
+        """
+        if (object_id is None) == (link_id is None):
+            raise InvalidRequest("give either object or link", {"object": ["give either object or link"]})
+        kind, entity_id = (EntityKind.OBJECT, object_id) if object_id is not None else (EntityKind.LINK, link_id)
+        key = EntityKey(kind, str(entity_id))
+        found = self.workshop.settings.installation.entities.get(key)
+        if found is None or not self.caller.sees(key):
+            raise NotFound(kind.value.capitalize(), f"no {kind.value} has this id")
+        return found
+
+
+Handler = Callable[[Asking, Any], Awaitable[Json]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method: its name, any one of the permissions that allow it, its parameters, and whether it changes something."""
+
+    name: str
+    permissions: tuple[str, ...]
+    params: type[Params]
+    handle: Handler
+    changes: bool = False
+
+
+def method(
+    name: str, *permissions: str, params: type[Params] = NoParams, changes: bool = False
+) -> Callable[[Handler], Handler]:
+    """Make a function the handler of a method; no permissions means any user."""
+
+    def mark(handle: Handler) -> Handler:
+        handle.__dict__["method"] = Method(name, permissions, params, handle, changes)
+        return handle
+
+    return mark
+
+
+@cache
+def methods() -> Mapping[str, Method]:
+    """Return every method by its name."""
+    found: dict[str, Method] = {}
+    for module in leaf_modules("mqttjobs.service.methods"):
+        for item in vars(module).values():
+            marked = getattr(item, "method", None)
+            if isinstance(marked, Method):
+                found[marked.name] = marked
+    return dict(sorted(found.items()))
+
+
+def envelope(reply: Reply, transaction: Json) -> dict[str, Json]:
+    """Return the body of a good answer."""
+    return {"status": "ok", "code": reply.code, "data": reply.data, "transaction": transaction}

@@ -1,0 +1,122 @@
+"""Writes down what happened to running jobs, many at a time, and never lets go of an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mqttjobs.domain.jobs import Job, JobUpdate
+from mqttjobs.errors import NotFound, StoreError
+from mqttjobs.service.announcer import Announcer
+from mqttjobs.service.clock import Clock
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.mirror import Mirror
+from mqttjobs.store.base import Store
+
+RETRY_S = 1.0
+"""Wait between attempts to write while the store is unavailable."""
+
+log = structlog.get_logger(__name__)
+
+
+class Clerk:
+    """One writer of outcomes: takes all that has come together, writes it in one transaction, then tells it.
+
+    While the store is unavailable the outcomes wait here and are written when it is back: a job whose outcome was
+    lost with the process is treated as one that a crash interrupted.
+    """
+
+    def __init__(
+        self, store: Store, mirror: Mirror, announcer: Announcer, clock: Clock, done: Callable[[Job], None]
+    ) -> None:
+        self._store = store
+        self._mirror = mirror
+        self._announcer = announcer
+        self._clock = clock
+        self._done = done
+        self._waiting: list[tuple[JobUpdate, Job]] = []
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.failing = False
+
+    def write(self, update: JobUpdate, job: Job) -> None:
+        """Have `update` written; `job` is the job as it leaves it."""
+        self._waiting.append((update, job))
+        self._idle.clear()
+        self._work.set()
+
+    def nudge(self) -> None:
+        """Write the uids of told ends even if no job ends soon."""
+        self._work.set()
+
+    async def drained(self) -> None:
+        """Return when everything given so far is written."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write until cancelled; a write that was begun is finished."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            batch, self._waiting = self._waiting, []
+            while not await self._write(batch):
+                await self._clock.wait(asyncio.Event(), RETRY_S)
+            if not self._waiting:
+                self._idle.set()
+
+    async def _write(self, batch: Sequence[tuple[JobUpdate, Job]]) -> bool:
+        draft = self._draft([update for update, _ in batch], [job for _, job in batch])
+        draft.announced = self._announcer.take_told()
+        if not draft:
+            return True
+        try:
+            await asyncio.shield(self._store.record(draft.changes(self._mirror)))
+        except NotFound:
+            self._announcer.told.extend(draft.announced)
+            return await self._write_one_by_one(batch)
+        except StoreError as error:
+            self._announcer.told.extend(draft.announced)
+            if not self.failing:
+                log.error("store-unavailable", details=str(error), outcomes_waiting=len(batch))
+            self.failing = True
+            return False
+        self.failing = False
+        self._tell([job for _, job in batch])
+        return True
+
+    async def _write_one_by_one(self, batch: Sequence[tuple[JobUpdate, Job]]) -> bool:
+        """Write each on its own: some job of the batch was deleted, and its outcome goes with it."""
+        for update, job in batch:
+            try:
+                await asyncio.shield(self._store.record(self._draft([update], [job]).changes(self._mirror)))
+            except NotFound:
+                log.info("outcome-of-deleted-job", job=job.id)
+            except StoreError:
+                return False
+            else:
+                self._tell([job])
+        return True
+
+    def _draft(self, updates: list[JobUpdate], jobs: list[Job]) -> Draft:
+        draft = Draft(updates=updates)
+        for job in jobs:
+            if job.operation_id is None:
+                continue
+            if job.executed_at is not None:
+                facts = self._mirror.facts.get(job.operation_id)
+                if facts is not None and facts.first_run_at is None:
+                    self._mirror.change_facts(job.operation_id, first_run_at=job.executed_at)
+            if job.ended:
+                at = max(event.at for event in job.timeline)
+                done = {"completed_at": at} if job.status == "completed" else {}
+                self._mirror.change_facts(job.operation_id, ended_at=at, **done)
+                draft.facts.add(job.operation_id)
+        return draft
+
+    def _tell(self, jobs: Sequence[Job]) -> None:
+        self._announcer.tell(job for job in jobs if job.ended)
+        for job in jobs:
+            self._done(job)

@@ -1,0 +1,81 @@
+"""What is about to be written together: collected while deciding, recorded whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate
+from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
+from mqttjobs.domain.triggers import Hold
+from mqttjobs.domain.values import Verdict
+from mqttjobs.service.mirror import Mirror
+from mqttjobs.store.base import Answer, Changes, HistoryEntry, Packet
+
+
+@dataclass(slots=True)
+class Draft:
+    """One transaction in the making. Values, holds and facts are put into the mirror at the same time.
+
+    `reports`, `skipped` and `fired` (matches that became jobs) are counted once it is recorded.
+    """
+
+    values: dict[ValueKey, Value] = field(default_factory=dict)
+    heard: list[tuple[ValueKey, datetime]] = field(default_factory=list)
+    history: list[HistoryEntry] = field(default_factory=list)
+    holds: dict[str, Hold | None] = field(default_factory=dict)
+    packets: dict[int, bytes] = field(default_factory=dict)
+    forget_packets: bool = False
+    event_ids: list[tuple[EntityKey, str, datetime]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    updates: list[JobUpdate] = field(default_factory=list)
+    results: list[tuple[int, CustomResult]] = field(default_factory=list)
+    deleted: list[int] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    facts: set[str] = field(default_factory=set)
+    announced: list[int] = field(default_factory=list)
+    notes: dict[str, Json] = field(default_factory=dict)
+    reports: Counter[Verdict] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    fired: int = 0
+
+    def changes(self, mirror: Mirror) -> Changes:
+        """Return what is to be recorded; facts are taken from the mirror as they are now."""
+        return Changes(
+            values=list(self.values.values()),
+            heard=self.heard,
+            history=self.history,
+            holds=[hold for hold in self.holds.values() if hold is not None],
+            dropped_holds=[name for name, hold in self.holds.items() if hold is None],
+            packets=[Packet(packet_id, digest) for packet_id, digest in self.packets.items()],
+            forget_packets=self.forget_packets,
+            event_ids=self.event_ids,
+            jobs=self.jobs,
+            updates=self.updates,
+            results=self.results,
+            deleted=self.deleted,
+            answers=self.answers,
+            facts=[mirror.facts[name] for name in self.facts if name in mirror.facts],
+            announced=self.announced,
+            notes=self.notes,
+        )
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(
+            self.values
+            or self.heard
+            or self.holds
+            or self.packets
+            or self.forget_packets
+            or self.event_ids
+            or self.jobs
+            or self.updates
+            or self.results
+            or self.deleted
+            or self.answers
+            or self.facts
+            or self.announced
+            or self.notes
+        )

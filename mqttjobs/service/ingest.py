@@ -1,0 +1,286 @@
+"""State messages become values, changes and jobs: one batch, one transaction, and only then acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mqttjobs.domain.installation import Installation, Reader
+from mqttjobs.domain.jobs import Job
+from mqttjobs.domain.model import EMPTY, Change, EntityKey, Json, Operation, Value, ValueKey, ValueSource
+from mqttjobs.domain.protocol import Report, ReportMeta, decode_report, digest, read_state, report_meta
+from mqttjobs.domain.triggers import Hold, hold_name, receive, tick
+from mqttjobs.domain.values import ORDER, Result, Sighting, Verdict, sight
+from mqttjobs.errors import ReportError
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.mirror import EVENT_ID_MEMORY, Mirror
+from mqttjobs.service.rejections import Rejections
+from mqttjobs.service.submission import Submission
+from mqttjobs.store.base import HistoryEntry
+from mqttjobs.transport.base import Message
+
+NO_META = ReportMeta()
+DEPTH_PROPERTY = "mqttjobs-depth"
+ROOT_PROPERTY = "mqttjobs-root"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A trigger that fired and the job that it asks for, still to be placed as the operation's mode says."""
+
+    job: Job
+    operation: Operation
+
+
+class Ingest:
+    """Turns reports into a draft. Pure rules decide; this keeps the mirror and the draft in step with them."""
+
+    def __init__(
+        self,
+        installation: Installation,
+        mirror: Mirror,
+        submission: Submission,
+        rejections: Rejections,
+        *,
+        base_topic: str,
+        max_payload: int,
+    ) -> None:
+        self._installation = installation
+        self._mirror = mirror
+        self._submission = submission
+        self._rejections = rejections
+        self._own_prefix = f"{base_topic}/state/"
+        self._max_payload = max_payload
+
+    async def take(self, messages: Sequence[Message], at: datetime) -> Draft:
+        """Return what the messages of one batch do, requests' packet identifiers included.
+
+        Args:
+            messages: in order of receipt; those that are no reports are only remembered by their identifier.
+            at: the time of receipt.
+        """
+        draft = Draft()
+        matches: list[Match] = []
+        for message in messages:
+            if message.qos and not self._is_new(draft, message):
+                draft.reports[Verdict.DUPLICATE] += 1
+                continue
+            verdict = self._report(draft, matches, message, at)
+            draft.reports[verdict] += 1
+        await self.place(draft, matches)
+        return draft
+
+    def note_packet(self, draft: Draft, message: Message) -> bool:
+        """Remember a request's packet identifier; whether it is new (and no repeat by the broker)."""
+        return not message.qos or self._is_new(draft, message)
+
+    async def place(self, draft: Draft, matches: Sequence[Match]) -> None:
+        """Put the jobs of matches into the draft, each as its operation's mode says."""
+        for match in matches:
+            refusal = await self._submission.place(draft, match.job, match.operation)
+            if refusal is None:
+                draft.fired += 1
+            else:
+                draft.skipped[refusal] += 1
+
+    def _is_new(self, draft: Draft, message: Message) -> bool:
+        mark = digest(message.topic, message.payload)
+        if self._mirror.is_redelivery(message, mark):
+            return False
+        self._mirror.packets[message.packet_id] = mark
+        draft.packets[message.packet_id] = mark
+        return True
+
+    def _report(self, draft: Draft, matches: list[Match], message: Message, at: datetime) -> Verdict:
+        readers = self._installation.readers(message.topic)
+        own = message.topic.startswith(self._own_prefix)
+        if not readers:
+            if own:
+                self._rejections.tell(message.topic, "unknown_entity", "no configured object or link has this topic")
+            return Verdict.UNMATCHED
+        try:
+            report = decode_report(message.payload, self._max_payload)
+            meta = report_meta(report) if own and report is not None else NO_META
+        except ReportError as error:
+            self._rejections.tell(message.topic, error.reason, error.details)
+            return Verdict.INVALID
+        if report is None:
+            return Verdict.IGNORED
+        if meta.event_id is not None and not self._is_new_event(draft, readers[0].key.entity, meta.event_id, at):
+            return Verdict.DUPLICATE
+        best = Verdict.IGNORED
+        for reader in readers:
+            verdict = self._read(draft, matches, reader, _Received(report, meta, message, at))
+            if ORDER[verdict] < ORDER[best]:
+                best = verdict
+        return best
+
+    def _is_new_event(self, draft: Draft, entity: EntityKey, event_id: str, at: datetime) -> bool:
+        seen_at = self._mirror.event_ids.get((entity, event_id))
+        if seen_at is not None and at - seen_at < EVENT_ID_MEMORY:
+            return False
+        self._mirror.event_ids[(entity, event_id)] = at
+        draft.event_ids.append((entity, event_id, at))
+        return True
+
+    def _read(self, draft: Draft, matches: list[Match], reader: Reader, received: _Received) -> Verdict:
+        text = read_state(received.report, reader.source.path)
+        if text is None:
+            return Verdict.IGNORED
+        verdict = self._value(draft, matches, reader.key, reader.source, text, received)
+        for link in self._installation.followers(reader.key.entity):
+            key = ValueKey(link.kind, link.id, reader.key.name)
+            self._value(draft, matches, key, reader.source, text, received)
+        return verdict
+
+    def _value(
+        self,
+        draft: Draft,
+        matches: list[Match],
+        key: ValueKey,
+        source: ValueSource,
+        text: str,
+        received: _Received,
+    ) -> Verdict:
+        mirror = self._mirror
+        retained = received.message.retain
+        seen = Sighting(text, received.at, received.report.content, retained, key in mirror.live)
+        result = sight(key, source, mirror.values.get(key), seen)
+        if not retained and result.verdict is not Verdict.IGNORED:
+            mirror.live.add(key)
+        if result.verdict is Verdict.UNCHANGED and result.value is not None:
+            mirror.values[key] = result.value
+            mirror.heard[key] = received.at
+        elif result.verdict is Verdict.CHANGED and result.value is not None:
+            depth, root_id = _trace(received.message)
+            change = Change(
+                key,
+                result.value.text,
+                result.value.previous,
+                received.at,
+                received.message.topic,
+                result.value.payload,
+                silent=result.silent,
+                reported_by=received.meta.by,
+                reason=received.meta.reason,
+                depth=depth,
+                root_id=root_id,
+            )
+            self.change(draft, matches, change, result)
+        return result.verdict
+
+    def change(self, draft: Draft, matches: list[Match], change: Change, result: Result) -> None:
+        """Store a changed value and test the triggers that watch it."""
+        if result.value is None:
+            return
+        self._mirror.values[change.key] = result.value
+        self._mirror.heard.pop(change.key, None)
+        draft.values[change.key] = result.value
+        draft.history.append(
+            HistoryEntry(change.key, change.at, change.text, change.previous, change.reported_by, change.reason)
+        )
+        for watcher in self._installation.watchers(change.key):
+            trigger_id = watcher.operation.trigger_ids[watcher.index]
+            name = hold_name(trigger_id, change.key.entity)
+            held = self._mirror.holds.get(name)
+            step = receive(watcher.trigger, change.key.entity, name, held, change)
+            if step.hold is not None:
+                hold = step.hold if held is not None else _with_cause(step.hold, change)
+                self._keep(draft, hold)
+            elif held is not None:
+                self._mirror.drop_hold(name)
+                draft.holds[name] = None
+            if step.fires:
+                job = self._submission.fire(draft, watcher, change, change.at)
+                if job is not None:
+                    matches.append(Match(job, watcher.operation))
+
+    def set_state(self, draft: Draft, key: ValueKey, text: str, at: datetime, *, by: str, reason: str | None) -> list[Match]:
+        """Set a value as if it had been reported, with `by` as the authenticated user (states/set).
+
+        The value's `map` and `ignore` are for what devices say and are not used. Links that follow change too.
+        """
+        matches: list[Match] = []
+        keys = [key, *(ValueKey(link.kind, link.id, key.name) for link in self._installation.followers(key.entity))]
+        for each in keys:
+            source = self._installation.source_of(each) or ValueSource("")
+            bare = ValueSource(source.topic, event=source.event, ignore=frozenset())
+            result = sight(each, bare, self._mirror.values.get(each), Sighting(text, at, text))
+            self._mirror.live.add(each)
+            if result.verdict is Verdict.CHANGED and result.value is not None:
+                change = Change(
+                    each, text, result.value.previous, at, payload=text, reported_by=by, reason=reason, user_id=by
+                )
+                self.change(draft, matches, change, result)
+        return matches
+
+    def pass_time(self, draft: Draft, now: datetime) -> list[Match]:
+        """Test the holds that are due and return what fires (behaviour 2)."""
+        matches: list[Match] = []
+        for hold in self._mirror.due_holds(now):
+            self._tick(draft, matches, hold, now)
+        return matches
+
+    def _tick(self, draft: Draft, matches: list[Match], hold: Hold, now: datetime) -> None:
+        watcher = self._mirror.watcher(hold.name)
+        if watcher is None:
+            return
+        step = tick(watcher.trigger, hold, now)
+        if step.hold is not None:
+            self._keep(draft, step.hold)
+        key = ValueKey(hold.entity.kind, hold.entity.id, watcher.trigger.value_name)
+        value = self._mirror.values.get(key)
+        if step.fires and value is not None:
+            job = self._submission.fire(draft, watcher, self._held_change(value, hold), now)
+            if job is not None:
+                matches.append(Match(job, watcher.operation))
+
+    def _held_change(self, value: Value, hold: Hold) -> Change:
+        """Return the state change that a hold still stands for, from the stored facts."""
+        source = self._installation.source_of(value.key)
+        meta = hold.meta or EMPTY
+        return Change(
+            value.key,
+            value.text,
+            value.previous,
+            value.since_at,
+            meta.get("topic") or (source.topic if source else None),
+            value.payload,
+            reported_by=meta.get("reported_by"),
+            user_id=meta.get("user_id"),
+        )
+
+    def _keep(self, draft: Draft, hold: Hold) -> None:
+        self._mirror.put_hold(hold)
+        draft.holds[hold.name] = hold
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """One decoded message, as its readers share it."""
+
+    report: Report
+    meta: ReportMeta
+    message: Message
+    at: datetime
+
+
+def _with_cause(hold: Hold, change: Change) -> Hold:
+    meta: dict[str, Json] = {}
+    for name in ("topic", "reported_by", "user_id"):
+        value = getattr(change, name)
+        if value is not None:
+            meta[name] = value
+    return Hold(hold.name, hold.entity, hold.since_at, hold.fired_at, meta)
+
+
+def _trace(message: Message) -> tuple[int, str | None]:
+    """Return the depth and root of a publish of ours that came back as a report (behaviour 4)."""
+    if not message.user_properties:
+        return 0, None
+    properties = dict(message.user_properties)
+    depth = properties.get(DEPTH_PROPERTY, "")
+    if not (depth.isascii() and depth.isdigit() and len(depth) < 4):
+        return 0, None
+    return int(depth), properties.get(ROOT_PROPERTY, "")[:64] or None

@@ -1,0 +1,156 @@
+"""objects/…, links/… and states/…: who is there, and in which state."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from mqttjobs.domain.model import AVAILABILITY, STATE, Entity, EntityKey, EntityKind, Json, Value, ValueKey
+from mqttjobs.domain.protocol import iso
+from mqttjobs.errors import Conflict, InvalidRequest, NotFound
+from mqttjobs.service.asking import Asking, Params, Reply, method
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.methods.jobs import Moment, Paging, moment
+
+READ = "job:read"
+
+
+class OneEntity(Params):
+    """An object's or a link's id."""
+
+    id: str
+
+
+class History(Paging):
+    """Whose history: an object's or a link's state, or one of its attributes."""
+
+    object: str | None = None
+    link: str | None = None
+    attribute: Annotated[str | None, Field(min_length=1)] = None
+    since: Moment = None
+    until: Moment = None
+
+
+class SetState(Params):
+    """The new state, as if it had been reported; numbers and booleans are read as JSON writes them."""
+
+    object: str | None = None
+    link: str | None = None
+    state: str | int | float | bool
+    reason: Annotated[str | None, Field(max_length=1024)] = None
+
+
+def entity_document(asking: Asking, entity: Entity) -> dict[str, Json]:
+    """Return an object or link with its values as they are now."""
+    workshop = asking.workshop
+    installation = workshop.settings.installation
+    values = workshop.mirror.values
+    kind, entity_id = entity.key
+
+    def text(name: str) -> str | None:
+        value = values.get(ValueKey(kind, entity_id, name))
+        return value.text if value else None
+
+    leader = entity
+    if entity.follows is not None:
+        leader = installation.entities.get(EntityKey(EntityKind.OBJECT, entity.follows), entity)
+    state: Value | None = values.get(ValueKey(kind, entity_id, STATE))
+    document: dict[str, Json] = {
+        "id": entity_id,
+        "name": entity.name,
+        "class": entity.class_id,
+        "properties": entity.properties,
+        "state": state.text if state else None,
+        "state_since": iso(state.since_at) if state else None,
+        "attributes": {name: text(name) for name in leader.sources if name and name != AVAILABILITY},
+        "availability": text(AVAILABILITY),
+        "operations": [operation.id for operation in installation.operations_of(entity.key)],
+    }
+    if kind is EntityKind.LINK:
+        document |= {"source": entity.source, "target": entity.target}
+    return document
+
+
+def _listing(asking: Asking, kind: EntityKind, params: Paging) -> Json:
+    entities = asking.workshop.settings.installation.entities.values()
+    seen = [each for each in entities if each.key.kind is kind and asking.caller.sees(each.key)]
+    page = seen[params.offset : params.offset + params.limit]
+    return {"total_items": len(seen), "items": [entity_document(asking, each) for each in page]}
+
+
+@method("objects/list", READ, params=Paging)
+async def list_objects(asking: Asking, params: Paging) -> Json:
+    """Return the objects in the caller's scope."""
+    return _listing(asking, EntityKind.OBJECT, params)
+
+
+@method("links/list", READ, params=Paging)
+async def list_links(asking: Asking, params: Paging) -> Json:
+    """Return the links in the caller's scope."""
+    return _listing(asking, EntityKind.LINK, params)
+
+
+@method("objects/get", READ, params=OneEntity)
+async def get_object(asking: Asking, params: OneEntity) -> Json:
+    """Return one object."""
+    return entity_document(asking, asking.entity(params.id, None))
+
+
+@method("links/get", READ, params=OneEntity)
+async def get_link(asking: Asking, params: OneEntity) -> Json:
+    """Return one link."""
+    return entity_document(asking, asking.entity(None, params.id))
+
+
+@method("states/history", READ, params=History)
+async def history(asking: Asking, params: History) -> Json:
+    """Return the changes of a value, newest first."""
+    entity = asking.entity(params.object, params.link)
+    key = ValueKey(entity.key.kind, entity.key.id, params.attribute or STATE)
+    if params.attribute is not None and asking.workshop.settings.installation.source_of(key) is None:
+        raise NotFound("Attribute", "the entity has no such attribute")
+    since, until = moment(asking, "since", params.since), moment(asking, "until", params.until)
+    page = await asking.workshop.store.history(key, since, until, params.limit, params.offset)
+    items = [
+        {
+            "state": entry.state,
+            "previous_state": entry.previous,
+            "timestamp": iso(entry.at),
+            "reported_by": entry.reported_by,
+            "reason": entry.reason,
+        }
+        for entry in page.entries
+    ]
+    return {"total_items": page.total, "items": items}
+
+
+@method("states/set", "job:write", params=SetState, changes=True)
+async def set_state(asking: Asking, params: SetState) -> Reply:
+    """Set a state as if it had been reported; triggers run with the caller as user."""
+    workshop = asking.workshop
+    entity = asking.entity(params.object, params.link)
+    if entity.follows is not None:
+        raise Conflict(f"the state of this link is that of the object {entity.follows}; set that")
+    text = _text(params.state)
+    source = workshop.settings.installation.source_of(ValueKey(entity.key.kind, entity.key.id, STATE))
+    if source is not None and text in source.ignore:
+        raise InvalidRequest("wrong parameters: state", {"state": ["is among the states that this entity ignores"]})
+    async with workshop.turn:
+        await workshop.refresh()
+        draft = Draft()
+        key = ValueKey(entity.key.kind, entity.key.id, STATE)
+        matches = workshop.ingest.set_state(
+            draft, key, text, workshop.clock.now(), by=asking.caller.user.id, reason=params.reason
+        )
+        await workshop.ingest.place(draft, matches)
+        reply = Reply(entity_document(asking, entity))
+        return await asking.commit(draft, reply)
+
+
+def _text(state: str | float | bool) -> str:
+    if isinstance(state, str):
+        return state
+    if isinstance(state, bool):
+        return "true" if state else "false"
+    return repr(state)

@@ -1,0 +1,219 @@
+"""jobs/…: list, read, annotate, stop and delete jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, JsonValue
+
+from mqttjobs.domain.documents import job_document, job_fields
+from mqttjobs.domain.jobs import CustomResult, EventKind, Job, JobEvent, JobUpdate, Status, apply
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.protocol import milliseconds, parse_time
+from mqttjobs.errors import InvalidRequest, NotFound, TerminalState
+from mqttjobs.service.asking import Asking, Params, Reply, method
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.submission import stop
+from mqttjobs.service.workbench import blank_description
+from mqttjobs.store.base import JobQuery
+
+ANSWER = 64
+"""Longest text of an id that is looked at."""
+
+
+def _as_list(value: Json) -> Json:
+    return value if value is None or isinstance(value, list) else [value]
+
+
+def _as_job_id(value: Json) -> Json:
+    """Accept a uuid, or a uid as a number or its digits."""
+    if isinstance(value, bool):
+        raise ValueError("must be a job's uuid or uid")
+    if isinstance(value, int) and 0 < value < 2**63:
+        return value
+    if isinstance(value, str) and len(value) <= ANSWER:
+        if value.isascii() and value.isdigit() and 0 < int(value) < 2**63:
+            return int(value)
+        try:
+            parsed = UUID(value)
+        except ValueError:
+            pass
+        else:
+            if str(parsed) == value.lower():
+                return str(parsed)
+    raise ValueError("must be a job's uuid or uid")
+
+
+JobId = Annotated[int | str, BeforeValidator(_as_job_id)]
+Ids = Annotated[list[str] | None, BeforeValidator(_as_list)]
+Moment = Annotated[int | str | None, Field()]
+
+
+class Paging(Params):
+    """How much of a listing: `limit` 1–100, `offset` from 0."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 10
+    offset: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class ListJobs(Paging):
+    """Filters of jobs/list; all that are given must agree."""
+
+    status: Annotated[list[Status] | None, BeforeValidator(_as_list)] = None
+    operation_id: str | None = None
+    object: Ids = None
+    link: Ids = None
+    user_id: str | None = None
+    since: Moment = None
+    until: Moment = None
+    cursor: str | None = None
+    fields: list[str] | None = None
+
+
+class OneJob(Params):
+    """A job's uuid or uid."""
+
+    id: JobId
+
+
+class AddResult(OneJob):
+    """A custom result: any JSON object."""
+
+    payload: dict[str, JsonValue]
+
+
+class AddProgress(OneJob):
+    """A progress message."""
+
+    message: Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+def moment(asking: Asking, name: str, value: int | str | None) -> datetime | None:
+    """Return a time given as ISO 8601, milliseconds, or `-24h`."""
+    if value is None:
+        return None
+    try:
+        return parse_time(value, asking.workshop.clock.now())
+    except ValueError as error:
+        raise InvalidRequest(f"wrong parameters: {name}", {name: [str(error)]}) from None
+
+
+def _cursor(value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) < 19):
+        raise InvalidRequest("wrong parameters: cursor", {"cursor": ["use the next_cursor of an earlier answer"]})
+    return int(value)
+
+
+def document(job: Job) -> dict[str, Json]:
+    """Return a job's whole document."""
+    return job_document(job, blank_description(str(job.operation.get("type"))))
+
+
+async def find_job(asking: Asking, job_id: int | str) -> Job:
+    """Return a job in the caller's scope; unknown and out of scope look alike."""
+    job = await asking.workshop.store.get(job_id, asking.caller.scope)
+    if job is None:
+        raise NotFound("Job", f"no job has the id {job_id}")
+    return job
+
+
+@method("jobs/list", "job:read", params=ListJobs)
+async def list_jobs(asking: Asking, params: ListJobs) -> Json:
+    """Return whole documents, newest first, with totals and counts in the caller's scope."""
+    unknown = sorted(set(params.fields or ()) - job_fields())
+    if unknown:
+        raise InvalidRequest("wrong parameters: fields", {"fields": [f"no field {name[:64]}" for name in unknown[:5]]})
+    scope = asking.caller.scope
+    query = JobQuery(
+        statuses=None if params.status is None else frozenset(params.status),
+        operation_id=params.operation_id,
+        objects=None if params.object is None else frozenset(params.object),
+        links=None if params.link is None else frozenset(params.link),
+        user_id=params.user_id,
+        since=moment(asking, "since", params.since),
+        until=moment(asking, "until", params.until),
+        before_uid=_cursor(params.cursor),
+        limit=params.limit + 1,
+        offset=params.offset,
+        scope=scope,
+    )
+    page = await asking.workshop.store.find(query)
+    jobs = page.jobs[: params.limit]
+    counts = await asking.workshop.store.counts(scope)
+    items = [document(job) for job in jobs]
+    if params.fields is not None:
+        items = [{name: item[name] for name in params.fields} for item in items]
+    data: dict[str, Json] = {
+        "total_items": page.total,
+        "status_counts": {status.value: counts[status] for status in Status},
+        "items": items,
+        "next_cursor": str(jobs[-1].uid) if len(page.jobs) > params.limit else None,
+    }
+    if not page.exact:
+        data["total_exact"] = False
+    return data
+
+
+@method("jobs/get", "job:read", params=OneJob)
+async def get_job(asking: Asking, params: OneJob) -> Json:
+    """Return the job document."""
+    return document(await find_job(asking, params.id))
+
+
+@method("jobs/add_result", "job:write", params=AddResult, changes=True)
+async def add_result(asking: Asking, params: AddResult) -> Reply:
+    """Append a custom result, changing nothing else (seeds 000)."""
+    job = await find_job(asking, params.id)
+    result = CustomResult(params.payload, asking.caller.user.id, asking.workshop.clock.now())
+    data = {"payload": result.payload, "by": result.by, "timestamp": milliseconds(result.at)}
+    return await asking.commit(Draft(results=[(job.uid, result)]), Reply(data))
+
+
+@method("jobs/progress", "job:write", params=AddProgress, changes=True)
+async def add_progress(asking: Asking, params: AddProgress) -> Reply:
+    """Add a progress message to a job that has not ended."""
+    workshop = asking.workshop
+    job = await find_job(asking, params.id)
+    if job.ended:
+        raise TerminalState(f"the job is {job.status.value}")
+    reply = Reply({"id": job.id, "uid": job.uid, "message": params.message})
+    if workshop.runner.progress(job.uid, params.message):
+        await workshop.runner.clerk.drained()
+        return await asking.replace_answer(reply)
+    event = JobEvent(workshop.clock.now(), EventKind.PROGRESS, workshop.settings.service.hostname, params.message)
+    update = JobUpdate(
+        job.uid, (event,), job.status, job.phase, job.due_at, job.attempts, job.executed_at, strict=True
+    )
+    return await asking.commit(Draft(updates=[update]), reply)
+
+
+@method("jobs/stop", "job:write", params=OneJob, changes=True)
+async def stop_job(asking: Asking, params: OneJob) -> Reply:
+    """Stop a job that has not ended: it is stopped from now on, and what runs of it is ended."""
+    job = await find_job(asking, params.id)
+    if job.ended:
+        raise TerminalState(f"the job is {job.status.value}")
+    workshop = asking.workshop
+    message = f"Job stopped by {asking.caller.user.id}"
+    update = stop(job, workshop.clock.now(), workshop.settings.service.hostname, message, strict=True)
+    stopped = apply(job, update)
+    reply = await asking.commit(Draft(updates=[update]), Reply(document(stopped)))
+    workshop.runner.stopped([stopped])
+    return reply
+
+
+@method("jobs/delete", "job:write", params=OneJob, changes=True)
+async def delete_job(asking: Asking, params: OneJob) -> Reply:
+    """Delete a job and all that belongs to it; a running one is stopped first."""
+    job = await find_job(asking, params.id)
+    workshop = asking.workshop
+    if not job.ended:
+        message = f"Job stopped by {asking.caller.user.id}"
+        update = stop(job, workshop.clock.now(), workshop.settings.service.hostname, message)
+        await workshop.commit(Draft(updates=[update]))
+        workshop.runner.stopped([apply(job, update)])
+    return await asking.commit(Draft(deleted=[job.uid]), Reply({"id": job.id, "uid": job.uid}, code=204))

@@ -1,0 +1,204 @@
+"""operations/…: list, read, run and switch operations."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+from pydantic import JsonValue
+
+from mqttjobs.domain.jobs import Job
+from mqttjobs.domain.model import EntityKey, EntityKind, Json, Operation
+from mqttjobs.domain.operation_document import OperationView, brief_document, operation_document
+from mqttjobs.domain.schedules import next_due
+from mqttjobs.errors import Conflict, Inactive, InvalidRequest, NotFound
+from mqttjobs.service.asking import Asking, Params, Reply, method
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.methods.jobs import Ids, Paging, document
+from mqttjobs.service.params import fill_params
+from mqttjobs.service.submission import Cause
+from mqttjobs.service.workbench import executor_of
+
+READ = "operation:read"
+EXECUTE = "operation:execute"
+
+
+class ListOperations(Paging):
+    """Filters of operations/list; all that are given must agree."""
+
+    object: Ids = None
+    link: Ids = None
+    environment: str | None = None
+    type: str | None = None
+    active: bool | None = None
+
+
+class OneOperation(Params):
+    """An operation's id."""
+
+    id: str
+
+
+class Execute(OneOperation):
+    """A run by hand; `object` or `link` is needed where the operation is attached to several."""
+
+    object: str | None = None
+    link: str | None = None
+    params: dict[str, JsonValue] | None = None
+    wait: bool = False
+
+
+def find_operation(asking: Asking, operation_id: str) -> Operation:
+    """Return an operation that is attached to something in the caller's scope (or to nothing)."""
+    operation = asking.workshop.settings.installation.operations.get(operation_id)
+    if operation is None or not _in_scope(asking, operation):
+        raise NotFound("Operation", "no operation has this id")
+    return operation
+
+
+def _in_scope(asking: Asking, operation: Operation) -> bool:
+    if asking.caller.scope is None or not operation.attach:
+        return True
+    return any(asking.caller.sees(key) for key in asking.workshop.settings.installation.owners(operation))
+
+
+async def view(asking: Asking, operation: Operation) -> dict[str, Json]:
+    """Return the operation as the caller may see it."""
+    if not asking.caller.user.may(READ):
+        return brief_document(operation)
+    workshop = asking.workshop
+    facts = workshop.mirror.facts.get(operation.id)
+    scope = asking.caller.scope
+    runs = await workshop.store.runs(operation.id, scope)
+    due = None
+    if operation.schedule is not None and facts is not None:
+        zone = ZoneInfo(workshop.settings.service.time_zone)
+        due = next_due(operation.schedule, facts.due_at or facts.created_at, zone)
+    return operation_document(
+        OperationView(
+            operation=operation,
+            facts=facts,
+            active=workshop.is_active(operation),
+            total=facts.total if facts is not None and scope is None else runs.total,
+            running=runs.running,
+            last_ids=tuple(runs.last_ids),
+            latest=runs.latest,
+            next_due=due,
+            process=executor_of(operation).title(operation.id),
+            users=workshop.settings.installation.users,
+        )
+    )
+
+
+@method("operations/list", READ, EXECUTE, params=ListOperations)
+async def list_operations(asking: Asking, params: ListOperations) -> Json:
+    """Return operations in the order of the configuration."""
+    installation = asking.workshop.settings.installation
+    chosen = list(installation.operations.values())
+    if params.object is not None or params.link is not None:
+        keys = [EntityKey(EntityKind.OBJECT, each) for each in params.object or ()]
+        keys += [EntityKey(EntityKind.LINK, each) for each in params.link or ()]
+        keys = [key for key in keys if asking.caller.sees(key)]
+        chosen = [each for each in chosen if any(installation.is_attached(each, key) for key in keys)]
+    chosen = [
+        each
+        for each in chosen
+        if (params.environment is None or each.environment == params.environment)
+        and (params.type is None or each.type == params.type)
+        and (params.active is None or asking.workshop.is_active(each) is params.active)
+        and _in_scope(asking, each)
+    ]
+    page = chosen[params.offset : params.offset + params.limit]
+    return {"total_items": len(chosen), "items": [await view(asking, each) for each in page]}
+
+
+@method("operations/get", READ, EXECUTE, params=OneOperation)
+async def get_operation(asking: Asking, params: OneOperation) -> Json:
+    """Return the operation document."""
+    return await view(asking, find_operation(asking, params.id))
+
+
+@method("operations/execute", EXECUTE, params=Execute, changes=True)
+async def execute(asking: Asking, params: Execute) -> Reply:
+    """Run an operation by hand, and wait for its end if that is asked."""
+    operation = find_operation(asking, params.id)
+    owner = choose_owner(asking, operation, params.object, params.link)
+    filled, wrong = fill_params(operation, params.params or {})
+    if wrong:
+        raise InvalidRequest(f"wrong params: {', '.join(wrong)}", wrong)
+    cause = Cause(user_id=operation.run_as or asking.caller.user.id, params=filled)
+    job, reply = await submit(asking, operation, owner, cause)
+    if not params.wait:
+        return reply
+    ended = await wait_for(asking, operation, job)
+    found = await asking.workshop.store.get(job.uid)
+    data = document(found or job)
+    return await asking.replace_answer(Reply(data, code=200 if ended else 202))
+
+
+def choose_owner(
+    asking: Asking, operation: Operation, object_id: str | None, link_id: str | None
+) -> EntityKey | None:
+    """Return the entity that a run by hand is for: the one that is named, or the only one there is."""
+    installation = asking.workshop.settings.installation
+    if object_id is not None or link_id is not None:
+        key = asking.entity(object_id, link_id).key
+        if not installation.is_attached(operation, key):
+            raise NotFound("Operation", f"the operation is not attached to this {key.kind.value}")
+        return key
+    owners = [key for key in installation.owners(operation) if asking.caller.sees(key)]
+    if len(owners) > 1:
+        words = "is needed: the operation is attached to several"
+        raise InvalidRequest("say for which object or link", {"object": [words]})
+    return owners[0] if owners else None
+
+
+async def submit(asking: Asking, operation: Operation, owner: EntityKey | None, cause: Cause) -> tuple[Job, Reply]:
+    """Make a job by hand: recorded, answered 201 and started in one go."""
+    workshop = asking.workshop
+    if not workshop.is_active(operation):
+        raise Inactive("the operation is deactivated; operations/activate switches it on")
+    async with workshop.turn:
+        await workshop.refresh()
+        job = workshop.submission.compose(operation, owner, cause, workshop.clock.now())
+        draft = Draft()
+        if await workshop.submission.place(draft, job, operation) is not None:
+            raise Conflict(f"another job of this operation is running and its mode is {operation.mode.value}")
+        reply = Reply({"id": job.id, "uid": job.uid, "status": job.status.value}, code=201)
+        await asking.commit(draft, reply)
+    return job, reply
+
+
+async def wait_for(asking: Asking, operation: Operation, job: Job) -> bool:
+    """Wait for a job's end, at most its time limit and the grace; whether it came."""
+    service = asking.workshop.settings.service
+    limit = (operation.timeout or service.timeout) + service.grace + timedelta(seconds=1)
+    return await asking.workshop.runner.wait_for_end(job.uid, limit / timedelta(seconds=1))
+
+
+class Switch(OneOperation):
+    """The operation to switch."""
+
+
+@method("operations/activate", "operation:manage", params=Switch, changes=True)
+async def activate(asking: Asking, params: Switch) -> Reply:
+    """Let an operation run; survives restarts."""
+    return await _switch(asking, params.id, active=True)
+
+
+@method("operations/deactivate", "operation:manage", params=Switch, changes=True)
+async def deactivate(asking: Asking, params: Switch) -> Reply:
+    """Keep an operation from running; survives restarts."""
+    return await _switch(asking, params.id, active=False)
+
+
+async def _switch(asking: Asking, operation_id: str, *, active: bool) -> Reply:
+    workshop = asking.workshop
+    operation = find_operation(asking, operation_id)
+    async with workshop.turn:
+        await workshop.refresh()
+        now = workshop.clock.now()
+        workshop.mirror.remember(operation, now, asking.caller.user.id)
+        workshop.mirror.change_facts(operation.id, active=active, updated_at=now, updated_by=asking.caller.user.id)
+        reply = Reply(await view(asking, operation))
+        return await asking.commit(Draft(facts={operation.id}), reply)

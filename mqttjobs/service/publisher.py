@@ -1,0 +1,97 @@
+"""Messages on their way out: in order, bounded in flight, and sent again when the connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from mqttjobs.errors import ConnectionLost
+from mqttjobs.transport.base import Publication, Session
+
+WINDOW = 800
+"""Publications in flight at most: the client's bookkeeping is linear in them."""
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """One publication, its place in the order of calls, and the caller's future."""
+
+    place: int
+    publication: Publication
+    future: asyncio.Future[int]
+
+
+class Publisher:
+    """Sends publications in call order over whichever session there is.
+
+    What was in flight when a connection was lost is sent again on the next one, in the old order, unless its
+    caller has given up (cancelled the future): such an outcome is unknown, not failed (behaviour 3.10).
+    """
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._window = window
+        self._session: Session | None = None
+        self._waiting: deque[_Item] = deque()
+        self._sent: dict[int, _Item] = {}
+        self._next_place = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session to send on."""
+        return self._session is not None
+
+    @property
+    def backlog(self) -> int:
+        """How many publications wait for room or for a connection."""
+        return len(self._waiting)
+
+    def publish(self, publication: Publication) -> asyncio.Future[int]:
+        """Send, now or when there is room; the future gives the PUBACK reason code. Cancel it to give up."""
+        item = _Item(self._next_place, publication, asyncio.get_running_loop().create_future())
+        self._next_place += 1
+        if self._session is not None and not self._waiting and len(self._sent) < self._window:
+            self._send(self._session, item)
+        else:
+            self._waiting.append(item)
+        return item.future
+
+    def attach(self, session: Session) -> None:
+        """Send over `session` from now on, beginning with what was lost."""
+        self._session = session
+        self._pump()
+
+    def detach(self) -> None:
+        """Stop sending: the session is gone. Everything in flight waits for the next one."""
+        self._session = None
+        lost = sorted(self._sent.values(), key=lambda item: item.place)
+        self._sent.clear()
+        self._waiting.extendleft(reversed(lost))
+
+    def _send(self, session: Session, item: _Item) -> None:
+        try:
+            sending = session.publish(item.publication)
+        except ConnectionLost:
+            self._waiting.appendleft(item)
+            self._session = None
+            return
+        self._sent[item.place] = item
+        sending.add_done_callback(lambda done: self._sent_or_lost(session, item, done))
+
+    def _sent_or_lost(self, session: Session, item: _Item, done: asyncio.Future[int]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if done.cancelled() or isinstance(error, ConnectionLost):
+            return  # detach() takes it back: the session says the same to everyone
+        if self._sent.pop(item.place, None) is not None and not item.future.done():
+            if error is None:
+                item.future.set_result(done.result())
+            else:
+                item.future.set_exception(error)
+        if self._waiting and session is self._session:
+            self._pump()
+
+    def _pump(self) -> None:
+        while self._session is not None and self._waiting and len(self._sent) < self._window:
+            item = self._waiting.popleft()
+            if not item.future.done():
+                self._send(self._session, item)

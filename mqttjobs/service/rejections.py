@@ -1,0 +1,48 @@
+"""What could not be used, told on event/rejected so that its sender can find out; rate limited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from mqttjobs.domain.protocol import encode, milliseconds
+from mqttjobs.service.clock import Clock
+from mqttjobs.transport.base import Publication
+
+RATE_PER_S = 20.0
+BURST = 50.0
+
+log = structlog.get_logger(__name__)
+
+
+class Rejections:
+    """Publishes `{topic, reason, details, timestamp}`; beyond the rate they are only counted."""
+
+    def __init__(self, base_topic: str, clock: Clock, publish: Callable[[Publication], object]) -> None:
+        self._topic = f"{base_topic}/event/rejected"
+        self._clock = clock
+        self._publish = publish
+        self._allowance = BURST
+        self._checked_s = clock.monotonic()
+        self.total = 0
+        self.untold = 0
+
+    def tell(self, topic: str, reason: str, details: str) -> None:
+        """Tell that a message on `topic` was not used, and why; the text never repeats the input."""
+        self.total += 1
+        now_s = self._clock.monotonic()
+        self._allowance = min(BURST, self._allowance + (now_s - self._checked_s) * RATE_PER_S)
+        self._checked_s = now_s
+        if self._allowance < 1:
+            self.untold += 1
+            return
+        self._allowance -= 1
+        log.info("rejected", topic=topic[:256], reason=reason, details=details)
+        body = {
+            "topic": topic[:1024],
+            "reason": reason,
+            "details": details,
+            "timestamp": milliseconds(self._clock.now()),
+        }
+        self._publish(Publication(self._topic, encode(body), content_type="application/json"))

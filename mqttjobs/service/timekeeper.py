@@ -1,0 +1,204 @@
+"""The service's one sleep: until the next deadline of a hold or a schedule, or until it is told that there is another."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from mqttjobs.domain.jobs import Job, OperationFacts
+from mqttjobs.domain.model import EntityKey, Operation, Schedule
+from mqttjobs.domain.schedules import latest_due, next_due
+from mqttjobs.domain.triggers import shift
+from mqttjobs.errors import StoreError
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.ingest import Match
+from mqttjobs.service.submission import Cause
+from mqttjobs.service.workshop import Workshop
+
+QUIET_S = 1.0
+"""Deadlines that passed while away are tested once intake has been quiet this long…"""
+SETTLE_S = 30.0
+"""…and after this long at the latest."""
+LOOK_S = 30.0
+"""Longest sleep: a wall clock that was set is noticed within this."""
+STEP = timedelta(seconds=2)
+"""A wall clock that moves this much against the other clock was set, not slewed."""
+FLUSH_S = 10.0
+PRUNE_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class Timekeeper:
+    """Tests deadlines when they are due.
+
+    Holds wait until a session has settled: its subscriptions are granted and its replays are in, so that they are
+    tested against the values as they then are (behaviour 2). Schedules wait for that too, but at start alone.
+    """
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._clock = workshop.clock
+        self._wake = asyncio.Event()
+        self._connected_s: float | None = None
+        self._heard_s = 0.0
+        self._settled = False
+        self._schedules_open = False
+        self._started_s = self._clock.monotonic()
+        self._offset_s = self._wall_offset_s()
+        self._next_look_at = self._clock.now()
+        self._flushed_s = self._started_s
+        self._pruned_s = self._started_s
+
+    def connected(self) -> None:
+        """A session's subscriptions are granted: wait for its replays."""
+        self._connected_s = self._heard_s = self._clock.monotonic()
+        self._settled = False
+        self._wake.set()
+
+    def disconnected(self) -> None:
+        """The session is gone: holds wait for the next."""
+        self._connected_s = None
+        self._settled = False
+
+    def heard(self) -> None:
+        """A batch was taken in: its holds may be due sooner than what is waited for."""
+        self._heard_s = self._clock.monotonic()
+        due = self._workshop.mirror.next_deadline()
+        if due is not None and due < self._next_look_at:
+            self._wake.set()
+
+    def nudge(self) -> None:
+        """Look now: the configuration or an activation changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Test what is due, again and again, until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                pause_s = await self.look()
+            except StoreError as error:
+                log.error("store-unavailable", details=str(error))
+                pause_s = QUIET_S
+            self._next_look_at = self._clock.now() + timedelta(seconds=pause_s)
+            await self._clock.wait(self._wake, pause_s)
+
+    async def look(self) -> float:
+        """Do everything that is due now; return the seconds until something is due next."""
+        workshop = self._workshop
+        async with workshop.turn:
+            await workshop.refresh()
+            draft = Draft()
+            self._follow_wall_clock(draft)
+            now = self._clock.now()
+            matches: list[Match] = []
+            if self._may_test_holds():
+                matches = workshop.ingest.pass_time(draft, now)
+            if self._may_test_schedules():
+                matches += self._run_schedules(draft, now)
+            self._flush_heard(draft)
+            await workshop.ingest.place(draft, matches)
+            if draft:
+                await workshop.commit(draft)
+        await self._sweep(now)
+        return self._pause_s(now)
+
+    def _wall_offset_s(self) -> float:
+        return self._clock.now().timestamp() - self._clock.monotonic()
+
+    def _follow_wall_clock(self, draft: Draft) -> None:
+        """Move stored holds along when the wall clock was set, so that what remains of them stays the same."""
+        offset_s = self._wall_offset_s()
+        step = timedelta(seconds=offset_s - self._offset_s)
+        if abs(step) < STEP:
+            return
+        self._offset_s = offset_s
+        mirror = self._workshop.mirror
+        log.warning("wall-clock-set", seconds=step.total_seconds(), holds=len(mirror.holds))
+        moved = [shift(hold, step) for hold in mirror.holds.values()]
+        mirror.replace_holds(moved)
+        draft.holds |= {hold.name: hold for hold in moved}
+
+    def _may_test_holds(self) -> bool:
+        if self._connected_s is None:
+            return False
+        now_s = self._clock.monotonic()
+        if not self._settled:
+            self._settled = now_s - self._heard_s >= QUIET_S or now_s - self._connected_s >= SETTLE_S
+        return self._settled
+
+    def _may_test_schedules(self) -> bool:
+        if not self._schedules_open:
+            self._schedules_open = self._settled or self._clock.monotonic() - self._started_s >= SETTLE_S
+        return self._schedules_open
+
+    def _run_schedules(self, draft: Draft, now: datetime) -> list[Match]:
+        """Start what a schedule makes due; what was missed while away runs at most once (behaviour 2)."""
+        matches: list[Match] = []
+        for operation, schedule, facts in self._scheduled():
+            last = facts.due_at or facts.created_at
+            due = latest_due(schedule, last, now, self._zone)
+            if due is None:
+                continue
+            self._workshop.mirror.change_facts(operation.id, due_at=due)
+            draft.facts.add(operation.id)
+            missed = due < self._workshop.started_at
+            if (missed and not operation.catch_up) or not self._workshop.is_active(operation):
+                continue
+            matches += [Match(self._job(operation, owner, now), operation) for owner in self._owners(operation)]
+        return matches
+
+    def _owners(self, operation: Operation) -> list[EntityKey | None]:
+        return list(self._workshop.settings.installation.owners(operation)) or [None]
+
+    def _job(self, operation: Operation, owner: EntityKey | None, now: datetime) -> Job:
+        user_id = operation.run_as or self._workshop.settings.service.system_user
+        return self._workshop.submission.compose(operation, owner, Cause(user_id=user_id), now)
+
+    @property
+    def _zone(self) -> tzinfo:
+        return ZoneInfo(self._workshop.settings.service.time_zone)
+
+    def _scheduled(self) -> list[tuple[Operation, Schedule, OperationFacts]]:
+        mirror = self._workshop.mirror
+        return [
+            (operation, operation.schedule, mirror.facts[operation.id])
+            for operation in self._workshop.settings.installation.scheduled
+            if operation.schedule is not None and operation.id in mirror.facts
+        ]
+
+    def _flush_heard(self, draft: Draft) -> None:
+        """Write when repeated values were last heard: at most every ten seconds (behaviour 1.2)."""
+        now_s = self._clock.monotonic()
+        if now_s - self._flushed_s >= FLUSH_S:
+            self._flushed_s = now_s
+            draft.heard.extend(self._workshop.mirror.heard.items())
+            self._workshop.mirror.heard.clear()
+
+    async def _sweep(self, now: datetime) -> None:
+        workshop = self._workshop
+        now_s = self._clock.monotonic()
+        if now_s - self._pruned_s >= PRUNE_S:
+            self._pruned_s = now_s
+            gone = await workshop.store.prune(now, workshop.settings.retention)
+            if gone:
+                log.info("pruned", jobs=gone)
+                self._pruned_s = now_s - PRUNE_S
+        if workshop.announcer.behind:
+            await workshop.announcer.catch_up()
+        workshop.runner.clerk.nudge()
+
+    def _pause_s(self, now: datetime) -> float:
+        dues = [next_due(schedule, facts.due_at or facts.created_at, self._zone) for _, schedule, facts in self._scheduled()]
+        if self._settled:
+            dues.append(self._workshop.mirror.next_deadline())
+        seconds = [max(0.0, (due - now) / timedelta(seconds=1)) for due in dues if due is not None]
+        if self._connected_s is not None and not self._settled:
+            seconds.append(QUIET_S - (self._clock.monotonic() - self._heard_s))
+        if self._workshop.mirror.heard:
+            seconds.append(FLUSH_S - (self._clock.monotonic() - self._flushed_s))
+        return max(0.0, min([LOOK_S, *seconds]))

@@ -1,0 +1,113 @@
+"""The parts that the use cases share, and the one way in which what they decided becomes durable and starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from mqttjobs.domain.model import Json, Operation
+from mqttjobs.errors import MqttJobsError
+from mqttjobs.service.announcer import Announcer
+from mqttjobs.service.clock import Clock
+from mqttjobs.service.counters import Counters
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.ingest import Ingest
+from mqttjobs.service.mirror import Mirror
+from mqttjobs.service.publisher import Publisher
+from mqttjobs.service.rejections import Rejections
+from mqttjobs.service.runner import Runner
+from mqttjobs.service.settings import LoadSettings, Settings
+from mqttjobs.service.submission import Submission
+from mqttjobs.service.workbench import Workbench
+from mqttjobs.store.base import Store
+
+
+class Workshop:
+    """Everything between the transport and the store, for one run of the service.
+
+    Attributes:
+        turn: held while deciding and recording anything that the mirror mirrors, so that records are written in the
+            order in which they were decided.
+        notices: what makes health degraded, by name; empty when all is well.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, clock: Clock, new_id: Callable[[], str], load: LoadSettings | None = None
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.new_id = new_id
+        self.load_settings = load
+        self.started_at = clock.now()
+        self.mirror = Mirror()
+        self.counters = Counters()
+        self.publisher = Publisher()
+        self.rejections = Rejections(settings.base_topic, clock, self.publisher.publish)
+        self.announcer = Announcer(store, self.publisher, settings.base_topic, settings.service.event_qos)
+        self.runner = Runner(settings, store, self.mirror, self.publisher, self.announcer, clock)
+        self.turn = asyncio.Lock()
+        self.notices: dict[str, str] = {}
+        self.protocol: str | None = None
+        self.reloading: Callable[[str], Awaitable[dict[str, Json]]] | None = None
+        self.install(settings)
+
+    def install(self, settings: Settings) -> None:
+        """Use a configuration from now on: the parts that are made of one are made anew."""
+        self.settings = settings
+        self.workbench = Workbench(settings)
+        self.runner.install(settings)
+        service = settings.service
+        self.submission = Submission(
+            settings.installation,
+            self.mirror,
+            self.store,
+            hostname=service.hostname,
+            system_user=service.system_user,
+            new_id=self.new_id,
+        )
+        self.ingest = Ingest(
+            settings.installation,
+            self.mirror,
+            self.submission,
+            self.rejections,
+            base_topic=settings.base_topic,
+            max_payload=service.max_payload,
+        )
+
+    async def refresh(self) -> None:
+        """Read the mirror anew from the store if a write failed since."""
+        if self.mirror.stale:
+            self.mirror.load(await self.store.load(), self.settings.installation)
+            self.submission.repaint()
+
+    async def adopt(self, at: datetime, by: str) -> Draft:
+        """Return the draft that brings what is remembered in line with the installed configuration."""
+        draft = Draft()
+        for name in self.mirror.install(self.settings.installation):
+            draft.holds[name] = None
+        for operation in self.settings.installation.operations.values():
+            before = self.mirror.facts.get(operation.id)
+            if self.mirror.remember(operation, at, by) is not before:
+                draft.facts.add(operation.id)
+        return draft
+
+    async def commit(self, draft: Draft) -> None:
+        """Record a draft and start its jobs. Call it with `turn` held if the draft changed the mirror.
+
+        Raises:
+            StoreError: nothing was written; the mirror is read anew before it is used again.
+            TerminalState, NotFound: a refusal of the store; nothing was written.
+        """
+        draft.jobs = [self.runner.admit(job) for job in draft.jobs]
+        try:
+            await asyncio.shield(self.store.record(draft.changes(self.mirror)))
+        except MqttJobsError:
+            self.mirror.stale = self.mirror.stale or bool(draft.values or draft.holds or draft.facts or draft.packets)
+            raise
+        self.counters.add(draft)
+        self.runner.start(draft.jobs)
+
+    def is_active(self, operation: Operation) -> bool:
+        """Whether an operation may run."""
+        return self.mirror.is_active(operation)
