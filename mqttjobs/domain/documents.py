@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from mqttjobs.domain.jobs import (
     TERMINAL_STATUSES,
@@ -106,14 +106,15 @@ def _answer(job: Job, blank: Mapping[str, Json]) -> dict[str, Json]:
         "message": _message(job, ended),
         "attempts": job.attempts,
         "results": [
-            {"payload": result.payload, "by": result.by, "timestamp": milliseconds(result.at)} for result in job.results
+            {"payload": result.payload, "by": result.by, "timestamp": milliseconds(result.at)}
+            for result in job.results
         ],
         "process_meta": job.process_meta,
     }
 
 
 def _end_order(state: AgentState) -> tuple[datetime, str]:
-    at = state.event.at if state.event else datetime.min
+    at = state.event.at if state.event else datetime.min.replace(tzinfo=UTC)
     return (at, state.hostname)
 
 

@@ -29,10 +29,10 @@ class Reader(NamedTuple):
 
 
 class Watcher(NamedTuple):
-    """One trigger that watches a value; `index` is its place among the operation's triggers."""
+    """One trigger that watches a value; `place` is where it stands among the operation's triggers."""
 
     operation: Operation
-    index: int
+    place: int
     trigger: Trigger
 
 
@@ -52,13 +52,13 @@ class Installation:
 
     def __init__(
         self,
-        entities: Mapping[EntityKey, Entity] = EMPTY,
+        entities: Mapping[EntityKey, Entity] | None = None,
         classes: Mapping[str, EntityClass] = EMPTY,
         operations: Mapping[str, Operation] = EMPTY,
         users: Mapping[str, User] = EMPTY,
         patterns: Sequence[str] = (),
     ) -> None:
-        self.entities = entities
+        self.entities: Mapping[EntityKey, Entity] = entities or {}
         self.classes = classes
         self.operations = operations
         self.users = users
@@ -71,7 +71,7 @@ class Installation:
         self._attached_classes: dict[str, list[Operation]] = {}
         self._watchers: dict[ValueKey, list[Watcher]] = {}
         self._class_watchers: dict[tuple[str, str], list[Watcher]] = {}
-        for entity in entities.values():
+        for entity in self.entities.values():
             self._add_entity(entity)
         for operation in operations.values():
             self._add_operation(operation)
@@ -133,7 +133,9 @@ class Installation:
         found = {operation.id: operation for operation in self._attached.get(key, ())}
         entity = self.entities.get(key)
         if entity is not None and entity.class_id is not None:
-            found |= {operation.id: operation for operation in self._attached_classes.get(entity.class_id, ())}
+            found |= {
+                operation.id: operation for operation in self._attached_classes.get(entity.class_id, ())
+            }
         return list(found.values())
 
     def owners(self, operation: Operation) -> Iterator[EntityKey]:
@@ -151,7 +153,8 @@ class Installation:
         """Whether an operation is attached to an entity, directly or through its class."""
         entity = self.entities.get(key)
         return entity is not None and any(
-            attached_entity(attach) == key or (attach.class_id is not None and attach.class_id == entity.class_id)
+            attached_entity(attach) == key
+            or (attach.class_id is not None and attach.class_id == entity.class_id)
             for attach in operation.attach
         )
 

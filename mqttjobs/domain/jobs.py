@@ -237,7 +237,11 @@ def agent_states(
             newest = event
         known = best.get(host)
         known_rank = -1 if known is None else RANK[known.kind]
-        if known is None or rank > known_rank or (rank == known_rank and _precedence(event) < _precedence(known)):
+        if (
+            known is None
+            or rank > known_rank
+            or (rank == known_rank and _precedence(event) < _precedence(known))
+        ):
             best[host] = event
     if target == ANY and newest is not None:
         best = {newest.hostname: best[newest.hostname]}

@@ -76,7 +76,7 @@ def operation_document(view: OperationView) -> dict[str, Json]:
         "end_date": _iso(facts.ended_at if facts else None),
     }
     own = {key: value for key, value in definition.items() if key not in document}
-    return document | {key: None for key in _COMMON} | _defaults(operation) | own
+    return document | dict.fromkeys(_COMMON) | _defaults(operation) | own
 
 
 def brief_document(operation: Operation) -> dict[str, Json]:
@@ -95,7 +95,9 @@ def strategy(operation: Operation) -> str:
 def job_context(latest: Job | None, users: Mapping[str, User]) -> dict[str, Json]:
     """Return the context of the latest run: machine, device, user, and robots, which are agents."""
     user = None if latest is None else users.get(latest.user_id)
-    states = [] if latest is None else list(agent_states(latest.timeline, latest.expected, latest.target).values())
+    states = (
+        [] if latest is None else list(agent_states(latest.timeline, latest.expected, latest.target).values())
+    )
     told = [state for state in states if state.event is not None]
     last = max(told, key=lambda state: (state.ended_at is not None, state.hostname), default=None)
     host = last.hostname if last else None
@@ -120,7 +122,11 @@ def job_context(latest: Job | None, users: Mapping[str, User]) -> dict[str, Json
 def _defaults(operation: Operation) -> dict[str, Json]:
     return {
         "attach": [
-            {"object": each.object} if each.object else {"link": each.link} if each.link else {"class": each.class_id}
+            {"object": each.object}
+            if each.object
+            else {"link": each.link}
+            if each.link
+            else {"class": each.class_id}
             for each in operation.attach
         ],
         "triggers": [],

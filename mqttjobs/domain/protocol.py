@@ -152,7 +152,9 @@ def decode_report(payload: bytes, max_payload: int) -> Report | None:
     if not payload:
         return None
     if len(payload) > max_payload:
-        raise ReportError(f"the payload has {len(payload)} bytes, more than {max_payload}", reason="too_large")
+        raise ReportError(
+            f"the payload has {len(payload)} bytes, more than {max_payload}", reason="too_large"
+        )
     if payload[0] in b'{["':
         try:
             return Report(decode_json(payload), is_json=True)
@@ -276,5 +278,3 @@ def parse_time(value: int | str, now: datetime) -> datetime:
     except (ValueError, OverflowError, OSError):
         raise ValueError("must be ISO 8601, milliseconds, or a time ago such as -24h") from None
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-
-

@@ -56,7 +56,7 @@ class RunContext:
     timeout: timedelta
     grace: timedelta
     publish: Callable[[Publication], Awaitable[int]]
-    progress: Callable[[str], None]
+    progress: Callable[[str], object]
     limits: Limits
     depth: int = 0
     root_id: str = ""
@@ -88,9 +88,9 @@ class Executor(BaseModel):
         del limits
         return {}
 
-    def title(self) -> tuple[str, str]:
+    def title(self, operation_id: str) -> tuple[str, str]:
         """Return `process_name` and `process_id` of the operation document (contract 5)."""
-        return ("", "")
+        return (operation_id, operation_id)
 
     async def run(self, context: RunContext) -> Outcome:
         """Do the work once."""

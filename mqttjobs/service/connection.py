@@ -119,7 +119,10 @@ class Connection:
         base = settings.base_topic
         states = minimal_filters([*settings.installation.filters(), f"{base}/state/#"])
         requests = [f"{base}/request/+/+", f"{base}/users/+/request/+/+"]
-        return [*(Subscription(each) for each in states), *(Subscription(each, replay=False) for each in requests)]
+        return [
+            *(Subscription(each) for each in states),
+            *(Subscription(each, replay=False) for each in requests),
+        ]
 
     async def _subscribe(self, session: Session, draft: Draft, known: frozenset[str] = frozenset()) -> None:
         """Subscribe to what is wanted and not in `known`, and unsubscribe what is wanted no longer."""
@@ -182,7 +185,9 @@ class Connection:
             reports = [each for each in messages if not self._is_request(each)]
             draft = await workshop.ingest.take(reports, workshop.clock.now())
             requests = [
-                each for each in messages if self._is_request(each) and workshop.ingest.note_packet(draft, each)
+                each
+                for each in messages
+                if self._is_request(each) and workshop.ingest.note_packet(draft, each)
             ]
             if draft:
                 await workshop.commit(draft)

@@ -97,7 +97,9 @@ class Ingest:
         own = message.topic.startswith(self._own_prefix)
         if not readers:
             if own:
-                self._rejections.tell(message.topic, "unknown_entity", "no configured object or link has this topic")
+                self._rejections.tell(
+                    message.topic, "unknown_entity", "no configured object or link has this topic"
+                )
             return Verdict.UNMATCHED
         try:
             report = decode_report(message.payload, self._max_payload)
@@ -107,7 +109,9 @@ class Ingest:
             return Verdict.INVALID
         if report is None:
             return Verdict.IGNORED
-        if meta.event_id is not None and not self._is_new_event(draft, readers[0].key.entity, meta.event_id, at):
+        if meta.event_id is not None and not self._is_new_event(
+            draft, readers[0].key.entity, meta.event_id, at
+        ):
             return Verdict.DUPLICATE
         best = Verdict.IGNORED
         for reader in readers:
@@ -178,10 +182,12 @@ class Ingest:
         self._mirror.heard.pop(change.key, None)
         draft.values[change.key] = result.value
         draft.history.append(
-            HistoryEntry(change.key, change.at, change.text, change.previous, change.reported_by, change.reason)
+            HistoryEntry(
+                change.key, change.at, change.text, change.previous, change.reported_by, change.reason
+            )
         )
         for watcher in self._installation.watchers(change.key):
-            trigger_id = watcher.operation.trigger_ids[watcher.index]
+            trigger_id = watcher.operation.trigger_ids[watcher.place]
             name = hold_name(trigger_id, change.key.entity)
             held = self._mirror.holds.get(name)
             step = receive(watcher.trigger, change.key.entity, name, held, change)
@@ -196,13 +202,18 @@ class Ingest:
                 if job is not None:
                     matches.append(Match(job, watcher.operation))
 
-    def set_state(self, draft: Draft, key: ValueKey, text: str, at: datetime, *, by: str, reason: str | None) -> list[Match]:
+    def set_state(
+        self, draft: Draft, key: ValueKey, text: str, at: datetime, *, by: str, reason: str | None
+    ) -> list[Match]:
         """Set a value as if it had been reported, with `by` as the authenticated user (states/set).
 
         The value's `map` and `ignore` are for what devices say and are not used. Links that follow change too.
         """
         matches: list[Match] = []
-        keys = [key, *(ValueKey(link.kind, link.id, key.name) for link in self._installation.followers(key.entity))]
+        keys = [
+            key,
+            *(ValueKey(link.kind, link.id, key.name) for link in self._installation.followers(key.entity)),
+        ]
         for each in keys:
             source = self._installation.source_of(each) or ValueSource("")
             bare = ValueSource(source.topic, event=source.event, ignore=frozenset())
@@ -210,7 +221,14 @@ class Ingest:
             self._mirror.live.add(each)
             if result.verdict is Verdict.CHANGED and result.value is not None:
                 change = Change(
-                    each, text, result.value.previous, at, payload=text, reported_by=by, reason=reason, user_id=by
+                    each,
+                    text,
+                    result.value.previous,
+                    at,
+                    payload=text,
+                    reported_by=by,
+                    reason=reason,
+                    user_id=by,
                 )
                 self.change(draft, matches, change, result)
         return matches

@@ -71,7 +71,9 @@ def _differences(old: Settings, new: Settings) -> dict[str, Json]:
         told["changed"][noun] = sorted(name for name in was.keys() & now.keys() if was[name] != now[name])
     for name in ("connect", "base_topic", "store_url"):
         if getattr(old, name) != getattr(new, name):
-            told["restart_needed"].append({"connect": "mqtt", "base_topic": "mqtt.base_topic"}.get(name, "store.url"))
+            told["restart_needed"].append(
+                {"connect": "mqtt", "base_topic": "mqtt.base_topic"}.get(name, "store.url")
+            )
     return told
 
 

@@ -94,7 +94,9 @@ class Responder:
     async def _answer(self, message: Message) -> None:
         workshop = self._workshop
         if message.retain:
-            workshop.rejections.tell(message.topic, "retained_request", "requests are not to be published retained")
+            workshop.rejections.tell(
+                message.topic, "retained_request", "requests are not to be published retained"
+            )
             workshop.counters.requests["retained"] += 1
             return
         decoded = _decode(message.payload, workshop.settings.service.max_payload)
@@ -108,7 +110,11 @@ class Responder:
             if isinstance(error, Unauthorized) and not self._may_refuse():
                 workshop.counters.requests["401_dropped"] += 1
                 return
-            shown = None if isinstance(error, InvalidRequest) and "transaction" in error.invalid_fields else transaction
+            shown = (
+                None
+                if isinstance(error, InvalidRequest) and "transaction" in error.invalid_fields
+                else transaction
+            )
             answer = encode(error_body(error, shown))
             workshop.counters.requests[str(error.code)] += 1
         except Exception:
@@ -265,7 +271,13 @@ def _api_key(message: Message, body: Mapping[str, Json]) -> str | None:
 def _repeat_key(message: Message, address: Address, caller: Caller, transaction: Json) -> bytes:
     """Return what makes two requests the same; the correlation data only where there is no transaction."""
     mark = b"" if transaction not in (None, "") else message.correlation_data or b""
-    parts = [caller.user.id.encode(), (address.lane or "").encode(), address.name.encode(), message.payload, mark]
+    parts = [
+        caller.user.id.encode(),
+        (address.lane or "").encode(),
+        address.name.encode(),
+        message.payload,
+        mark,
+    ]
     key = hashlib.blake2b(digest_size=16)
     for part in parts:
         key.update(len(part).to_bytes(4, "big"))

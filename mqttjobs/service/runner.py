@@ -58,7 +58,13 @@ class Runner:
     """Runs claimed jobs. The store is the queue: an event only wakes this, and claiming rows makes the slots."""
 
     def __init__(
-        self, settings: Settings, store: Store, mirror: Mirror, publisher: Publisher, announcer: Announcer, clock: Clock
+        self,
+        settings: Settings,
+        store: Store,
+        mirror: Mirror,
+        publisher: Publisher,
+        announcer: Announcer,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._publisher = publisher
@@ -171,7 +177,9 @@ class Runner:
             outcome = await self._attempt(live, tool)
         except ConfigError:
             tool = None
-            outcome = Outcome(ok=False, error="its definition is no longer understood; run the operation anew")
+            outcome = Outcome(
+                ok=False, error="its definition is no longer understood; run the operation anew"
+            )
         if live.dropped:
             return
         begun = () if live.begun else begin(live.job, started_at, self._hostname).events

@@ -59,7 +59,6 @@ class Settings:
     config_dir: str = "."
 
 
-
 BuildOperation = Callable[[Mapping[str, Json]], Operation]
 """Makes an operation of a definition that was recorded or sent in; raises ConfigError with every problem."""
 

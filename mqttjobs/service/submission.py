@@ -112,11 +112,14 @@ class Submission:
         """Return the job of a trigger that fired, or None with the reason counted when it may not run."""
         operation = watcher.operation
         if not operation.event_driven:
-            return self._skip(draft, "event_driven")
+            draft.skipped["event_driven"] += 1
+            return None
         if not self._mirror.is_active(operation):
-            return self._skip(draft, "inactive")
+            draft.skipped["inactive"] += 1
+            return None
         if change.depth > MAX_DEPTH:
-            return self._skip(draft, "depth")
+            draft.skipped["depth"] += 1
+            return None
         extra: dict[str, Json] = {"payload": change.payload}
         if change.key.name == STATE:
             extra |= {"state": change.text, "previous_state": change.previous}
@@ -137,9 +140,6 @@ class Submission:
             depth=change.depth,
         )
         return self.compose(operation, change.key.entity, cause, at)
-
-    def _skip(self, draft: Draft, reason: str) -> None:
-        draft.skipped[reason] += 1
 
     async def place(self, draft: Draft, job: Job, operation: Operation) -> str | None:
         """Put a job into the draft as its operation's mode says (behaviour 3.8), or return why it may not run."""
@@ -170,7 +170,9 @@ class Submission:
             room = (operation.max or QUEUE_LENGTH) + running_or_next
             return "mode" if waiting + claimed + len(drafted) >= room else None
         for old in [*await self._store.active(operation.id, job.owner), *drafted]:
-            draft.updates.append(stop(old, job.created_at, self._hostname, f"Job stopped: {job.id} takes its place"))
+            draft.updates.append(
+                stop(old, job.created_at, self._hostname, f"Job stopped: {job.id} takes its place")
+            )
         return None
 
 

@@ -149,7 +149,9 @@ class Timekeeper:
             missed = due < self._workshop.started_at
             if (missed and not operation.catch_up) or not self._workshop.is_active(operation):
                 continue
-            matches += [Match(self._job(operation, owner, now), operation) for owner in self._owners(operation)]
+            matches += [
+                Match(self._job(operation, owner, now), operation) for owner in self._owners(operation)
+            ]
         return matches
 
     def _owners(self, operation: Operation) -> list[EntityKey | None]:
@@ -193,7 +195,10 @@ class Timekeeper:
         workshop.runner.clerk.nudge()
 
     def _pause_s(self, now: datetime) -> float:
-        dues = [next_due(schedule, facts.due_at or facts.created_at, self._zone) for _, schedule, facts in self._scheduled()]
+        dues = [
+            next_due(schedule, facts.due_at or facts.created_at, self._zone)
+            for _, schedule, facts in self._scheduled()
+        ]
         if self._settled:
             dues.append(self._workshop.mirror.next_deadline())
         seconds = [max(0.0, (due - now) / timedelta(seconds=1)) for due in dues if due is not None]

@@ -33,7 +33,12 @@ class Workshop:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, clock: Clock, new_id: Callable[[], str], load: LoadSettings | None = None
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        new_id: Callable[[], str],
+        load: LoadSettings | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -103,7 +108,9 @@ class Workshop:
         try:
             await asyncio.shield(self.store.record(draft.changes(self.mirror)))
         except MqttJobsError:
-            self.mirror.stale = self.mirror.stale or bool(draft.values or draft.holds or draft.facts or draft.packets)
+            self.mirror.stale = self.mirror.stale or bool(
+                draft.values or draft.holds or draft.facts or draft.packets
+            )
             raise
         self.counters.add(draft)
         self.runner.start(draft.jobs)

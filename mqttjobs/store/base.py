@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationFacts, Status
@@ -258,18 +258,11 @@ class Store(Protocol):
         """Return facts for service/health: at least `kind` and `jobs` (how many are stored)."""
 
 
-@runtime_checkable
-class StoreModule(Protocol):
-    """What a store's module offers."""
-
-    def create(self, url: str) -> Store:
-        """Return the store that `url` names; nothing is opened yet."""
-
-
 def create_store(url: str) -> Store:
     """Return the store of a URL, whose scheme is the name of its module (`sqlite:///file`, `memory:`)."""
     scheme = urlsplit(url).scheme
     module = leaf_module("mqttjobs.store", scheme) if scheme and scheme != "base" else None
-    if not isinstance(module, StoreModule):
+    if module is None or not hasattr(module, "create"):
         raise StoreRefused(f"store.url: no store of kind {scheme!r}; use sqlite:///mqttjobs.db or memory:")
-    return module.create(url)
+    store: Store = module.create(url)
+    return store

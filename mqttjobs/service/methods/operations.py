@@ -153,7 +153,9 @@ def choose_owner(
     return owners[0] if owners else None
 
 
-async def submit(asking: Asking, operation: Operation, owner: EntityKey | None, cause: Cause) -> tuple[Job, Reply]:
+async def submit(
+    asking: Asking, operation: Operation, owner: EntityKey | None, cause: Cause
+) -> tuple[Job, Reply]:
     """Make a job by hand: recorded, answered 201 and started in one go."""
     workshop = asking.workshop
     if not workshop.is_active(operation):
@@ -199,6 +201,8 @@ async def _switch(asking: Asking, operation_id: str, *, active: bool) -> Reply:
         await workshop.refresh()
         now = workshop.clock.now()
         workshop.mirror.remember(operation, now, asking.caller.user.id)
-        workshop.mirror.change_facts(operation.id, active=active, updated_at=now, updated_by=asking.caller.user.id)
+        workshop.mirror.change_facts(
+            operation.id, active=active, updated_at=now, updated_by=asking.caller.user.id
+        )
         reply = Reply(await view(asking, operation))
         return await asking.commit(Draft(facts={operation.id}), reply)

@@ -1,0 +1,309 @@
+"""Records in plain dictionaries: for tests, dry runs and whoever needs no record. Keeps the same contract as the file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from mqttjobs.domain.jobs import LOCAL, Job, JobUpdate, OperationFacts, Phase, Status, apply
+from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
+from mqttjobs.domain.triggers import Hold
+from mqttjobs.errors import NotFound, StoreError, TerminalState
+from mqttjobs.store.base import (
+    EXACT_LIMIT,
+    Answer,
+    Changes,
+    HistoryEntry,
+    HistoryPage,
+    JobPage,
+    JobQuery,
+    Retention,
+    Runs,
+    Scope,
+    Snapshot,
+)
+
+ANSWER_AGE = timedelta(minutes=10)
+EVENT_ID_AGE = timedelta(days=1)
+PIECE = 1000
+
+
+def create(url: str) -> MemoryStore:
+    """Return a new, empty store; the URL says nothing more."""
+    del url
+    return MemoryStore()
+
+
+class MemoryStore:
+    """See Store. `close` keeps the data, so that a restart can be played; `broken` makes every write fail."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self._jobs: dict[int, Job] = {}
+        self._values: dict[ValueKey, Value] = {}
+        self._holds: dict[str, Hold] = {}
+        self._packets: dict[int, bytes] = {}
+        self._event_ids: dict[tuple[EntityKey, str], datetime] = {}
+        self._history: list[HistoryEntry] = []
+        self._answers: dict[bytes, Answer] = {}
+        self._facts: dict[str, OperationFacts] = {}
+        self._notes: dict[str, Json] = {}
+        self._unannounced: dict[int, None] = {}
+        self._last_uid = 0
+
+    async def open(self) -> None:
+        """See Store."""
+
+    async def close(self) -> None:
+        """See Store."""
+
+    async def load(self) -> Snapshot:
+        """See Store."""
+        return Snapshot(
+            values=list(self._values.values()),
+            holds=list(self._holds.values()),
+            packets=dict(self._packets),
+            event_ids=[(entity, event_id, at) for (entity, event_id), at in self._event_ids.items()],
+            facts=list(self._facts.values()),
+            notes=dict(self._notes),
+            last_uid=self._last_uid,
+        )
+
+    async def record(self, changes: Changes) -> None:
+        """See Store."""
+        self._check_writable()
+        self._check(changes)
+        self._record_values(changes)
+        for job in changes.jobs:
+            self._jobs[job.uid] = job
+            self._last_uid = max(self._last_uid, job.uid)
+            if job.ended:
+                self._unannounced[job.uid] = None
+        for update in changes.updates:
+            self._update(update)
+        for uid, result in changes.results:
+            job = self._jobs[uid]
+            self._jobs[uid] = job.evolve(results=(*job.results, result))
+        for uid in changes.deleted:
+            del self._jobs[uid]
+            self._unannounced.pop(uid, None)
+        for uid in changes.announced:
+            self._unannounced.pop(uid, None)
+        self._answers |= {answer.key: answer for answer in changes.answers}
+        self._facts |= {facts.id: facts for facts in changes.facts}
+        self._notes |= changes.notes
+
+    def _check_writable(self) -> None:
+        if self.broken:
+            raise StoreError("the store is broken on purpose")
+
+    def _check(self, changes: Changes) -> None:
+        """Refuse before anything is written."""
+        known = self._jobs.keys() | {job.uid for job in changes.jobs}
+        wanted = [update.uid for update in changes.updates] + [uid for uid, _ in changes.results]
+        for uid in [*wanted, *changes.deleted]:
+            if uid not in known:
+                raise NotFound("Job", f"no job has the uid {uid}")
+        for update in changes.updates:
+            stored = self._jobs.get(update.uid)
+            if update.strict and stored is not None and stored.phase is Phase.ENDED:
+                raise TerminalState(f"the job is {stored.status.value}")
+
+    def _record_values(self, changes: Changes) -> None:
+        self._values |= {value.key: value for value in changes.values}
+        for key, at in changes.heard:
+            if key in self._values:
+                old = self._values[key]
+                self._values[key] = Value(key, old.text, old.previous, old.since_at, at, old.payload)
+        self._history.extend(changes.history)
+        self._holds |= {hold.name: hold for hold in changes.holds}
+        for name in changes.dropped_holds:
+            self._holds.pop(name, None)
+        if changes.forget_packets:
+            self._packets.clear()
+        self._packets |= {packet.packet_id: packet.digest for packet in changes.packets}
+        self._event_ids |= {(entity, event_id): at for entity, event_id, at in changes.event_ids}
+
+    def _update(self, update: JobUpdate) -> None:
+        before = self._jobs[update.uid]
+        job = apply(before, update)
+        self._jobs[update.uid] = job
+        if job.ended and (before.status is not job.status or update.reopen):
+            self._unannounced[job.uid] = None
+
+    async def claim(
+        self, now: datetime, limit: int, *, takes_slot: bool, begin: Callable[[Job], JobUpdate]
+    ) -> Sequence[Job]:
+        """See Store."""
+        self._check_writable()
+        due = [
+            job
+            for job in self._jobs.values()
+            if job.phase is Phase.WAITING
+            and job.takes_slot is takes_slot
+            and job.target == LOCAL
+            and (job.due_at is None or job.due_at <= now)
+        ]
+        due.sort(key=lambda job: (-job.priority if takes_slot else 0, job.uid))
+        claimed: list[Job] = []
+        for job in due:
+            if len(claimed) >= limit:
+                break
+            if job.limit is not None and self._running_like(job) >= job.limit:
+                continue
+            self._update(begin(job))
+            claimed.append(self._jobs[job.uid])
+        return claimed
+
+    def _running_like(self, job: Job) -> int:
+        return sum(
+            1
+            for other in self._jobs.values()
+            if other.phase is Phase.CLAIMED and other.operation_id == job.operation_id and other.owner == job.owner
+        )
+
+    async def next_due(self, after: datetime) -> datetime | None:
+        """See Store."""
+        dues = [
+            job.due_at
+            for job in self._jobs.values()
+            if job.phase is Phase.WAITING and job.target == LOCAL and job.due_at is not None and job.due_at > after
+        ]
+        return min(dues, default=None)
+
+    async def claimed(self) -> Sequence[Job]:
+        """See Store."""
+        return [job for job in self._sorted() if job.phase is Phase.CLAIMED]
+
+    def _sorted(self) -> list[Job]:
+        return [self._jobs[uid] for uid in sorted(self._jobs)]
+
+    async def count_active(self, operation_id: str, owner: EntityKey | None) -> tuple[int, int]:
+        """See Store."""
+        phases = Counter(job.phase for job in await self.active(operation_id, owner))
+        return phases[Phase.WAITING], phases[Phase.CLAIMED]
+
+    async def active(self, operation_id: str, owner: EntityKey | None) -> Sequence[Job]:
+        """See Store."""
+        return [
+            job
+            for job in self._sorted()
+            if job.phase is not Phase.ENDED and job.operation_id == operation_id and job.owner == owner
+        ]
+
+    async def get(self, job_id: str | int, scope: Scope | None = None) -> Job | None:
+        """See Store."""
+        if isinstance(job_id, int):
+            job = self._jobs.get(job_id)
+        else:
+            job = next((each for each in self._jobs.values() if each.id == job_id), None)
+        return job if job is not None and _in_scope(job, scope) else None
+
+    async def find(self, query: JobQuery) -> JobPage:
+        """See Store."""
+        found = [job for job in reversed(self._sorted()) if _matches(job, query)]
+        total = len(found)
+        if query.before_uid is not None:
+            found = [job for job in found if job.uid < query.before_uid]
+        page = found[query.offset : query.offset + query.limit]
+        return JobPage(page, min(total, EXACT_LIMIT), exact=total <= EXACT_LIMIT)
+
+    async def counts(self, scope: Scope | None = None) -> Mapping[Status, int]:
+        """See Store."""
+        found = Counter(job.status for job in self._jobs.values() if _in_scope(job, scope))
+        return {status: found[status] for status in Status}
+
+    async def runs(self, operation_id: str, scope: Scope | None = None) -> Runs:
+        """See Store."""
+        found = [
+            job for job in reversed(self._sorted()) if job.operation_id == operation_id and _in_scope(job, scope)
+        ]
+        running = sum(1 for job in found if not job.ended)
+        return Runs(len(found), running, [job.id for job in found[:10]], found[0] if found else None)
+
+    async def unannounced(self, limit: int) -> Sequence[Job]:
+        """See Store."""
+        return [self._jobs[uid] for uid in sorted(self._unannounced)[:limit]]
+
+    async def answer(self, key: bytes, since: datetime) -> bytes | None:
+        """See Store."""
+        answer = self._answers.get(key)
+        return answer.body if answer is not None and answer.at >= since else None
+
+    async def history(
+        self, key: ValueKey, since: datetime | None, until: datetime | None, limit: int, offset: int
+    ) -> HistoryPage:
+        """See Store."""
+        found = [
+            entry
+            for entry in reversed(self._history)
+            if entry.key == key and (since is None or entry.at >= since) and (until is None or entry.at < until)
+        ]
+        return HistoryPage(found[offset : offset + limit], len(found))
+
+    async def prune(self, now: datetime, retention: Retention) -> int:
+        """See Store."""
+        self._check_writable()
+        self._answers = {key: each for key, each in self._answers.items() if now - each.at <= ANSWER_AGE}
+        self._event_ids = {key: at for key, at in self._event_ids.items() if now - at <= EVENT_ID_AGE}
+        self._prune_history(now, retention)
+        ended = [job for job in self._sorted() if job.phase is Phase.ENDED]
+        gone = [job for job in ended if now - last_change(job) > age_limit(job.status, retention)]
+        over = len(self._jobs) - len(gone) - retention.max_jobs
+        if over > 0:
+            chosen = {job.uid for job in gone}
+            dull = (Status.COMPLETED, Status.SKIPPED)
+            gone += [job for job in ended if job.uid not in chosen and job.status in dull][:over]
+        for job in gone[:PIECE]:
+            del self._jobs[job.uid]
+            self._unannounced.pop(job.uid, None)
+        return len(gone[:PIECE])
+
+    def _prune_history(self, now: datetime, retention: Retention) -> None:
+        kept: Counter[ValueKey] = Counter()
+        entries: list[HistoryEntry] = []
+        for entry in reversed(self._history):
+            kept[entry.key] += 1
+            if kept[entry.key] <= retention.history_per_value and now - entry.at <= retention.history:
+                entries.append(entry)
+        self._history = entries[::-1]
+
+    async def health(self) -> Mapping[str, object]:
+        """See Store."""
+        return {"kind": "memory", "jobs": len(self._jobs)}
+
+
+def last_change(job: Job) -> datetime:
+    """Return when a job last changed: what its age counts from."""
+    return max((event.at for event in job.timeline), default=job.created_at)
+
+
+def age_limit(status: Status, retention: Retention) -> timedelta:
+    """Return how long an ended job of this status is kept (behaviour 3.13)."""
+    return retention.completed if status in (Status.COMPLETED, Status.SKIPPED) else retention.failed
+
+
+def _in_scope(job: Job, scope: Scope | None) -> bool:
+    if scope is None:
+        return True
+    if job.owner is None:
+        return job.user_id == scope.user_id
+    ids = scope.objects if job.owner.kind is EntityKind.OBJECT else scope.links
+    return ids is None or job.owner.id in ids
+
+
+def _matches(job: Job, query: JobQuery) -> bool:
+    if query.objects is not None or query.links is not None:
+        ids = {EntityKey(EntityKind.OBJECT, each) for each in query.objects or ()}
+        ids |= {EntityKey(EntityKind.LINK, each) for each in query.links or ()}
+        if job.owner not in ids:
+            return False
+    return (
+        (query.statuses is None or job.status in query.statuses)
+        and (query.operation_id is None or job.operation_id == query.operation_id)
+        and (query.user_id is None or job.user_id == query.user_id)
+        and (query.since is None or job.created_at >= query.since)
+        and (query.until is None or job.created_at < query.until)
+        and _in_scope(job, query.scope)
+    )

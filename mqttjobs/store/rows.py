@@ -1,0 +1,175 @@
+"""Records to rows and back: the shapes that schema/ describes, without any database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from mqttjobs.domain.jobs import CustomResult, EventKind, Job, JobEvent, OperationFacts, Phase, Status
+from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
+from mqttjobs.domain.protocol import encode, milliseconds
+from mqttjobs.domain.triggers import Hold
+from mqttjobs.store.base import HistoryEntry
+
+Row = Sequence[Any]
+
+JOB_COLUMNS = (
+    "uid, id, status, phase, takes_slot, run_limit, target, priority, operation_id, fingerprint, owner_kind, owner_id,"
+    " user_id, created_ms, due_ms, executed_ms, last_ms, attempts, detail, timeline, results"
+)
+_DETAILS = (
+    "params", "events", "inputs", "hidden", "process_meta", "parent_id", "root_id", "retry_of", "depth",
+    "invalid_fields", "expected",
+)  # fmt: skip
+
+
+def ms(at: datetime | None) -> int | None:
+    """Return a time as it is stored."""
+    return None if at is None else milliseconds(at)
+
+
+def time(stored: int | None) -> datetime | None:
+    """Return a stored time."""
+    return None if stored is None else moment(stored)
+
+
+def moment(stored: int) -> datetime:
+    """Return a stored time that is always there."""
+    return datetime.fromtimestamp(stored / 1000, UTC)
+
+
+def text(value: Json) -> str:
+    """Return JSON as it is stored."""
+    return encode(value).decode()
+
+
+def job_row(job: Job) -> Row:
+    """Return a job as a row in the order of JOB_COLUMNS."""
+    last = max((event.at for event in job.timeline), default=job.created_at)
+    owner = job.owner
+    return (
+        job.uid,
+        job.id,
+        job.status.value,
+        int(job.phase),
+        int(job.takes_slot),
+        job.limit,
+        job.target,
+        job.priority,
+        job.operation_id,
+        job.fingerprint,
+        None if owner is None else owner.kind.value,
+        None if owner is None else owner.id,
+        job.user_id,
+        milliseconds(job.created_at),
+        ms(job.due_at),
+        ms(job.executed_at),
+        milliseconds(last),
+        job.attempts,
+        text({name: value for name in _DETAILS if (value := getattr(job, name)) not in (None, (), 0) and value != {}}),
+        event_lines(job.timeline),
+        "".join(result_line(result) for result in job.results),
+    )
+
+
+def job_of(row: Row, definition: Mapping[str, Json]) -> Job:
+    """Return the job of a row and its definition."""
+    detail = orjson.loads(row[18])
+    for name in ("events", "expected"):
+        if name in detail:
+            detail[name] = tuple(detail[name])
+    return Job(
+        uid=row[0],
+        id=row[1],
+        status=Status(row[2]),
+        phase=Phase(row[3]),
+        takes_slot=bool(row[4]),
+        limit=row[5],
+        target=row[6],
+        priority=row[7],
+        operation_id=row[8],
+        fingerprint=row[9],
+        owner=None if row[10] is None else EntityKey(EntityKind(row[10]), row[11]),
+        user_id=row[12],
+        created_at=moment(row[13]),
+        due_at=time(row[14]),
+        executed_at=time(row[15]),
+        attempts=row[17],
+        operation=definition,
+        timeline=tuple(map(_event_of, row[19].split("\n")[:-1])),
+        results=tuple(map(_result_of, row[20].split("\n")[:-1])),
+        **detail,
+    )
+
+
+def event_lines(events: Sequence[JobEvent]) -> str:
+    """Return events as lines to append to a timeline."""
+    return "".join(
+        text([milliseconds(each.at), each.kind.value, each.hostname, each.message, each.error, each.report]) + "\n"
+        for each in events
+    )
+
+
+def _event_of(line: str) -> JobEvent:
+    at, kind, hostname, message, error, report = orjson.loads(line)
+    return JobEvent(moment(at), EventKind(kind), hostname, message, error, report)
+
+
+def result_line(result: CustomResult) -> str:
+    """Return a custom result as a line to append."""
+    return text([milliseconds(result.at), result.by, result.payload]) + "\n"
+
+
+def _result_of(line: str) -> CustomResult:
+    at, by, payload = orjson.loads(line)
+    return CustomResult(payload, by, moment(at))
+
+
+def value_row(value: Value) -> Row:
+    """Return a value as a row."""
+    return (*value.key, value.text, value.previous, ms(value.since_at), ms(value.heard_at), text(value.payload))
+
+
+def value_of(row: Row) -> Value:
+    """Return the value of a row."""
+    key = ValueKey(EntityKind(row[0]), row[1], row[2])
+    return Value(key, row[3], row[4], moment(row[5]), time(row[6]), orjson.loads(row[7]))
+
+
+def history_row(entry: HistoryEntry) -> Row:
+    """Return a change as a row, without its number."""
+    return (*entry.key, ms(entry.at), entry.state, entry.previous, entry.reported_by, entry.reason)
+
+
+def history_of(row: Row, key: ValueKey) -> HistoryEntry:
+    """Return the change of a row `at_ms, state, previous, reported_by, reason`."""
+    return HistoryEntry(key, moment(row[0]), row[1], row[2], row[3], row[4])
+
+
+def hold_row(hold: Hold) -> Row:
+    """Return a hold as a row."""
+    return (hold.name, hold.entity.kind.value, hold.entity.id, ms(hold.since_at), ms(hold.fired_at), text(hold.meta))
+
+
+def hold_of(row: Row) -> Hold:
+    """Return the hold of a row."""
+    entity = EntityKey(EntityKind(row[1]), row[2])
+    return Hold(row[0], entity, moment(row[3]), time(row[4]), orjson.loads(row[5]))
+
+
+_TIMES = ("created_at", "updated_at", "first_run_at", "triggered_at", "due_at", "completed_at", "ended_at")
+
+
+def facts_row(facts: OperationFacts) -> Row:
+    """Return what is remembered of an operation as a row."""
+    fields = {name: getattr(facts, name) for name in facts.__slots__}
+    return (facts.id, text({name: ms(each) if name in _TIMES else each for name, each in fields.items()}))
+
+
+def facts_of(row: Row) -> OperationFacts:
+    """Return what is remembered of an operation."""
+    fields = orjson.loads(row[1])
+    return OperationFacts(**{name: time(each) if name in _TIMES else each for name, each in fields.items()})

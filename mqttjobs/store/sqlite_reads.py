@@ -1,0 +1,219 @@
+"""What is asked of the SQLite file: each function one whole read, run in the reader's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from mqttjobs.domain.jobs import LOCAL, Job, Phase, Status
+from mqttjobs.domain.model import EntityKey, EntityKind, ValueKey
+from mqttjobs.store.base import EXACT_LIMIT, HistoryPage, JobPage, JobQuery, Runs, Scope, Snapshot
+from mqttjobs.store.rows import (
+    JOB_COLUMNS,
+    facts_of,
+    history_of,
+    hold_of,
+    job_of,
+    milliseconds,
+    moment,
+    ms,
+    text,
+    time,
+    value_of,
+)
+
+Where = tuple[list[str], list[Any]]
+
+
+def load(db: sqlite3.Connection) -> Snapshot:
+    """Read everything but jobs, history and answers."""
+    events = db.execute("SELECT kind, id, event_id, at_ms FROM event_ids")
+    last = db.execute("SELECT note FROM notes WHERE name = '@last_uid'").fetchone()
+    newest = db.execute("SELECT max(uid) FROM jobs").fetchone()[0] or 0
+    notes = db.execute("SELECT name, note FROM notes WHERE name NOT LIKE '@%'")
+    return Snapshot(
+        values=[
+            value_of(row)
+            for row in db.execute('SELECT kind, id, name, text, previous, since_ms, heard_ms, payload FROM "values"')
+        ],
+        holds=[hold_of(row) for row in db.execute("SELECT name, kind, id, since_ms, fired_ms, meta FROM holds")],
+        packets=dict(db.execute("SELECT packet_id, digest FROM packets").fetchall()),
+        event_ids=[(EntityKey(EntityKind(row[0]), row[1]), row[2], moment(row[3])) for row in events],
+        facts=[facts_of(row) for row in db.execute("SELECT id, facts FROM facts")],
+        notes={name: orjson.loads(note) for name, note in notes},
+        last_uid=max(newest, int(last[0]) if last else 0),
+    )
+
+
+def jobs_of(db: sqlite3.Connection, rows: Iterable[Sequence[Any]]) -> list[Job]:
+    """Return the jobs of rows in the order of JOB_COLUMNS, each with its definition; equal ones are shared."""
+    known: dict[str, Mapping[str, Any]] = {}
+    jobs = []
+    for row in rows:
+        fingerprint = row[9]
+        if fingerprint not in known:
+            found = db.execute("SELECT definition FROM definitions WHERE fingerprint = ?", (fingerprint,)).fetchone()
+            known[fingerprint] = orjson.loads(found[0]) if found else {}
+        jobs.append(job_of(row, known[fingerprint]))
+    return jobs
+
+
+def next_due(db: sqlite3.Connection, after: datetime) -> datetime | None:
+    """See Store."""
+    row = db.execute(
+        "SELECT min(due_ms) FROM jobs WHERE phase = 0 AND target = ? AND due_ms > ?", (LOCAL, ms(after))
+    ).fetchone()
+    return time(row[0])
+
+
+def claimed(db: sqlite3.Connection) -> list[Job]:
+    """See Store."""
+    return jobs_of(db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE phase = 1 ORDER BY uid"))  # noqa: S608 - constants
+
+
+def _alike(operation_id: str, owner: EntityKey | None) -> tuple[str, list[Any]]:
+    kind, owner_id = (None, None) if owner is None else (owner.kind.value, owner.id)
+    return "phase < 2 AND operation_id = ? AND owner_id IS ? AND owner_kind IS ?", [operation_id, owner_id, kind]
+
+
+def count_active(db: sqlite3.Connection, operation_id: str, owner: EntityKey | None) -> tuple[int, int]:
+    """See Store."""
+    where, values = _alike(operation_id, owner)
+    found = dict(db.execute(f"SELECT phase, count(*) FROM jobs WHERE {where} GROUP BY phase", values).fetchall())  # noqa: S608 - constants
+    return found.get(int(Phase.WAITING), 0), found.get(int(Phase.CLAIMED), 0)
+
+
+def active(db: sqlite3.Connection, operation_id: str, owner: EntityKey | None) -> list[Job]:
+    """See Store."""
+    where, values = _alike(operation_id, owner)
+    return jobs_of(db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid", values))  # noqa: S608 - constants
+
+
+def get(db: sqlite3.Connection, job_id: str | int, scope: Scope | None) -> Job | None:
+    """See Store."""
+    clauses, values = _scope(scope)
+    clauses.append("uid = ?" if isinstance(job_id, int) else "id = ?")
+    values.append(job_id)
+    rows = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {' AND '.join(clauses)}", values)  # noqa: S608 - constants
+    return next(iter(jobs_of(db, rows)), None)
+
+
+def _scope(scope: Scope | None) -> Where:
+    """Return the clauses that keep to a scope: they are part of every query, so that totals tell nothing."""
+    if scope is None:
+        return [], []
+    parts, values = ["(owner_kind IS NULL AND user_id = ?)"], [scope.user_id]
+    for kind, ids in ((EntityKind.OBJECT, scope.objects), (EntityKind.LINK, scope.links)):
+        if ids is None:
+            parts.append(f"owner_kind = '{kind.value}'")
+        else:
+            parts.append(f"(owner_kind = '{kind.value}' AND owner_id IN (SELECT value FROM json_each(?)))")
+            values.append(text(sorted(ids)))
+    return [f"({' OR '.join(parts)})"], list(values)
+
+
+def _filter(query: JobQuery) -> Where:
+    clauses, values = _scope(query.scope)
+
+    def add(clause: str, *more: Any) -> None:
+        clauses.append(clause)
+        values.extend(more)
+
+    if query.statuses is not None:
+        add("status IN (SELECT value FROM json_each(?))", text(sorted(query.statuses)))
+    if query.operation_id is not None:
+        add("operation_id = ?", query.operation_id)
+    if query.objects is not None or query.links is not None:
+        own, more = [], []
+        for kind, ids in ((EntityKind.OBJECT, query.objects), (EntityKind.LINK, query.links)):
+            if ids is not None:
+                own.append(f"(owner_kind = '{kind.value}' AND owner_id IN (SELECT value FROM json_each(?)))")
+                more.append(text(sorted(ids)))
+        add(f"({' OR '.join(own)})", *more)
+    if query.user_id is not None:
+        add("user_id = ?", query.user_id)
+    if query.since is not None:
+        add("created_ms >= ?", milliseconds(query.since))
+    if query.until is not None:
+        add("created_ms < ?", milliseconds(query.until))
+    return clauses, values
+
+
+def find(db: sqlite3.Connection, query: JobQuery) -> JobPage:
+    """See Store."""
+    clauses, values = _filter(query)
+    where = " AND ".join(clauses) or "1"
+    if clauses:
+        counting = f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {where} LIMIT {EXACT_LIMIT + 1})"  # noqa: S608 - constants
+        total = db.execute(counting, values).fetchone()[0]
+    else:
+        total = sum(counts(db, None).values())
+    if query.before_uid is not None:
+        where += " AND uid < ?"
+        values.append(query.before_uid)
+    rows = db.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid DESC LIMIT ? OFFSET ?",  # noqa: S608 - constants
+        [*values, query.limit, query.offset],
+    )
+    return JobPage(jobs_of(db, rows), min(total, EXACT_LIMIT), exact=total <= EXACT_LIMIT)
+
+
+def counts(db: sqlite3.Connection, scope: Scope | None) -> dict[Status, int]:
+    """See Store."""
+    if scope is None:
+        found = dict(db.execute("SELECT status, jobs FROM job_counts").fetchall())
+    else:
+        clauses, values = _scope(scope)
+        grouped = f"SELECT status, count(*) FROM jobs WHERE {' AND '.join(clauses)} GROUP BY status"  # noqa: S608 - constants
+        found = dict(db.execute(grouped, values).fetchall())
+    return {status: found.get(status.value, 0) for status in Status}
+
+
+def runs(db: sqlite3.Connection, operation_id: str, scope: Scope | None) -> Runs:
+    """See Store."""
+    clauses, values = _scope(scope)
+    where = " AND ".join(["operation_id = ?", *clauses])
+    values = [operation_id, *values]
+    total = db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()[0]  # noqa: S608 - constants
+    running = db.execute(f"SELECT count(*) FROM jobs WHERE phase < 2 AND {where}", values).fetchone()[0]  # noqa: S608 - constants
+    newest = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid DESC LIMIT 10", values).fetchall()  # noqa: S608 - constants
+    return Runs(total, running, [row[1] for row in newest], next(iter(jobs_of(db, newest[:1])), None))
+
+
+def unannounced(db: sqlite3.Connection, limit: int) -> list[Job]:
+    """See Store."""
+    rows = db.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE uid IN (SELECT uid FROM outbox ORDER BY uid LIMIT ?) ORDER BY uid",  # noqa: S608 - constants
+        (limit,),
+    )
+    return jobs_of(db, rows)
+
+
+def answer(db: sqlite3.Connection, key: bytes, since: datetime) -> bytes | None:
+    """See Store."""
+    row = db.execute("SELECT body FROM answers WHERE key = ? AND at_ms >= ?", (key, ms(since))).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def history(
+    db: sqlite3.Connection, key: ValueKey, since: datetime | None, until: datetime | None, limit: int, offset: int
+) -> HistoryPage:
+    """See Store."""
+    clauses, values = ["kind = ?", "id = ?", "name = ?"], list[Any](key)
+    if since is not None:
+        clauses.append("at_ms >= ?")
+        values.append(ms(since))
+    if until is not None:
+        clauses.append("at_ms < ?")
+        values.append(ms(until))
+    where = " AND ".join(clauses)
+    total = db.execute(f"SELECT count(*) FROM history WHERE {where}", values).fetchone()[0]  # noqa: S608 - constants
+    rows = db.execute(
+        f"SELECT at_ms, state, previous, reported_by, reason FROM history WHERE {where} ORDER BY n DESC LIMIT ? OFFSET ?",  # noqa: S608 - constants
+        [*values, limit, offset],
+    )
+    return HistoryPage([history_of(row, key) for row in rows], total)

@@ -1,0 +1,267 @@
+"""What is written to the SQLite file: each function one whole piece of work inside the writer's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+from mqttjobs.domain.jobs import LOCAL, Job, JobUpdate, Phase, Status, apply
+from mqttjobs.errors import NotFound, TerminalState
+from mqttjobs.store.base import Changes, Retention
+from mqttjobs.store.rows import (
+    JOB_COLUMNS,
+    event_lines,
+    facts_row,
+    history_row,
+    hold_row,
+    job_row,
+    milliseconds,
+    ms,
+    result_line,
+    text,
+    value_row,
+)
+from mqttjobs.store.sqlite_reads import jobs_of
+
+PIECE = 1000
+ANSWER_AGE = timedelta(minutes=10)
+EVENT_ID_AGE = timedelta(days=1)
+HISTORY_VALUES_AT_ONCE = 200
+_ENDED = int(Phase.ENDED)
+_TERMINAL = frozenset({"completed", "failed", "partial_failure", "stopped", "skipped"})
+_INSERT_JOB = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(JOB_COLUMNS.split(',')))})"  # noqa: S608 - constants
+
+
+def record(db: sqlite3.Connection, changes: Changes, definitions: set[str]) -> None:
+    """Write all of `changes`; `definitions` are the fingerprints known to be stored."""
+    _record_values(db, changes)
+    _record_packets(db, changes)
+    tally: Counter[str] = Counter()
+    if changes.jobs:
+        _insert_jobs(db, changes.jobs, definitions, tally)
+    _update_all(db, changes.updates, tally)
+    for uid, result in changes.results:
+        _one(db.execute("UPDATE jobs SET results = results || ? WHERE uid = ?", (result_line(result), uid)), uid)
+    for uid in changes.deleted:
+        _delete(db, uid, tally)
+    if changes.announced:
+        db.executemany("DELETE FROM outbox WHERE uid = ?", [(uid,) for uid in changes.announced])
+    _count(db, tally)
+    if changes.answers:
+        rows = [(each.key, ms(each.at), each.body) for each in changes.answers]
+        db.executemany("INSERT OR REPLACE INTO answers (key, at_ms, body) VALUES (?, ?, ?)", rows)
+    if changes.facts:
+        db.executemany("INSERT OR REPLACE INTO facts (id, facts) VALUES (?, ?)", [facts_row(each) for each in changes.facts])
+    if changes.notes:
+        rows = [(name, text(note)) for name, note in changes.notes.items()]
+        db.executemany("INSERT OR REPLACE INTO notes (name, note) VALUES (?, ?)", rows)
+
+
+def _record_values(db: sqlite3.Connection, changes: Changes) -> None:
+    if changes.values:
+        db.executemany(
+            'INSERT OR REPLACE INTO "values" (kind, id, name, text, previous, since_ms, heard_ms, payload)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [value_row(each) for each in changes.values],
+        )
+    if changes.heard:
+        db.executemany(
+            'UPDATE "values" SET heard_ms = ? WHERE kind = ? AND id = ? AND name = ?',
+            [(ms(at), *key) for key, at in changes.heard],
+        )
+    if changes.history:
+        db.executemany(
+            "INSERT INTO history (kind, id, name, at_ms, state, previous, reported_by, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [history_row(each) for each in changes.history],
+        )
+    if changes.holds:
+        db.executemany(
+            "INSERT OR REPLACE INTO holds (name, kind, id, since_ms, fired_ms, meta) VALUES (?, ?, ?, ?, ?, ?)",
+            [hold_row(each) for each in changes.holds],
+        )
+    if changes.dropped_holds:
+        db.executemany("DELETE FROM holds WHERE name = ?", [(name,) for name in changes.dropped_holds])
+
+
+def _record_packets(db: sqlite3.Connection, changes: Changes) -> None:
+    if changes.forget_packets:
+        db.execute("DELETE FROM packets")
+    if changes.packets:
+        rows = [(each.packet_id, each.digest) for each in changes.packets]
+        db.executemany("INSERT OR REPLACE INTO packets (packet_id, digest) VALUES (?, ?)", rows)
+    if changes.event_ids:
+        ids = [(entity.kind.value, entity.id, event_id, ms(at)) for entity, event_id, at in changes.event_ids]
+        db.executemany("INSERT OR REPLACE INTO event_ids (kind, id, event_id, at_ms) VALUES (?, ?, ?, ?)", ids)
+
+
+def _insert_jobs(db: sqlite3.Connection, jobs: Iterable[Job], definitions: set[str], tally: Counter[str]) -> None:
+    rows = []
+    ended = []
+    for job in jobs:
+        if job.fingerprint not in definitions:
+            db.execute(
+                "INSERT OR IGNORE INTO definitions (fingerprint, definition) VALUES (?, ?)",
+                (job.fingerprint, text(job.operation)),
+            )
+            definitions.add(job.fingerprint)
+        rows.append(job_row(job))
+        tally[job.status.value] += 1
+        if job.ended:
+            ended.append((job.uid,))
+    db.executemany(_INSERT_JOB, rows)
+    db.executemany("INSERT OR IGNORE INTO outbox (uid) VALUES (?)", ended)
+
+
+def _update_all(db: sqlite3.Connection, updates: Iterable[JobUpdate], tally: Counter[str]) -> None:
+    for update in updates:
+        row = db.execute("SELECT status, phase FROM jobs WHERE uid = ?", (update.uid,)).fetchone()
+        if row is None:
+            raise NotFound("Job", f"no job has the uid {update.uid}")
+        status, phase = row
+        last = max((milliseconds(event.at) for event in update.events), default=0)
+        lines = event_lines(update.events)
+        if phase == _ENDED and not update.reopen:
+            if update.strict:
+                raise TerminalState(f"the job is {status}")
+            db.execute(
+                "UPDATE jobs SET timeline = timeline || ?, last_ms = max(last_ms, ?) WHERE uid = ?",
+                (lines, last, update.uid),
+            )
+            continue
+        db.execute(
+            "UPDATE jobs SET status = ?, phase = ?, due_ms = ?, attempts = ?, executed_ms = coalesce(?, executed_ms),"
+            " timeline = timeline || ?, last_ms = max(last_ms, ?) WHERE uid = ?",
+            (
+                update.status.value,
+                int(update.phase),
+                ms(update.due_at),
+                update.attempts,
+                ms(update.executed_at),
+                lines,
+                last,
+                update.uid,
+            ),
+        )
+        if status != update.status.value:
+            tally[status] -= 1
+            tally[update.status.value] += 1
+        if update.status.value in _TERMINAL and (status != update.status.value or update.reopen):
+            db.execute("INSERT OR IGNORE INTO outbox (uid) VALUES (?)", (update.uid,))
+
+
+def _delete(db: sqlite3.Connection, uid: int, tally: Counter[str]) -> None:
+    row = db.execute("SELECT status FROM jobs WHERE uid = ?", (uid,)).fetchone()
+    if row is None:
+        raise NotFound("Job", f"no job has the uid {uid}")
+    _remember_last_uid(db)
+    db.execute("DELETE FROM jobs WHERE uid = ?", (uid,))
+    db.execute("DELETE FROM outbox WHERE uid = ?", (uid,))
+    tally[row[0]] -= 1
+
+
+def _remember_last_uid(db: sqlite3.Connection) -> None:
+    """Keep the greatest uid before jobs go: a uid is never given twice."""
+    newest = db.execute("SELECT max(uid) FROM jobs").fetchone()[0] or 0
+    known = db.execute("SELECT note FROM notes WHERE name = '@last_uid'").fetchone()
+    if known is None or int(known[0]) < newest:
+        db.execute("INSERT OR REPLACE INTO notes (name, note) VALUES ('@last_uid', ?)", (str(newest),))
+
+
+def _count(db: sqlite3.Connection, tally: Counter[str]) -> None:
+    rows = [(status, jobs) for status, jobs in tally.items() if jobs]
+    db.executemany(
+        "INSERT INTO job_counts (status, jobs) VALUES (?, ?) ON CONFLICT (status) DO UPDATE SET jobs = jobs + excluded.jobs",
+        rows,
+    )
+
+
+def _one(cursor: sqlite3.Cursor, uid: int) -> None:
+    if cursor.rowcount != 1:
+        raise NotFound("Job", f"no job has the uid {uid}")
+
+
+def claim(
+    db: sqlite3.Connection, now: datetime, limit: int, *, takes_slot: bool, begin: Callable[[Job], JobUpdate]
+) -> list[Job]:
+    """See Store."""
+    order = "priority DESC, uid" if takes_slot else "uid"
+    rows = db.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs AS job WHERE phase = 0 AND takes_slot = ? AND target = ?"  # noqa: S608 - constants
+        " AND (due_ms IS NULL OR due_ms <= ?)"
+        " AND (run_limit IS NULL OR run_limit > (SELECT count(*) FROM jobs AS other WHERE other.phase = 1"
+        "      AND other.operation_id = job.operation_id AND other.owner_id IS job.owner_id"
+        "      AND other.owner_kind IS job.owner_kind))"
+        f" ORDER BY {order} LIMIT ?",
+        (int(takes_slot), LOCAL, ms(now), limit * 4 + 32),
+    ).fetchall()
+    tally: Counter[str] = Counter()
+    claimed: list[Job] = []
+    for job in jobs_of(db, rows):
+        if len(claimed) >= limit:
+            break
+        if job.limit is not None and _running_like(db, job) >= job.limit:
+            continue
+        update = begin(job)
+        _update_all(db, [update], tally)
+        claimed.append(apply(job, update))
+    _count(db, tally)
+    return claimed
+
+
+def _running_like(db: sqlite3.Connection, job: Job) -> int:
+    kind, owner_id = (None, None) if job.owner is None else (job.owner.kind.value, job.owner.id)
+    row = db.execute(
+        "SELECT count(*) FROM jobs WHERE phase = 1 AND operation_id IS ? AND owner_id IS ? AND owner_kind IS ?",
+        (job.operation_id, owner_id, kind),
+    ).fetchone()
+    return int(row[0])
+
+
+def prune(db: sqlite3.Connection, now: datetime, retention: Retention) -> int:
+    """See Store."""
+    db.execute("DELETE FROM answers WHERE at_ms < ?", (ms(now - ANSWER_AGE),))
+    db.execute("DELETE FROM event_ids WHERE at_ms < ?", (ms(now - EVENT_ID_AGE),))
+    _prune_history(db, now, retention)
+    uids: list[int] = []
+    for status in Status:
+        dull = status in (Status.COMPLETED, Status.SKIPPED)
+        before = ms(now - (retention.completed if dull else retention.failed))
+        found = db.execute(
+            "SELECT uid FROM jobs WHERE status = ? AND last_ms < ? AND phase = 2 LIMIT ?",
+            (status.value, before, PIECE - len(uids)),
+        )
+        uids += [row[0] for row in found]
+    over = db.execute("SELECT sum(jobs) FROM job_counts").fetchone()[0] or 0
+    room = min(over - len(uids) - retention.max_jobs, PIECE - len(uids))
+    if room > 0:
+        found = db.execute(
+            "SELECT uid FROM jobs WHERE phase = 2 AND status IN ('completed', 'skipped')"
+            " AND uid NOT IN (SELECT value FROM json_each(?)) ORDER BY uid LIMIT ?",
+            (text(uids), room),
+        )
+        uids += [row[0] for row in found]
+    if uids:
+        tally: Counter[str] = Counter()
+        for uid in uids:
+            _delete(db, uid, tally)
+        _count(db, tally)
+        db.execute("DELETE FROM definitions WHERE fingerprint NOT IN (SELECT DISTINCT fingerprint FROM jobs)")
+    return len(uids)
+
+
+def _prune_history(db: sqlite3.Connection, now: datetime, retention: Retention) -> None:
+    old = "DELETE FROM history WHERE n IN (SELECT n FROM history WHERE at_ms < ? LIMIT ?)"
+    db.execute(old, (ms(now - retention.history), PIECE))
+    crowded = db.execute(
+        "SELECT kind, id, name, count(*) FROM history GROUP BY kind, id, name HAVING count(*) > ? LIMIT ?",
+        (retention.history_per_value, HISTORY_VALUES_AT_ONCE),
+    ).fetchall()
+    for kind, entity_id, name, entries in crowded:
+        db.execute(
+            "DELETE FROM history WHERE n IN"
+            " (SELECT n FROM history WHERE kind = ? AND id = ? AND name = ? ORDER BY n LIMIT ?)",
+            (kind, entity_id, name, min(PIECE, entries - retention.history_per_value)),
+        )
