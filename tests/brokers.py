@@ -1,0 +1,132 @@
+"""Real brokers for tests: Mosquitto as a process of its own that can be stopped, killed, frozen and started again."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+MOSQUITTO = shutil.which(
+    "mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+)
+MISSING = "the program mosquitto is not on PATH"
+READY_S = 10.0
+STOP_S = 10.0
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_listening(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Connect in a loop until somebody answers at `port`; raise TimeoutError, or at once if `process` ended."""
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            raise ChildProcessError(f"the broker ended with exit code {process.returncode}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            select.select([], [], [], 0.01)
+        else:
+            return
+    raise TimeoutError(f"nobody listens on port {port}")
+
+
+class MosquittoBroker:
+    """One Mosquitto on a loopback port, its data in `directory`; `config` are more lines of its configuration.
+
+    It keeps sessions and retained messages over `stop`, `kill` and `start`. `log` is what it said.
+    """
+
+    def __init__(self, directory: Path, config: Sequence[str] = (), *, anonymous: bool = True) -> None:
+        self.directory = directory
+        self.config = list(config)
+        self.anonymous = anonymous
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the broker is not running"
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "mosquitto.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start it and wait until it answers; on the same port and data when it ran before."""
+        assert MOSQUITTO is not None, MISSING
+        assert self._process is None, "the broker is running"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        file = self.directory / "mosquitto.conf"
+        file.write_text("\n".join(self._lines()) + "\n")
+        with (self.directory / "mosquitto.log").open("ab") as log:
+            self._process = subprocess.Popen([MOSQUITTO, "-c", str(file)], stdout=log, stderr=log)
+        try:
+            wait_until_listening(self.port, self._process)
+        except (TimeoutError, ChildProcessError) as error:
+            self.kill()
+            raise RuntimeError(f"mosquitto did not start: {error}\n{self.log}") from error
+
+    def _lines(self) -> list[str]:
+        return [
+            *(["user root"] if os.geteuid() == 0 else []),
+            "persistence true",
+            f"persistence_location {self.directory}/",
+            "autosave_on_changes true",
+            "autosave_interval 1",
+            "max_queued_messages 100000",
+            "set_tcp_nodelay true",
+            "log_dest stderr",
+            f"allow_anonymous {'true' if self.anonymous else 'false'}",
+            f"listener {self.port} 127.0.0.1",
+            *self.config,
+        ]
+
+    def stop(self) -> None:
+        """End it as an administrator does: it writes its data first."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once with SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def restart(self, *, kill: bool = False) -> None:
+        """Stop (or kill) it and start it on the same port and data."""
+        self._end(signal.SIGKILL if kill else signal.SIGTERM)
+        self.start()
+
+    def freeze(self) -> None:
+        """Let it hang, its connections open, until `thaw`."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on after `freeze`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_S)

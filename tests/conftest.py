@@ -1,0 +1,50 @@
+"""Brokers that every test can ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from brokers import MISSING, MOSQUITTO, MosquittoBroker, free_port
+
+from mqttjobs.transport.embedded import EmbeddedBroker
+
+StartMosquitto = Callable[..., MosquittoBroker]
+
+
+@pytest.fixture
+def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
+    """Start Mosquitto brokers with the given configuration lines; they end with the test.
+
+    Where the program is missing the test is skipped, or fails if MQTTJOBS_REQUIRE_MOSQUITTO=1.
+    """
+    if MOSQUITTO is None:
+        if os.environ.get("MQTTJOBS_REQUIRE_MOSQUITTO") == "1":
+            pytest.fail(f"{MISSING}, and MQTTJOBS_REQUIRE_MOSQUITTO=1")
+        pytest.skip(MISSING)
+    brokers: list[MosquittoBroker] = []
+
+    def start(*config: str, anonymous: bool = True) -> MosquittoBroker:
+        broker = MosquittoBroker(tmp_path / f"mosquitto-{len(brokers)}", config, anonymous=anonymous)
+        brokers.append(broker)
+        broker.start()
+        return broker
+
+    yield start
+    for broker in brokers:
+        broker.kill()
+
+
+@pytest.fixture
+def mosquitto(start_mosquitto: StartMosquitto) -> MosquittoBroker:
+    """A Mosquitto that lets everyone in."""
+    return start_mosquitto()
+
+
+@pytest.fixture
+async def embedded_broker() -> AsyncIterator[EmbeddedBroker]:
+    """The broker of the demo, in this process: MQTT 3.1.1 only, no redelivery."""
+    async with EmbeddedBroker(port=free_port()) as broker:
+        yield broker
