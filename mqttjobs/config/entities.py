@@ -1,0 +1,204 @@
+"""Objects, links and classes: their shapes, and the entities that are made of them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from mqttjobs.config.sections import Section
+from mqttjobs.domain.model import AVAILABILITY, STATE, Json, Retained, ValueSource
+from mqttjobs.domain.protocol import scalar_text
+from mqttjobs.domain.topics import check_topic
+
+IDS_AT_MOST = 1_000_000
+_ID_VARIABLE = re.compile(r"\{\{\s*id\s*\}\}")
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+def as_text(value: Any) -> str:
+    """Return a scalar of YAML as the text that states are: `5` is "5", true is "true"."""
+    text = scalar_text(value)
+    if text is None:
+        raise ValueError("must be a text, a number, true or false")
+    return text
+
+
+Text = Annotated[str, BeforeValidator(as_text)]
+
+
+def _path(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class ValueSection(Section):
+    """Where a value comes from, and how it is read: a state, or an attribute."""
+
+    topic: str | None = None
+    value: Annotated[str | None, BeforeValidator(_path)] = None
+    map: dict[str, Text] = Field(default_factory=dict)
+    retained: Literal["init", "fire", "ignore"] = "init"
+    ignore: list[Text] = ["", "unavailable", "unknown"]
+    event: bool = False
+
+    @field_validator("value")
+    @classmethod
+    def _dotted(cls, value: str | None) -> str | None:
+        if value is not None and not all(value.split(".")):
+            raise ValueError("must be a dotted path such as occupancy or data.0.power")
+        return value
+
+    def source(self, topic: str, path: tuple[str, ...] | None = None) -> ValueSource:
+        """Return the source at a topic; `path` is what is read when no `value` is given."""
+        own = tuple(self.value.split(".")) if self.value is not None else path or ()
+        return ValueSource(topic, own, self.map, Retained(self.retained), frozenset(self.ignore), self.event)
+
+
+class AvailabilitySection(Section):
+    """Where it is said whether an entity is there."""
+
+    topic: str
+    value: str | None = None
+    online: Text = "online"
+    offline: Text = "offline"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _topic_alone(cls, value: Any) -> Any:
+        return {"topic": value} if isinstance(value, str) else value
+
+    def source(self) -> ValueSource:
+        """Return its source; the configured words become `online` and `offline`."""
+        words = {self.online: "online", self.offline: "offline"}
+        return ValueSource(self.topic, tuple(self.value.split(".")) if self.value else (), words)
+
+
+class _Valued(Section):
+    """What objects, links and classes have in common."""
+
+    name: str | None = None
+    properties: dict[str, Any] = Field(default_factory=dict)
+    attributes: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], ValueSection] = Field(default_factory=dict)
+    availability: AvailabilitySection | None = None
+
+    def sources(self, state: ValueSection, default_topic: str) -> dict[str, ValueSource]:
+        """Return every value's source.
+
+        An attribute without a topic is read from the state's topic, at its own name unless it says where.
+        """
+        state_topic = state.topic or default_topic
+        made = {STATE: state.source(state_topic)}
+        for name, attribute in self.attributes.items():
+            own = None if attribute.topic is not None else (name,)
+            made[name] = attribute.source(attribute.topic or state_topic, own)
+        if self.availability is not None:
+            made[AVAILABILITY] = self.availability.source()
+        return made
+
+
+class ObjectSection(_Valued):
+    """objects.<id>."""
+
+    class_id: str | None = Field(default=None, alias="class")
+    state: ValueSection = ValueSection()
+
+
+class LinkSection(_Valued):
+    """links.<id>; `state` says whose state it has."""
+
+    source: str
+    target: str
+    state: Literal["source", "target"] | ValueSection = "source"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_branch(cls, value: Any) -> Any:
+        """Decide between the two shapes of `state` by what is written, so that errors speak of that one."""
+        if isinstance(value, Mapping) and isinstance(value.get("state"), Mapping):
+            return {**value, "state": ValueSection.model_validate(value["state"])}
+        return value
+
+
+
+class ClassSection(_Valued):
+    """classes.<id>."""
+
+    ids: list[Text]
+    state: ValueSection = ValueSection()
+
+    @field_validator("ids", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        if value == "any":
+            raise ValueError("`any` is not supported yet; list the ids, or ranges such as line_{001..200}")
+        return value
+
+    @field_validator("ids")
+    @classmethod
+    def _good_ids(cls, value: list[str]) -> list[str]:
+        count = 0
+        for each in value:
+            for made in expand_ids(each):
+                count += 1
+                if not _ID.match(made):
+                    raise ValueError("an id has 1 to 64 letters, digits, _ or -")
+                if count > IDS_AT_MOST:
+                    raise ValueError(f"more than {IDS_AT_MOST} ids")
+        return value
+
+    def members(self) -> list[str]:
+        """Return every id, each once, in order."""
+        return list(dict.fromkeys(made for each in self.ids for made in expand_ids(each)))
+
+
+def expand_ids(text: str) -> Iterator[str]:
+    """Yield the ids of a text with ranges: `line_{001..200}` keeps its zeros, several ranges multiply."""
+    parts = _RANGE.split(text)
+    choices: list[list[str] | range] = []
+    width = []
+    for place in range(1, len(parts), 3):
+        first, last = parts[place], parts[place + 1]
+        if int(first) > int(last):
+            raise ValueError("a range goes from the smaller number to the greater")
+        choices.append(range(int(first), int(last) + 1))
+        width.append(len(first) if first.startswith("0") else 0)
+    for numbers in itertools.product(*choices):
+        pieces = [parts[0]]
+        for place, number in enumerate(numbers):
+            pieces += [str(number).zfill(width[place]), parts[place * 3 + 3]]
+        yield "".join(pieces)
+
+
+def with_id(value: Json, entity_id: str) -> Json:
+    """Return a class's value with `{{ id }}` filled in wherever it stands."""
+    if isinstance(value, str):
+        return _ID_VARIABLE.sub(lambda _: entity_id, value) if "{{" in value else value
+    if isinstance(value, Mapping):
+        return {key: with_id(item, entity_id) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_id(item, entity_id) for item in value]
+    return value
+
+
+def pattern_of(topic: str) -> str | None:
+    """Return the filter of a class's topic, `+` for each level with `{{ id }}`; None where there is none."""
+    if not _ID_VARIABLE.search(topic):
+        return None
+    return "/".join("+" if _ID_VARIABLE.search(level) else level for level in topic.split("/"))
+
+
+def topic_error(topic: str, base_topic: str) -> str | None:
+    """Return why a state, attribute or availability cannot be read from a topic, or None."""
+    if "{{" in topic:
+        return "only {{ id }}, and only in a class, can stand in a topic that is listened to"
+    try:
+        check_topic(topic)
+    except ValueError as error:
+        return str(error)
+    if topic.startswith(f"{base_topic}/") and not topic.startswith(f"{base_topic}/state/"):
+        return f"topics under {base_topic}/ are the service's own, but for {base_topic}/state/…"
+    return None

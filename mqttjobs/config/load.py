@@ -1,0 +1,136 @@
+"""From a file to settings: everything is read, every problem is told, and only a whole configuration is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mqttjobs.config.installation import build_installation
+from mqttjobs.config.explain import did_you_mean, validate
+from mqttjobs.config.operations import read_operation
+from mqttjobs.config.secrets import Secrets
+from mqttjobs.config.sections import MqttSection, ServiceSection, StoreSection, host_time_zone
+from mqttjobs.config.yaml12 import Document, read
+from mqttjobs.domain.model import Json, Operation
+from mqttjobs.errors import ConfigError, Problem
+from mqttjobs.executors.base import Limits, executor_types
+from mqttjobs.service.settings import ServiceSettings, Settings
+from mqttjobs.store.base import Retention
+from mqttjobs.transport.base import ConnectOptions, Tls
+
+SECTIONS = ("mqtt", "store", "service", "users", "classes", "objects", "links", "operations")
+
+
+def load(path: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of a configuration file.
+
+    Raises:
+        ConfigError: with every problem, each with its file and line.
+    """
+    document = read(path)
+    content = {} if document.content is None else document.content
+    if not isinstance(content, dict):
+        raise ConfigError([Problem(str(path), 1, "a configuration is a mapping with sections such as objects")])
+    for key in content:
+        if key not in SECTIONS:
+            document.wrong((key,), f"unknown section{did_you_mean(key, SECTIONS)}")
+    folder = path.absolute().parent
+    secrets = Secrets(folder, os.environ if environ is None else environ)
+    secrets.check(content, document, ())
+    settings = _settings(document, content, secrets, folder)
+    if document.problems or settings is None:
+        raise ConfigError(sorted(set(document.problems), key=lambda each: (each.line, each.message)))
+    return settings
+
+
+def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets, folder: Path) -> Settings | None:
+    mqtt = validate(MqttSection, secrets.revealed(content.get("mqtt")), document, ("mqtt",))
+    store = validate(StoreSection, secrets.revealed(content.get("store")), document, ("store",))
+    service = validate(ServiceSection, secrets.revealed(content.get("service")), document, ("service",))
+    if service is not None:
+        for number, name in enumerate(service.inline_operations):
+            if name not in executor_types():
+                known = ", ".join(sorted(executor_types()))
+                document.wrong(("service", "inline_operations", number), f"must be one of {known}")
+    base_topic = mqtt.base_topic if mqtt else "mqttjobs"
+    limits = Limits(
+        tuple(str(folder / each) for each in service.program_dirs) if service else (), base_topic, str(folder)
+    )
+    installation = build_installation(document, content, secrets, limits, service.max_objects if service else 100_000)
+    if mqtt is None or store is None or service is None:
+        return None
+
+    def build(definition: Mapping[str, Json]) -> Operation:
+        scratch = Document("operation", dict(definition))
+        made = read_operation("", dict(definition), scratch, (), limits, lambda value: value)
+        if made is None or scratch.problems:
+            raise ConfigError(scratch.problems)
+        return made
+
+    retention = store.retention
+    return Settings(
+        installation=installation,
+        connect=_connect(mqtt, folder),
+        base_topic=mqtt.base_topic,
+        reply_topics=tuple(mqtt.reply_topics),
+        trust_user_lanes=mqtt.trust_user_lanes,
+        store_url=_store_url(store.url, folder),
+        retention=Retention(
+            retention.completed, retention.failed, retention.max_jobs, retention.history, retention.history_per_value
+        ),
+        service=_service(service, limits),
+        reveal=secrets.reveal,
+        build=build,
+        config_dir=str(folder),
+    )
+
+
+def _connect(mqtt: MqttSection, folder: Path) -> ConnectOptions:
+    def here(name: str | None) -> str | None:
+        return None if name is None else str(folder / name)
+
+    tls = Tls(here(mqtt.tls.ca_file), here(mqtt.tls.cert_file), here(mqtt.tls.key_file), mqtt.tls.insecure)
+    return ConnectOptions(
+        url=mqtt.url,
+        client_id=mqtt.client_id,
+        username=mqtt.username,
+        password=mqtt.password,
+        protocol=mqtt.protocol,
+        session_expiry=mqtt.session_expiry,
+        tls=tls,
+    )
+
+
+def _store_url(url: str, folder: Path) -> str:
+    """Return the URL with a path that starts at the configuration's folder."""
+    prefix = "sqlite:///"
+    return f"{prefix}{folder / url.removeprefix(prefix)}" if url.startswith(prefix) else url
+
+
+def _service(section: ServiceSection, limits: Limits) -> ServiceSettings:
+    fields: dict[str, Any] = {name: getattr(section, name) for name in ServiceSection.model_fields}
+    fields |= {
+        "hostname": section.host,
+        "program_dirs": limits.program_dirs,
+        "inline_operations": tuple(section.inline_operations),
+        "time_zone": section.time_zone or host_time_zone(),
+    }
+    return ServiceSettings(**fields)
+
+
+def summary(settings: Settings) -> list[tuple[str, int | str]]:
+    """Return what `check` shows of a good configuration."""
+    installation = settings.installation
+    kinds = [key.kind.value for key in installation.entities]
+    return [
+        ("objects", kinds.count("object")),
+        ("links", kinds.count("link")),
+        ("classes", len(installation.classes)),
+        ("operations", len(installation.operations)),
+        ("triggers", sum(len(each.triggers) for each in installation.operations.values())),
+        ("schedules", len(installation.scheduled)),
+        ("users", len(installation.users)),
+        ("subscriptions", len(installation.filters())),
+    ]

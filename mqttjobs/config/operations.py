@@ -1,0 +1,282 @@
+"""Operations: the keys that all types share, the type's own, and the operation that is made of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+import orjson
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from mqttjobs.config.entities import Text
+from mqttjobs.config.explain import did_you_mean, validate
+from mqttjobs.config.sections import Duration, Section, positive
+from mqttjobs.config.yaml12 import Document, Place
+from mqttjobs.domain.model import (
+    Attach,
+    Delivery,
+    Json,
+    Mode,
+    Operation,
+    Preference,
+    Retry,
+    Schedule,
+    Trigger,
+)
+from mqttjobs.domain.schedules import check_cron
+from mqttjobs.executors.base import Executor, Limits, executor_types
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | int | float | bool) else value
+
+
+class AttachSection(Section):
+    """One place: an object, a link or a class."""
+
+    object: str | None = None
+    link: str | None = None
+    class_id: str | None = Field(default=None, alias="class")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> AttachSection:
+        if sum(each is not None for each in (self.object, self.link, self.class_id)) != 1:
+            raise ValueError("must name exactly one object, link or class; use a list for several")
+        return self
+
+
+class TriggerSection(Section):
+    """One trigger; every key that is given must agree."""
+
+    states: Annotated[list[Text], Field(min_length=1), BeforeValidator(_as_list)] | None = None
+    attribute: str | None = None
+    duration: Duration | None = None
+    periodicity: Duration | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _for(cls, value: Any) -> Any:
+        """Accept `for` for duration."""
+        if isinstance(value, Mapping) and "for" in value and "duration" not in value:
+            return {("duration" if key == "for" else key): item for key, item in value.items()}
+        return value
+
+    @field_validator("duration", "periodicity")
+    @classmethod
+    def _some_time(cls, value: timedelta | None) -> timedelta | None:
+        return positive(value)
+
+    def trigger(self) -> Trigger:
+        """Return the trigger."""
+        return Trigger(
+            None if self.states is None else frozenset(self.states),
+            None if self.states is None else tuple(self.states),
+            self.attribute,
+            self.duration,
+            self.periodicity,
+        )
+
+
+class RetrySection(Section):
+    """Automatic attempts."""
+
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 1
+    first: Duration = timedelta(seconds=1)
+    factor: Annotated[float, Field(ge=1, le=100)] = 2.0
+    max: Duration = timedelta(minutes=5)
+
+
+class PreferenceSection(Section):
+    """One setting handed to programs."""
+
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    value: Any = None
+    description: str = ""
+
+
+class ScheduleSection(Section):
+    """A fixed interval."""
+
+    every: Duration
+
+    @field_validator("every")
+    @classmethod
+    def _some_time(cls, value: timedelta) -> timedelta:
+        if value < timedelta(seconds=1):
+            raise ValueError("must be at least a second")
+        return value
+
+
+class OperationSection(Section):
+    """The keys that all types share."""
+
+    attach: list[AttachSection] = []
+    name: str = ""
+    description: str = ""
+    type: str
+    params: dict[str, Any] | None = None
+    timeout: Duration | None = None
+    retry: RetrySection = RetrySection()
+    mode: Literal["parallel", "single", "queued", "restart"] = "parallel"
+    max: Annotated[int, Field(ge=1)] | None = None
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    active: bool = True
+    schedule: str | ScheduleSection | None = None
+    catch_up: bool = True
+    event_driven: bool = True
+    run_as: str | None = None
+    environment: str | None = None
+    version: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)] | None = None
+    preferences: list[PreferenceSection] = []
+    delivery: Literal["at_least_once", "at_most_once"] | None = None
+    target: Literal["_local"] = "_local"
+    triggers: list[TriggerSection] = []
+
+    @field_validator("attach", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, Mapping) else value
+
+    @field_validator("timeout")
+    @classmethod
+    def _some_time(cls, value: timedelta | None) -> timedelta | None:
+        return positive(value)
+
+    @field_validator("params")
+    @classmethod
+    def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            try:
+                Draft202012Validator.check_schema(value)
+            except SchemaError as error:
+                where = ".".join(str(part) for part in error.absolute_path)
+                raise ValueError(f"is no JSON Schema{f' at {where}' if where else ''}") from None
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, value: str | ScheduleSection | None) -> str | ScheduleSection | None:
+        if isinstance(value, str):
+            check_cron(value)
+        return value
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _one_branch(cls, value: Any) -> Any:
+        return ScheduleSection.model_validate(value) if isinstance(value, Mapping) else value
+
+
+COMMON = frozenset(OperationSection.model_fields) | {"trigger_states", "triggerStates"}
+
+
+def read_operation(
+    operation_id: str, written: Json, document: Document, place: Place, limits: Limits, reveal: Any
+) -> Operation | None:
+    """Return the operation of what is written, or None with every problem noted.
+
+    Args:
+        operation_id: its id; empty for one that was sent in.
+        written: the mapping, `${…}` kept.
+        document: takes the problems.
+        place: where it stands.
+        limits: what the installation allows.
+        reveal: returns a value with its `${…}` replaced, for the keys that all types share.
+    """
+    if not isinstance(written, dict):
+        document.wrong(place, "must be a mapping")
+        return None
+    normal = _normal(written, document, place)
+    own = {key: value for key, value in normal.items() if key not in COMMON}
+    common = {key: value for key, value in normal.items() if key in COMMON}
+    section = validate(OperationSection, reveal(common), document, place)
+    kinds = executor_types()
+    kind = kinds.get(str(written.get("type")))
+    if kind is None and isinstance(written.get("type"), str):
+        words = f"must be one of {', '.join(sorted(kinds))}{did_you_mean(written['type'], kinds)}"
+        document.wrong((*place, "type"), words)
+    executor = _read_executor(kind, own, document, place, limits) if kind is not None else None
+    if section is None or kind is None or executor is None:
+        return None
+    return _operation(operation_id, section, executor, normal)
+
+
+def _normal(written: Mapping[str, Json], document: Document, place: Place) -> dict[str, Json]:
+    """Return the mapping with `trigger_states` as the trigger it is short for, and `attach` as a list."""
+    normal = dict(written)
+    for short in ("trigger_states", "triggerStates"):
+        if short not in normal:
+            continue
+        states = normal.pop(short)
+        if not isinstance(states, list | str) or not states:
+            document.wrong((*place, short), "must be a list of states")
+            continue
+        existing = normal.get("triggers")
+        normal["triggers"] = [{"states": states}, *(existing if isinstance(existing, list) else [])]
+    if isinstance(normal.get("attach"), Mapping):
+        normal["attach"] = [normal["attach"]]
+    return normal
+
+
+def _read_executor(
+    kind: type[Executor], own: Mapping[str, Json], document: Document, place: Place, limits: Limits
+) -> Executor | None:
+    unknown = [key for key in own if key not in kind.model_fields]
+    for key in unknown:
+        words = f"unknown key{did_you_mean(key, [*kind.model_fields, *COMMON])}"
+        document.wrong((*place, key), words)
+    executor = validate(kind, {key: value for key, value in own.items() if key not in unknown}, document, place)
+    if executor is None:
+        return None
+    problems = executor.problems(limits)
+    for key, words in problems.items():
+        document.wrong((*place, key), words)
+    return None if problems or unknown else executor
+
+
+def _operation(
+    operation_id: str, section: OperationSection, executor: Executor, normal: Mapping[str, Json]
+) -> Operation:
+    kind = type(executor)
+    fingerprint = hashlib.sha256(orjson.dumps(normal, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    retry = section.retry
+    return Operation(
+        id=operation_id,
+        type=section.type,
+        definition=normal,
+        fingerprint=fingerprint,
+        attach=tuple(Attach(each.object, each.link, each.class_id) for each in section.attach),
+        name=section.name or operation_id,
+        description=section.description,
+        params=section.params,
+        timeout=section.timeout,
+        retry=Retry(retry.attempts, retry.first, retry.factor, retry.max),
+        mode=Mode(section.mode),
+        max=section.max,
+        priority=section.priority,
+        active=section.active,
+        schedule=_schedule(section.schedule, normal.get("schedule")),
+        catch_up=section.catch_up,
+        event_driven=section.event_driven,
+        run_as=section.run_as,
+        environment=section.environment,
+        version=section.version,
+        preferences=tuple(Preference(each.key, each.value, each.description) for each in section.preferences),
+        delivery=Delivery(section.delivery) if section.delivery else kind.delivery,
+        takes_slot=kind.takes_slot,
+        triggers=tuple(each.trigger() for each in section.triggers),
+        inputs=executor.inputs(),
+    )
+
+
+def _schedule(section: str | ScheduleSection | None, written: Json) -> Schedule | None:
+    if section is None:
+        return None
+    if isinstance(section, str):
+        return Schedule(cron=section, text=section)
+    return Schedule(every=section.every, text=written)
+
+

@@ -1,0 +1,60 @@
+"""`${ENV:NAME}` and `${FILE:path}`: looked up once, kept out of everything that is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mqttjobs.config.yaml12 import Document, Place
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.templates import reveal_text, secret_names
+
+
+class Secrets:
+    """The texts behind the names that a configuration uses."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environ = environ
+        self._known: dict[str, str] = {}
+
+    def reveal(self, name: str) -> str:
+        """Return the text behind a name that was checked at load; an unknown one stays as it is written."""
+        return self._known.get(name, "${" + name + "}")
+
+    def check(self, value: Json, document: Document, place: Place) -> None:
+        """Look up every name in a value, and note what is missing."""
+        if isinstance(value, str):
+            for name in secret_names(value) if "${" in value else ():
+                self._look_up(name, document, place)
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                self.check(item, document, (*place, key))
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                self.check(item, document, (*place, number))
+
+    def revealed(self, value: Json) -> Json:
+        """Return a value with every `${…}` in it replaced."""
+        if isinstance(value, str):
+            return reveal_text(value, self.reveal)
+        if isinstance(value, Mapping):
+            return {key: self.revealed(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.revealed(item) for item in value]
+        return value
+
+    def _look_up(self, name: str, document: Document, place: Place) -> None:
+        if name in self._known:
+            return
+        kind, _, what = name.partition(":")
+        if kind == "ENV":
+            if what in self._environ:
+                self._known[name] = self._environ[what]
+            else:
+                document.wrong(place, f"the environment has no variable {what}")
+            return
+        try:
+            self._known[name] = (self._folder / what).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            document.wrong(place, f"the file {what} cannot be read")
