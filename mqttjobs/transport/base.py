@@ -38,6 +38,7 @@ class Publication:
     payload: bytes = b""
     qos: int = 0
     retain: bool = False
+    response_topic: str | None = None
     correlation_data: bytes | None = None
     content_type: str | None = None
     user_properties: tuple[tuple[str, str], ...] = ()

@@ -378,6 +378,7 @@ def _connect_properties(options: ConnectOptions) -> Properties:
 def _publish_properties(publication: Publication) -> Properties | None:
     if not (
         publication.content_type
+        or publication.response_topic
         or publication.user_properties
         or publication.correlation_data is not None
         or publication.expiry_s is not None
@@ -386,6 +387,8 @@ def _publish_properties(publication: Publication) -> Properties | None:
     properties: Any = Properties(PacketTypes.PUBLISH)
     if publication.content_type:
         properties.ContentType = publication.content_type
+    if publication.response_topic:
+        properties.ResponseTopic = publication.response_topic
     if publication.correlation_data is not None:
         properties.CorrelationData = publication.correlation_data
     if publication.user_properties:
