@@ -82,7 +82,9 @@ class _Valued(Section):
 
     name: str | None = None
     properties: dict[str, Any] = Field(default_factory=dict)
-    attributes: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], ValueSection] = Field(default_factory=dict)
+    attributes: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], ValueSection] = Field(
+        default_factory=dict
+    )
     availability: AvailabilitySection | None = None
 
     def sources(self, state: ValueSection, default_topic: str) -> dict[str, ValueSource]:
@@ -121,7 +123,6 @@ class LinkSection(_Valued):
         if isinstance(value, Mapping) and isinstance(value.get("state"), Mapping):
             return {**value, "state": ValueSection.model_validate(value["state"])}
         return value
-
 
 
 class ClassSection(_Valued):

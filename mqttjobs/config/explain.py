@@ -46,7 +46,9 @@ def validate(model: type[M], value: Json, document: Document, place: Place) -> M
         return model.model_validate({} if value is None else value)
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False):
-            location = tuple(part for part in each["loc"] if isinstance(part, int) or _is_written(part, place, each, document))
+            location = tuple(
+                part for part in each["loc"] if isinstance(part, int) or _is_written(part, place, each, document)
+            )
             document.wrong((*place, *location), _words(each, model, location))
         return None
 
@@ -54,7 +56,9 @@ def validate(model: type[M], value: Json, document: Document, place: Place) -> M
 def _is_written(part: str | int, place: Place, error: Any, document: Document) -> bool:
     """Whether a part of pydantic's location is a key, and not the name of a branch it tried."""
     del error, place, document
-    return isinstance(part, str) and not part.startswith(("function-", "constrained-", "dict[", "list[", "tuple[", "lax-", "is-"))
+    return isinstance(part, str) and not part.startswith(
+        ("function-", "constrained-", "dict[", "list[", "tuple[", "lax-", "is-")
+    )
 
 
 def _words(error: Any, model: type[BaseModel], location: Place) -> str:

@@ -196,7 +196,9 @@ class _Builder:
                 follows = section.source if section.state == "source" else section.target
                 for own in ("attributes", "availability"):
                     if getattr(section, own):
-                        words = f"a link whose state is its {section.state}'s has its {own} too; give it a state mapping"
+                        words = (
+                            f"a link whose state is its {section.state}'s has its {own} too; give it a state mapping"
+                        )
                         self.document.wrong((*place, own), words)
             self.entities[key] = Entity(
                 key,
@@ -232,7 +234,9 @@ class _Builder:
                 for number, name in enumerate(getattr(section, noun) or ()):
                     self._check_reference((*place, noun, number), kind, name)
             if section.api_key is not None and keys.setdefault(section.api_key, user_id) != user_id:
-                self.document.wrong((*place, "api_key"), f"is the key of {keys[section.api_key]} too; give each its own")
+                self.document.wrong(
+                    (*place, "api_key"), f"is the key of {keys[section.api_key]} too; give each its own"
+                )
             self.known_users[user_id] = _user(user_id, section)
 
     def operations(self, written: Mapping[str, Json]) -> None:
@@ -245,7 +249,7 @@ class _Builder:
             self._check_operation(operation, place)
 
     def _check_operation(self, operation: Operation, place: Place) -> None:
-        several = isinstance(operation.attach, tuple) and len(operation.attach) > 1
+        several = len(operation.attach) > 1
         for number, attach in enumerate(operation.attach):
             where: Place = (*place, "attach", number) if several else (*place, "attach")
             if attach.object is not None:
@@ -265,7 +269,9 @@ class _Builder:
         if not operation.triggers:
             return
         if not operation.attach:
-            self.document.wrong((*place, "triggers"), "nothing is watched: say with attach what the operation belongs to")
+            self.document.wrong(
+                (*place, "triggers"), "nothing is watched: say with attach what the operation belongs to"
+            )
         for sources in self._attached_sources(operation):
             for number, trigger in enumerate(operation.triggers):
                 where: Place = (*place, "triggers", number)

@@ -130,7 +130,9 @@ class OperationSection(Section):
     event_driven: bool = True
     run_as: str | None = None
     environment: str | None = None
-    version: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)] | None = None
+    version: (
+        Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)] | None
+    ) = None
     preferences: list[PreferenceSection] = []
     delivery: Literal["at_least_once", "at_most_once"] | None = None
     target: Literal["_local"] = "_local"
@@ -278,5 +280,3 @@ def _schedule(section: str | ScheduleSection | None, written: Json) -> Schedule 
     if isinstance(section, str):
         return Schedule(cron=section, text=section)
     return Schedule(every=section.every, text=written)
-
-

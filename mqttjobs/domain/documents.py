@@ -106,8 +106,7 @@ def _answer(job: Job, blank: Mapping[str, Json]) -> dict[str, Json]:
         "message": _message(job, ended),
         "attempts": job.attempts,
         "results": [
-            {"payload": result.payload, "by": result.by, "timestamp": milliseconds(result.at)}
-            for result in job.results
+            {"payload": result.payload, "by": result.by, "timestamp": milliseconds(result.at)} for result in job.results
         ],
         "process_meta": job.process_meta,
     }

@@ -133,9 +133,7 @@ class Installation:
         found = {operation.id: operation for operation in self._attached.get(key, ())}
         entity = self.entities.get(key)
         if entity is not None and entity.class_id is not None:
-            found |= {
-                operation.id: operation for operation in self._attached_classes.get(entity.class_id, ())
-            }
+            found |= {operation.id: operation for operation in self._attached_classes.get(entity.class_id, ())}
         return list(found.values())
 
     def owners(self, operation: Operation) -> Iterator[EntityKey]:
@@ -153,8 +151,7 @@ class Installation:
         """Whether an operation is attached to an entity, directly or through its class."""
         entity = self.entities.get(key)
         return entity is not None and any(
-            attached_entity(attach) == key
-            or (attach.class_id is not None and attach.class_id == entity.class_id)
+            attached_entity(attach) == key or (attach.class_id is not None and attach.class_id == entity.class_id)
             for attach in operation.attach
         )
 

@@ -95,9 +95,7 @@ def strategy(operation: Operation) -> str:
 def job_context(latest: Job | None, users: Mapping[str, User]) -> dict[str, Json]:
     """Return the context of the latest run: machine, device, user, and robots, which are agents."""
     user = None if latest is None else users.get(latest.user_id)
-    states = (
-        [] if latest is None else list(agent_states(latest.timeline, latest.expected, latest.target).values())
-    )
+    states = [] if latest is None else list(agent_states(latest.timeline, latest.expected, latest.target).values())
     told = [state for state in states if state.event is not None]
     last = max(told, key=lambda state: (state.ended_at is not None, state.hostname), default=None)
     host = last.hostname if last else None
@@ -122,11 +120,7 @@ def job_context(latest: Job | None, users: Mapping[str, User]) -> dict[str, Json
 def _defaults(operation: Operation) -> dict[str, Json]:
     return {
         "attach": [
-            {"object": each.object}
-            if each.object
-            else {"link": each.link}
-            if each.link
-            else {"class": each.class_id}
+            {"object": each.object} if each.object else {"link": each.link} if each.link else {"class": each.class_id}
             for each in operation.attach
         ],
         "triggers": [],

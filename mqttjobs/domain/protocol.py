@@ -152,9 +152,7 @@ def decode_report(payload: bytes, max_payload: int) -> Report | None:
     if not payload:
         return None
     if len(payload) > max_payload:
-        raise ReportError(
-            f"the payload has {len(payload)} bytes, more than {max_payload}", reason="too_large"
-        )
+        raise ReportError(f"the payload has {len(payload)} bytes, more than {max_payload}", reason="too_large")
     if payload[0] in b'{["':
         try:
             return Report(decode_json(payload), is_json=True)
@@ -252,8 +250,9 @@ def digest(topic: str, payload: bytes) -> bytes:
 
 def iso(at: datetime) -> str:
     """Return `2026-11-22T08:00:00.123Z`."""
-    at = at.astimezone(UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def milliseconds(at: datetime) -> int:

@@ -12,9 +12,7 @@ from mqttjobs.domain.model import Schedule
 def check_cron(text: str) -> None:
     """Raise ValueError in words unless `text` is cron of five fields."""
     if len(text.split()) != 5:
-        raise ValueError(
-            "a cron schedule has five fields: minute, hour, day of the month, month, day of the week"
-        )
+        raise ValueError("a cron schedule has five fields: minute, hour, day of the month, month, day of the week")
     try:
         next(CronSim(text, datetime(2026, 1, 1, tzinfo=UTC)))
     except CronSimError as error:

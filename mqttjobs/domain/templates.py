@@ -132,9 +132,7 @@ class Template:
         """
         if self._constant is not None:
             return self._constant
-        return Rendered(
-            _fill(self._parts, variables, hidden, reveal), _fill(self._parts, variables, {}, None)
-        )
+        return Rendered(_fill(self._parts, variables, hidden, reveal), _fill(self._parts, variables, {}, None))
 
     def render_topic(
         self,
@@ -168,9 +166,7 @@ def topic_problem(topic: str, base_topic: str) -> str | None:
         return str(error)
     if topic.startswith("$"):
         return "a topic that begins with $ belongs to the broker"
-    if (topic == base_topic or topic.startswith(f"{base_topic}/")) and not topic.startswith(
-        f"{base_topic}/state/"
-    ):
+    if (topic == base_topic or topic.startswith(f"{base_topic}/")) and not topic.startswith(f"{base_topic}/state/"):
         return f"topics under {base_topic}/ are the service's own, but for {base_topic}/state/…"
     return None
 
@@ -199,9 +195,7 @@ def _compile_text(text: str, secrets: bool) -> Json:
             continue
         path = _PATH.match(found["variable"])
         if path is None:
-            raise ValueError(
-                "between {{ and }} stands one variable such as id or properties.x, no expression"
-            )
+            raise ValueError("between {{ and }} stands one variable such as id or properties.x, no expression")
         parts.append(_Variable(path[1]))
     rest = text[end:]
     if "{{" in rest:
@@ -224,9 +218,7 @@ def _walk(parts: Json) -> Iterator[Json]:
         yield parts
 
 
-def _fill(
-    parts: Json, variables: Mapping[str, Json], hidden: Mapping[str, str], reveal: Reveal | None
-) -> Json:
+def _fill(parts: Json, variables: Mapping[str, Json], hidden: Mapping[str, str], reveal: Reveal | None) -> Json:
     if isinstance(parts, _Variable):
         return _variable(parts.path, variables, hidden, reveal)
     if isinstance(parts, _Secret):
@@ -240,9 +232,7 @@ def _fill(
     return parts
 
 
-def _variable(
-    path: str, variables: Mapping[str, Json], hidden: Mapping[str, str], reveal: Reveal | None
-) -> Json:
+def _variable(path: str, variables: Mapping[str, Json], hidden: Mapping[str, str], reveal: Reveal | None) -> Json:
     value = lookup(variables, path)
     if not hidden or reveal is None:
         return value
@@ -257,10 +247,7 @@ def revealed(value: Json, path: str, hidden: Mapping[str, str], reveal: Reveal) 
     if path in hidden:
         return reveal_text(hidden[path], reveal)
     if isinstance(value, Mapping):
-        return {
-            key: revealed(item, f"{path}.{key}" if path else key, hidden, reveal)
-            for key, item in value.items()
-        }
+        return {key: revealed(item, f"{path}.{key}" if path else key, hidden, reveal) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [revealed(item, f"{path}.{place}", hidden, reveal) for place, item in enumerate(value)]
     return value

@@ -88,6 +88,4 @@ def tick(trigger: Trigger, hold: Hold, now: datetime) -> Step:
 
 def shift(hold: Hold, step: timedelta) -> Hold:
     """Return the hold after the wall clock was set by that much, so that its remaining time stays the same."""
-    return replace(
-        hold, since_at=hold.since_at + step, fired_at=hold.fired_at + step if hold.fired_at else None
-    )
+    return replace(hold, since_at=hold.since_at + step, fired_at=hold.fired_at + step if hold.fired_at else None)

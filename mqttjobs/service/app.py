@@ -106,9 +106,7 @@ class Service:
         await self.workshop.runner.close()
         clerk.cancel()
         await asyncio.gather(clerk, return_exceptions=True)
-        heard = Draft(
-            heard=list(self.workshop.mirror.heard.items()), announced=self.workshop.announcer.take_told()
-        )
+        heard = Draft(heard=list(self.workshop.mirror.heard.items()), announced=self.workshop.announcer.take_told())
         if heard and not self.workshop.runner.clerk.failing:
             await self.workshop.commit(heard)
 
@@ -127,9 +125,7 @@ class Service:
                 if taken_s is not None and now_s - taken_s < TAKEN_WITHIN_S:
                     raise
                 taken_s = now_s
-                log.warning(
-                    "client-id-taken", details="another client connected with our client id; trying once more"
-                )
+                log.warning("client-id-taken", details="another client connected with our client id; trying once more")
             except ConnectionLost as error:
                 log.warning(
                     "connection-lost",
@@ -165,9 +161,7 @@ def will_of(settings: Settings) -> Publication:
     return Publication(f"{settings.base_topic}/status", b"offline", qos=1, retain=True)
 
 
-async def serve(
-    settings: Settings, load: LoadSettings, *, stop: asyncio.Event, reload: asyncio.Event
-) -> None:
+async def serve(settings: Settings, load: LoadSettings, *, stop: asyncio.Event, reload: asyncio.Event) -> None:
     """Run the service that `settings` describe until `stop` is set.
 
     Raises:

@@ -78,9 +78,7 @@ class Asking:
         """
         if (object_id is None) == (link_id is None):
             raise InvalidRequest("give either object or link", {"object": ["give either object or link"]})
-        kind, entity_id = (
-            (EntityKind.OBJECT, object_id) if object_id is not None else (EntityKind.LINK, link_id)
-        )
+        kind, entity_id = (EntityKind.OBJECT, object_id) if object_id is not None else (EntityKind.LINK, link_id)
         key = EntityKey(kind, str(entity_id))
         found = self.workshop.settings.installation.entities.get(key)
         if found is None or not self.caller.sees(key):

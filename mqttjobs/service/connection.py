@@ -138,7 +138,9 @@ class Connection:
             workshop.notices.pop(f"subscription {name}", None)
         for each, code in zip(fresh, codes, strict=True):
             if code >= 0x80:
-                words = f"the broker refused the subscription {each.filter}: {REASONS.get(code, 'refused')} (0x{code:02X})"
+                words = (
+                    f"the broker refused the subscription {each.filter}: {REASONS.get(code, 'refused')} (0x{code:02X})"
+                )
                 workshop.notices[f"subscription {each.filter}"] = words
                 log.error("subscription-refused", filter=each.filter, code=code)
         workshop.mirror.notes[FILTERS_NOTE] = names
@@ -185,9 +187,7 @@ class Connection:
             reports = [each for each in messages if not self._is_request(each)]
             draft = await workshop.ingest.take(reports, workshop.clock.now())
             requests = [
-                each
-                for each in messages
-                if self._is_request(each) and workshop.ingest.note_packet(draft, each)
+                each for each in messages if self._is_request(each) and workshop.ingest.note_packet(draft, each)
             ]
             if draft:
                 await workshop.commit(draft)

@@ -97,9 +97,7 @@ class Ingest:
         own = message.topic.startswith(self._own_prefix)
         if not readers:
             if own:
-                self._rejections.tell(
-                    message.topic, "unknown_entity", "no configured object or link has this topic"
-                )
+                self._rejections.tell(message.topic, "unknown_entity", "no configured object or link has this topic")
             return Verdict.UNMATCHED
         try:
             report = decode_report(message.payload, self._max_payload)
@@ -109,9 +107,7 @@ class Ingest:
             return Verdict.INVALID
         if report is None:
             return Verdict.IGNORED
-        if meta.event_id is not None and not self._is_new_event(
-            draft, readers[0].key.entity, meta.event_id, at
-        ):
+        if meta.event_id is not None and not self._is_new_event(draft, readers[0].key.entity, meta.event_id, at):
             return Verdict.DUPLICATE
         best = Verdict.IGNORED
         for reader in readers:
@@ -182,9 +178,7 @@ class Ingest:
         self._mirror.heard.pop(change.key, None)
         draft.values[change.key] = result.value
         draft.history.append(
-            HistoryEntry(
-                change.key, change.at, change.text, change.previous, change.reported_by, change.reason
-            )
+            HistoryEntry(change.key, change.at, change.text, change.previous, change.reported_by, change.reason)
         )
         for watcher in self._installation.watchers(change.key):
             trigger_id = watcher.operation.trigger_ids[watcher.place]

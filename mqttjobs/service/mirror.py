@@ -62,9 +62,7 @@ class Mirror:
         """Index the holds under a configuration; return the names of those that it no longer has."""
         self._watchers = {}
         for operation in installation.operations.values():
-            for index, (name, trigger) in enumerate(
-                zip(operation.trigger_ids, operation.triggers, strict=True)
-            ):
+            for index, (name, trigger) in enumerate(zip(operation.trigger_ids, operation.triggers, strict=True)):
                 self._watchers[name] = Watcher(operation, index, trigger)
         gone = [name for name, hold in self.holds.items() if not self._belongs(installation, hold)]
         for name in gone:

@@ -12,9 +12,7 @@ from mqttjobs.domain.model import Json, Operation
 FIELDS_TOLD = 5
 
 
-def fill_params(
-    operation: Operation, given: Mapping[str, Json]
-) -> tuple[dict[str, Json], dict[str, list[str]]]:
+def fill_params(operation: Operation, given: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, list[str]]]:
     """Return the params with defaults, and what is wrong with them: field -> messages, empty when all is well.
 
     An operation without a schema takes any params. Messages never repeat a value.

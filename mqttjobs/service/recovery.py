@@ -32,7 +32,5 @@ def _recovered(job: Job, workbench: Workbench, now: datetime, hostname: str) -> 
         operation = None
     if operation is not None and operation.delivery is Delivery.AT_LEAST_ONCE:
         attempts = max(0, job.attempts - 1)
-        return JobUpdate(
-            job.uid, (), job.status, Phase.WAITING, attempts=attempts, executed_at=job.executed_at
-        )
+        return JobUpdate(job.uid, (), job.status, Phase.WAITING, attempts=attempts, executed_at=job.executed_at)
     return finish(job, Outcome(ok=False, error=INTERRUPTED), now, hostname, operation)

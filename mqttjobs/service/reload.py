@@ -22,9 +22,7 @@ log = structlog.get_logger(__name__)
 class Reload:
     """Reads the configuration anew and puts it in place of the old one, whole or not at all."""
 
-    def __init__(
-        self, workshop: Workshop, connection: Connection, timekeeper: Timekeeper, load: LoadSettings
-    ) -> None:
+    def __init__(self, workshop: Workshop, connection: Connection, timekeeper: Timekeeper, load: LoadSettings) -> None:
         self._workshop = workshop
         self._connection = connection
         self._timekeeper = timekeeper
@@ -71,9 +69,7 @@ def _differences(old: Settings, new: Settings) -> dict[str, Json]:
         told["changed"][noun] = sorted(name for name in was.keys() & now.keys() if was[name] != now[name])
     for name in ("connect", "base_topic", "store_url"):
         if getattr(old, name) != getattr(new, name):
-            told["restart_needed"].append(
-                {"connect": "mqtt", "base_topic": "mqtt.base_topic"}.get(name, "store.url")
-            )
+            told["restart_needed"].append({"connect": "mqtt", "base_topic": "mqtt.base_topic"}.get(name, "store.url"))
     return told
 
 

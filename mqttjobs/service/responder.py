@@ -94,9 +94,7 @@ class Responder:
     async def _answer(self, message: Message) -> None:
         workshop = self._workshop
         if message.retain:
-            workshop.rejections.tell(
-                message.topic, "retained_request", "requests are not to be published retained"
-            )
+            workshop.rejections.tell(message.topic, "retained_request", "requests are not to be published retained")
             workshop.counters.requests["retained"] += 1
             return
         decoded = _decode(message.payload, workshop.settings.service.max_payload)
@@ -110,11 +108,7 @@ class Responder:
             if isinstance(error, Unauthorized) and not self._may_refuse():
                 workshop.counters.requests["401_dropped"] += 1
                 return
-            shown = (
-                None
-                if isinstance(error, InvalidRequest) and "transaction" in error.invalid_fields
-                else transaction
-            )
+            shown = None if isinstance(error, InvalidRequest) and "transaction" in error.invalid_fields else transaction
             answer = encode(error_body(error, shown))
             workshop.counters.requests[str(error.code)] += 1
         except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -77,6 +77,7 @@ class Runner:
         self._dying: set[tuple[tuple[str | None, EntityKey | None], asyncio.Task[None]]] = set()
         self._wake = asyncio.Event()
         self._left_waiting = True
+        self._times_left = 0
         self._closing = False
         self.clerk = Clerk(store, mirror, announcer, clock, self._written)
 
@@ -98,9 +99,14 @@ class Runner:
         if job.takes_slot or job.limit is not None or job.ended or job.target != LOCAL:
             return job
         if self._left_waiting or self._closing or len(self._live) >= PUBLISHING:
-            self._left_waiting = True
+            self._leave_waiting()
             return job
         return job.evolve(phase=Phase.CLAIMED, attempts=1, executed_at=job.created_at)
+
+    def _leave_waiting(self) -> None:
+        """Until the store has no publishing job waiting, none may be claimed at once: it would overtake them."""
+        self._left_waiting = True
+        self._times_left += 1
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Run those of newly recorded jobs that are claimed, in order; see to the others soon."""
@@ -108,6 +114,8 @@ class Runner:
             if job.phase is Phase.CLAIMED:
                 self._run_soon(job, begun=False)
             elif job.phase is Phase.WAITING:
+                if not job.takes_slot:
+                    self._leave_waiting()
                 self._wake.set()
                 self._announcer.tell([job])
             else:
@@ -131,15 +139,13 @@ class Runner:
         """Claim what there is room for; return the seconds until the next waiting job is due."""
         self._wake.clear()
         now = self._clock.now()
-        self._left_waiting = False
         room = PUBLISHING - len(self._live)
-        if room > 0:
+        if room > 0 and self._left_waiting:
+            before = self._times_left
             publishing = await self._store.claim(now, room, takes_slot=False, begin=self._begin_publishing)
-            self._left_waiting = self._left_waiting or len(publishing) >= room
             for job in publishing:
                 self._run_soon(job, begun=False)
-        else:
-            self._left_waiting = True
+            self._left_waiting = self._times_left != before or len(publishing) >= room
         slots = self._settings.service.concurrency - self._count(takes_slot=True)
         if slots > 0:
             taken = await self._store.claim(now, slots, takes_slot=True, begin=self._begin)
@@ -177,16 +183,24 @@ class Runner:
             outcome = await self._attempt(live, tool)
         except ConfigError:
             tool = None
-            outcome = Outcome(
-                ok=False, error="its definition is no longer understood; run the operation anew"
-            )
+            outcome = Outcome(ok=False, error="its definition is no longer understood; run the operation anew")
         if live.dropped:
             return
         begun = () if live.begun else begin(live.job, started_at, self._hostname).events
         job = live.job.evolve(timeline=live.job.timeline + begun)
         update = finish(job, outcome, self._clock.now(), self._hostname, tool.operation if tool else None)
         live.job = apply(job, update)
-        self.clerk.write(replace(update, events=begun + update.events), live.job)
+        if begun:
+            update = JobUpdate(
+                update.uid,
+                begun + update.events,
+                update.status,
+                update.phase,
+                update.due_at,
+                update.attempts,
+                update.executed_at,
+            )
+        self.clerk.write(update, live.job)
 
     async def _predecessors_gone(self, job: Job) -> None:
         """Wait for stopped jobs of the same operation and owner whose processes are still ending (mode restart)."""
@@ -238,9 +252,7 @@ class Runner:
         if live.progressed <= PROGRESS_KEPT:
             event = JobEvent(self._clock.now(), EventKind.PROGRESS, self._hostname, text)
             job = live.job
-            update = JobUpdate(
-                job.uid, (event,), job.status, job.phase, job.due_at, job.attempts, job.executed_at
-            )
+            update = JobUpdate(job.uid, (event,), job.status, job.phase, job.due_at, job.attempts, job.executed_at)
             live.job = apply(job, update)
             self.clerk.write(update, live.job)
         return True
@@ -255,6 +267,8 @@ class Runner:
         if live is not None and live.job is job:
             del self._live[job.uid]
             if job.takes_slot or self._left_waiting or job.limit is not None or job.phase is Phase.WAITING:
+                if job.phase is Phase.WAITING and not job.takes_slot:
+                    self._leave_waiting()
                 self._wake.set()
 
     def _answer_waiters(self, job: Job) -> None:

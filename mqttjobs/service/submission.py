@@ -159,9 +159,7 @@ class Submission:
             draft.facts.add(facts.id)
 
     async def _make_room(self, draft: Draft, job: Job, operation: Operation) -> str | None:
-        drafted = [
-            each for each in draft.jobs if each.operation_id == job.operation_id and each.owner == job.owner
-        ]
+        drafted = [each for each in draft.jobs if each.operation_id == job.operation_id and each.owner == job.owner]
         waiting, claimed = await self._store.count_active(operation.id, job.owner)
         if operation.mode is Mode.SINGLE:
             return "mode" if waiting + claimed + len(drafted) else None
@@ -170,9 +168,7 @@ class Submission:
             room = (operation.max or QUEUE_LENGTH) + running_or_next
             return "mode" if waiting + claimed + len(drafted) >= room else None
         for old in [*await self._store.active(operation.id, job.owner), *drafted]:
-            draft.updates.append(
-                stop(old, job.created_at, self._hostname, f"Job stopped: {job.id} takes its place")
-            )
+            draft.updates.append(stop(old, job.created_at, self._hostname, f"Job stopped: {job.id} takes its place"))
         return None
 
 

@@ -149,9 +149,7 @@ class Timekeeper:
             missed = due < self._workshop.started_at
             if (missed and not operation.catch_up) or not self._workshop.is_active(operation):
                 continue
-            matches += [
-                Match(self._job(operation, owner, now), operation) for owner in self._owners(operation)
-            ]
+            matches += [Match(self._job(operation, owner, now), operation) for owner in self._owners(operation)]
         return matches
 
     def _owners(self, operation: Operation) -> list[EntityKey | None]:
@@ -196,8 +194,7 @@ class Timekeeper:
 
     def _pause_s(self, now: datetime) -> float:
         dues = [
-            next_due(schedule, facts.due_at or facts.created_at, self._zone)
-            for _, schedule, facts in self._scheduled()
+            next_due(schedule, facts.due_at or facts.created_at, self._zone) for _, schedule, facts in self._scheduled()
         ]
         if self._settled:
             dues.append(self._workshop.mirror.next_deadline())

@@ -51,9 +51,7 @@ class Painter:
             self._paint(entity, "", variables, hidden)
             for side in ("source", "target"):
                 other = getattr(entity, side)
-                found = (
-                    self._installation.entities.get(EntityKey(EntityKind.OBJECT, other)) if other else None
-                )
+                found = self._installation.entities.get(EntityKey(EntityKind.OBJECT, other)) if other else None
                 if found is not None and (parts is None or side in parts):
                     variables[side] = {}
                     self._paint(found, f"{side}.", variables[side], hidden)

@@ -108,9 +108,7 @@ class Workshop:
         try:
             await asyncio.shield(self.store.record(draft.changes(self.mirror)))
         except MqttJobsError:
-            self.mirror.stale = self.mirror.stale or bool(
-                draft.values or draft.holds or draft.facts or draft.packets
-            )
+            self.mirror.stale = self.mirror.stale or bool(draft.values or draft.holds or draft.facts or draft.packets)
             raise
         self.counters.add(draft)
         self.runner.start(draft.jobs)

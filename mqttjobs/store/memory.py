@@ -216,9 +216,7 @@ class MemoryStore:
 
     async def runs(self, operation_id: str, scope: Scope | None = None) -> Runs:
         """See Store."""
-        found = [
-            job for job in reversed(self._sorted()) if job.operation_id == operation_id and _in_scope(job, scope)
-        ]
+        found = [job for job in reversed(self._sorted()) if job.operation_id == operation_id and _in_scope(job, scope)]
         running = sum(1 for job in found if not job.ended)
         return Runs(len(found), running, [job.id for job in found[:10]], found[0] if found else None)
 

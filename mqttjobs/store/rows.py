@@ -171,5 +171,7 @@ def facts_row(facts: OperationFacts) -> Row:
 
 def facts_of(row: Row) -> OperationFacts:
     """Return what is remembered of an operation."""
-    fields = orjson.loads(row[1])
-    return OperationFacts(**{name: time(each) if name in _TIMES else each for name, each in fields.items()})
+    fields: dict[str, Any] = orjson.loads(row[1])
+    for name in _TIMES:
+        fields[name] = time(fields[name])
+    return OperationFacts(**fields)

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,9 +130,8 @@ class SqliteStore:
     async def _drain(self, writer: aiosqlite.Connection) -> None:
         while self._queue:
             batch, self._queue = self._queue, []
-            works = [work for work, _ in batch]
             try:
-                results = await _run(writer, lambda db, works=works: _transaction(db, works))
+                results = await _run(writer, partial(_transaction, works=[work for work, _ in batch]))
             except (sqlite3.Error, ValueError) as error:
                 self._definitions.clear()
                 results = [StoreError(f"{self._path}: {error}")] * len(batch)

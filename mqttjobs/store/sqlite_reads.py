@@ -11,6 +11,7 @@ import orjson
 
 from mqttjobs.domain.jobs import LOCAL, Job, Phase, Status
 from mqttjobs.domain.model import EntityKey, EntityKind, ValueKey
+from mqttjobs.domain.protocol import milliseconds
 from mqttjobs.store.base import EXACT_LIMIT, HistoryPage, JobPage, JobQuery, Runs, Scope, Snapshot
 from mqttjobs.store.rows import (
     JOB_COLUMNS,
@@ -18,7 +19,6 @@ from mqttjobs.store.rows import (
     history_of,
     hold_of,
     job_of,
-    milliseconds,
     moment,
     ms,
     text,

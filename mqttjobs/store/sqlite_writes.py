@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from mqttjobs.domain.jobs import LOCAL, Job, JobUpdate, Phase, Status, apply
 from mqttjobs.errors import NotFound, TerminalState
+from mqttjobs.domain.protocol import milliseconds
 from mqttjobs.store.base import Changes, Retention
 from mqttjobs.store.rows import (
     JOB_COLUMNS,
@@ -17,7 +18,6 @@ from mqttjobs.store.rows import (
     history_row,
     hold_row,
     job_row,
-    milliseconds,
     ms,
     result_line,
     text,
@@ -50,10 +50,12 @@ def record(db: sqlite3.Connection, changes: Changes, definitions: set[str]) -> N
         db.executemany("DELETE FROM outbox WHERE uid = ?", [(uid,) for uid in changes.announced])
     _count(db, tally)
     if changes.answers:
-        rows = [(each.key, ms(each.at), each.body) for each in changes.answers]
-        db.executemany("INSERT OR REPLACE INTO answers (key, at_ms, body) VALUES (?, ?, ?)", rows)
+        kept = [(each.key, ms(each.at), each.body) for each in changes.answers]
+        db.executemany("INSERT OR REPLACE INTO answers (key, at_ms, body) VALUES (?, ?, ?)", kept)
     if changes.facts:
-        db.executemany("INSERT OR REPLACE INTO facts (id, facts) VALUES (?, ?)", [facts_row(each) for each in changes.facts])
+        db.executemany(
+            "INSERT OR REPLACE INTO facts (id, facts) VALUES (?, ?)", [facts_row(each) for each in changes.facts]
+        )
     if changes.notes:
         rows = [(name, text(note)) for name, note in changes.notes.items()]
         db.executemany("INSERT OR REPLACE INTO notes (name, note) VALUES (?, ?)", rows)

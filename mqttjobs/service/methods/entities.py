@@ -135,9 +135,7 @@ async def set_state(asking: Asking, params: SetState) -> Reply:
     text = _text(params.state)
     source = workshop.settings.installation.source_of(ValueKey(entity.key.kind, entity.key.id, STATE))
     if source is not None and text in source.ignore:
-        raise InvalidRequest(
-            "wrong parameters: state", {"state": ["is among the states that this entity ignores"]}
-        )
+        raise InvalidRequest("wrong parameters: state", {"state": ["is among the states that this entity ignores"]})
     async with workshop.turn:
         await workshop.refresh()
         draft = Draft()

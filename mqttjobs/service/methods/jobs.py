@@ -104,9 +104,7 @@ def _cursor(value: str | None) -> int | None:
     if value is None:
         return None
     if not (value.isascii() and value.isdigit() and len(value) < 19):
-        raise InvalidRequest(
-            "wrong parameters: cursor", {"cursor": ["use the next_cursor of an earlier answer"]}
-        )
+        raise InvalidRequest("wrong parameters: cursor", {"cursor": ["use the next_cursor of an earlier answer"]})
     return int(value)
 
 
@@ -128,9 +126,7 @@ async def list_jobs(asking: Asking, params: ListJobs) -> Json:
     """Return whole documents, newest first, with totals and counts in the caller's scope."""
     unknown = sorted(set(params.fields or ()) - job_fields())
     if unknown:
-        raise InvalidRequest(
-            "wrong parameters: fields", {"fields": [f"no field {name[:64]}" for name in unknown[:5]]}
-        )
+        raise InvalidRequest("wrong parameters: fields", {"fields": [f"no field {name[:64]}" for name in unknown[:5]]})
     scope = asking.caller.scope
     query = JobQuery(
         statuses=None if params.status is None else frozenset(params.status),
@@ -188,12 +184,8 @@ async def add_progress(asking: Asking, params: AddProgress) -> Reply:
     if workshop.runner.progress(job.uid, params.message):
         await workshop.runner.clerk.drained()
         return await asking.replace_answer(reply)
-    event = JobEvent(
-        workshop.clock.now(), EventKind.PROGRESS, workshop.settings.service.hostname, params.message
-    )
-    update = JobUpdate(
-        job.uid, (event,), job.status, job.phase, job.due_at, job.attempts, job.executed_at, strict=True
-    )
+    event = JobEvent(workshop.clock.now(), EventKind.PROGRESS, workshop.settings.service.hostname, params.message)
+    update = JobUpdate(job.uid, (event,), job.status, job.phase, job.due_at, job.attempts, job.executed_at, strict=True)
     return await asking.commit(Draft(updates=[update]), reply)
 
 

@@ -136,9 +136,7 @@ async def execute(asking: Asking, params: Execute) -> Reply:
     return await asking.replace_answer(Reply(data, code=200 if ended else 202))
 
 
-def choose_owner(
-    asking: Asking, operation: Operation, object_id: str | None, link_id: str | None
-) -> EntityKey | None:
+def choose_owner(asking: Asking, operation: Operation, object_id: str | None, link_id: str | None) -> EntityKey | None:
     """Return the entity that a run by hand is for: the one that is named, or the only one there is."""
     installation = asking.workshop.settings.installation
     if object_id is not None or link_id is not None:
@@ -153,9 +151,7 @@ def choose_owner(
     return owners[0] if owners else None
 
 
-async def submit(
-    asking: Asking, operation: Operation, owner: EntityKey | None, cause: Cause
-) -> tuple[Job, Reply]:
+async def submit(asking: Asking, operation: Operation, owner: EntityKey | None, cause: Cause) -> tuple[Job, Reply]:
     """Make a job by hand: recorded, answered 201 and started in one go."""
     workshop = asking.workshop
     if not workshop.is_active(operation):
@@ -201,8 +197,6 @@ async def _switch(asking: Asking, operation_id: str, *, active: bool) -> Reply:
         await workshop.refresh()
         now = workshop.clock.now()
         workshop.mirror.remember(operation, now, asking.caller.user.id)
-        workshop.mirror.change_facts(
-            operation.id, active=active, updated_at=now, updated_by=asking.caller.user.id
-        )
+        workshop.mirror.change_facts(operation.id, active=active, updated_at=now, updated_by=asking.caller.user.id)
         reply = Reply(await view(asking, operation))
         return await asking.commit(Draft(facts={operation.id}), reply)
