@@ -45,13 +45,17 @@ def wait_until_listening(port: int, process: subprocess.Popen[bytes] | None = No
 class MosquittoBroker:
     """One Mosquitto on a loopback port, its data in `directory`; `config` are more lines of its configuration.
 
-    It keeps sessions and retained messages over `stop`, `kill` and `start`. `log` is what it said.
+    It keeps sessions and retained messages over `stop` and `start`, and over `kill` too with `autosave`, which writes
+    them at every change: without it, it is ten times as fast. `log` is what it said.
     """
 
-    def __init__(self, directory: Path, config: Sequence[str] = (), *, anonymous: bool = True) -> None:
+    def __init__(
+        self, directory: Path, config: Sequence[str] = (), *, anonymous: bool = True, autosave: bool = True
+    ) -> None:
         self.directory = directory
         self.config = list(config)
         self.anonymous = anonymous
+        self.autosave = autosave
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -88,8 +92,7 @@ class MosquittoBroker:
             *(["user root"] if os.geteuid() == 0 else []),
             "persistence true",
             f"persistence_location {self.directory}/",
-            "autosave_on_changes true",
-            "autosave_interval 1",
+            *(["autosave_on_changes true", "autosave_interval 1"] if self.autosave else []),
             "max_queued_messages 100000",
             "set_tcp_nodelay true",
             "log_dest stderr",

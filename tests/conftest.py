@@ -26,8 +26,9 @@ def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
         pytest.skip(MISSING)
     brokers: list[MosquittoBroker] = []
 
-    def start(*config: str, anonymous: bool = True) -> MosquittoBroker:
-        broker = MosquittoBroker(tmp_path / f"mosquitto-{len(brokers)}", config, anonymous=anonymous)
+    def start(*config: str, anonymous: bool = True, autosave: bool = True) -> MosquittoBroker:
+        directory = tmp_path / f"mosquitto-{len(brokers)}"
+        broker = MosquittoBroker(directory, config, anonymous=anonymous, autosave=autosave)
         brokers.append(broker)
         broker.start()
         return broker

@@ -42,7 +42,7 @@ class ValueSection(Section):
     value: Annotated[str | None, BeforeValidator(_path)] = None
     map: dict[str, Text] = Field(default_factory=dict)
     retained: Literal["init", "fire", "ignore"] = "init"
-    ignore: list[Text] = ["", "unavailable", "unknown"]
+    ignore: list[Text] = Field(default_factory=lambda: ["", "unavailable", "unknown"])
     event: bool = False
 
     @field_validator("value")

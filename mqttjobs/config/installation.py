@@ -278,7 +278,8 @@ class _Builder:
                 source = sources.get(trigger.value_name)
                 if source is None:
                     known = [name for name in sources if name and name != AVAILABILITY]
-                    words = f"there is no attribute {str(trigger.attribute)[:64]!r}{did_you_mean(str(trigger.attribute), known)}"
+                    wanted = str(trigger.attribute)
+                    words = f"there is no attribute {wanted[:64]!r}{did_you_mean(wanted, known)}"
                     self.document.wrong((*where, "attribute"), words)
                 elif source.event and trigger.holds:
                     words = "a value with event: true lasts no time; duration and periodicity cannot be used on it"
@@ -308,7 +309,7 @@ class _Builder:
                 for entity in self.entities.values():
                     for source in entity.sources.values():
                         if source.event and matches(one, source.topic) and matches(other, source.topic):
-                            words = f"the filters {one} and {other} both bring {source.topic}, an event: it would come twice"
+                            words = f"{one} and {other} both bring the event {source.topic}: it would come twice"
                             self.document.wrong(("classes",), words)
                             return
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mqttjobs.config.installation import build_installation
 from mqttjobs.config.explain import did_you_mean, validate
+from mqttjobs.config.installation import build_installation
 from mqttjobs.config.operations import read_operation
 from mqttjobs.config.secrets import Secrets
 from mqttjobs.config.sections import MqttSection, ServiceSection, StoreSection, host_time_zone

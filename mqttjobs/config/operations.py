@@ -114,7 +114,7 @@ class ScheduleSection(Section):
 class OperationSection(Section):
     """The keys that all types share."""
 
-    attach: list[AttachSection] = []
+    attach: list[AttachSection] = Field(default_factory=list)
     name: str = ""
     description: str = ""
     type: str
@@ -133,10 +133,10 @@ class OperationSection(Section):
     version: (
         Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)] | None
     ) = None
-    preferences: list[PreferenceSection] = []
+    preferences: list[PreferenceSection] = Field(default_factory=list)
     delivery: Literal["at_least_once", "at_most_once"] | None = None
     target: Literal["_local"] = "_local"
-    triggers: list[TriggerSection] = []
+    triggers: list[TriggerSection] = Field(default_factory=list)
 
     @field_validator("attach", mode="before")
     @classmethod

@@ -100,7 +100,7 @@ class MqttSection(Section):
     @classmethod
     def _plain(cls, value: str) -> str:
         check_topic(value)
-        if value.startswith("$") or value.endswith("/") or value.startswith("/"):
+        if value.startswith(("$", "/")) or value.endswith("/"):
             raise ValueError("must be a plain topic such as mqttjobs or home/jobs")
         return value
 

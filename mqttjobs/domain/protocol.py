@@ -21,6 +21,7 @@ MOST_NODES = 10_000
 TRANSACTION_BYTES = 256
 _BOM = b"\xef\xbb\xbf"
 _LONG_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?\d{19,})(?![\d.eE])', re.DOTALL)
+_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"?|([\[\]{}])', re.DOTALL)
 _KEY = re.compile(rb'"\s*:')
 
 
@@ -68,23 +69,12 @@ def _deeper_than(payload: bytes, levels: int) -> bool:
     if payload.count(b"[") + payload.count(b"{") <= levels:
         return False
     depth = 0
-    in_string = escaped = False
-    for byte in payload:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
-            depth += 1
+    for found in _BRACKET.finditer(payload):
+        opening = found[1]
+        if opening is not None:
+            depth += 1 if opening in b"[{" else -1
             if depth > levels:
                 return True
-        elif byte in (0x5D, 0x7D):
-            depth -= 1
     return False
 
 

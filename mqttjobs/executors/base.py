@@ -1,4 +1,4 @@
-"""What an operation type is: a class whose fields are its keys in the configuration and whose `run` is its behaviour."""
+"""What an operation type is: a class whose fields are its configuration keys and whose `run` is its behaviour."""
 
 from __future__ import annotations
 

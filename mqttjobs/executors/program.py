@@ -192,7 +192,7 @@ class _Process:
         self._open: set[int] = set()
         self._input = memoryview(command.stdin)
 
-    async def run(self, timeout: timedelta, grace: timedelta) -> Finished:
+    async def run(self, limit: timedelta, grace: timedelta) -> Finished:
         """Start it and wait for its end; a cancellation ends the group first."""
         try:
             process = self._start()
@@ -202,7 +202,7 @@ class _Process:
             return self._unstarted(NOT_EXECUTABLE, f"cannot be executed: {getattr(error, 'strerror', error)}")
         timed_out = False
         try:
-            async with asyncio.timeout(timeout / timedelta(seconds=1)):
+            async with asyncio.timeout(limit / timedelta(seconds=1)):
                 await asyncio.shield(self._exited)
         except TimeoutError:
             timed_out = True

@@ -1,9 +1,10 @@
-"""The composition root: makes the parts, keeps a session with the broker for ever, and takes everything down in order."""
+"""The composition root: makes the parts, stays connected for ever, and takes everything down in order."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +12,6 @@ from dataclasses import replace
 import structlog
 import uuid_utils
 
-from mqttjobs.domain.model import Json
 from mqttjobs.errors import ClientIdTaken, ConfigError, ConnectionLost, TransportError
 from mqttjobs.service.clock import Clock, SystemClock
 from mqttjobs.service.connection import Connection
@@ -29,6 +29,10 @@ BACKOFF_S = (0.1, 30.0)
 """First and longest wait between connections; the wait itself is drawn from zero to it (full jitter)."""
 TAKEN_WITHIN_S = 60.0
 """Our client id taken over twice within this means that another client uses it."""
+
+SWITCH_S = 0.0005
+"""How long one thread may keep the interpreter: the store's thread asks for it at every row, and would otherwise wait
+five milliseconds each time while this loop is busy (measured: a fifth more state changes per second)."""
 
 log = structlog.get_logger(__name__)
 
@@ -168,6 +172,7 @@ async def serve(settings: Settings, load: LoadSettings, *, stop: asyncio.Event, 
         StoreRefused: the store will not open; the text says what to do.
         ClientIdTaken: another client uses our client id.
     """
+    sys.setswitchinterval(SWITCH_S)
     store = create_store(settings.store_url)
     await store.open()
     try:

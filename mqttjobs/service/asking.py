@@ -91,7 +91,7 @@ Handler = Callable[[Asking, Any], Awaitable[Json]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method: its name, any one of the permissions that allow it, its parameters, and whether it changes something."""
+    """A method: its name, the permissions of which one is enough, its parameters, and whether it changes something."""
 
     name: str
     permissions: tuple[str, ...]

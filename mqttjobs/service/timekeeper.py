@@ -1,4 +1,4 @@
-"""The service's one sleep: until the next deadline of a hold or a schedule, or until it is told that there is another."""
+"""The service's one sleep: until the next deadline of a hold or a schedule, or until it is woken."""
 
 from __future__ import annotations
 

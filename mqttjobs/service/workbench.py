@@ -1,4 +1,4 @@
-"""From a job's recorded definition to the executor that runs it: configured, changed since, or sent in with a request."""
+"""From a job's recorded definition to its executor: configured, changed since, or sent in with a request."""
 
 from __future__ import annotations
 

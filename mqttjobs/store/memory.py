@@ -1,4 +1,4 @@
-"""Records in plain dictionaries: for tests, dry runs and whoever needs no record. Keeps the same contract as the file."""
+"""Records in plain dictionaries, under the same contract as the file: for tests and dry runs."""
 
 from __future__ import annotations
 

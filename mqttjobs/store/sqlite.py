@@ -33,7 +33,7 @@ BUSY_S = 5.0
 def create(url: str) -> SqliteStore:
     """Return the store of `sqlite:///relative/path` or `sqlite:////absolute/path`."""
     path = unquote(urlsplit(url).path)
-    return SqliteStore(Path(path[1:] if path.startswith("/") else path))
+    return SqliteStore(Path(path.removeprefix("/")))
 
 
 class SqliteStore:
@@ -261,7 +261,7 @@ def _prepare_reader(db: sqlite3.Connection) -> None:
 
 
 def _migrations() -> list[str]:
-    """Return the steps of the schema in order: 0001_…, 0002_…"""
+    """Return the steps of the schema in order."""
     folder = resources.files("mqttjobs.store") / "schema"
     files = sorted((each for each in folder.iterdir() if each.name.endswith(".sql")), key=lambda each: each.name)
     return [each.read_text(encoding="utf-8") for each in files]

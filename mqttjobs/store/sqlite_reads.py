@@ -72,25 +72,29 @@ def next_due(db: sqlite3.Connection, after: datetime) -> datetime | None:
 
 def claimed(db: sqlite3.Connection) -> list[Job]:
     """See Store."""
-    return jobs_of(db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE phase = 1 ORDER BY uid"))  # noqa: S608 - constants
+    return jobs_of(db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE phase = 1 ORDER BY uid"))
 
 
 def _alike(operation_id: str, owner: EntityKey | None) -> tuple[str, list[Any]]:
     kind, owner_id = (None, None) if owner is None else (owner.kind.value, owner.id)
-    return "phase < 2 AND operation_id = ? AND owner_id IS ? AND owner_kind IS ?", [operation_id, owner_id, kind]
+    return "phase < 2 AND run_limit IS NOT NULL AND operation_id = ? AND owner_id IS ? AND owner_kind IS ?", [
+        operation_id,
+        owner_id,
+        kind,
+    ]
 
 
 def count_active(db: sqlite3.Connection, operation_id: str, owner: EntityKey | None) -> tuple[int, int]:
     """See Store."""
     where, values = _alike(operation_id, owner)
-    found = dict(db.execute(f"SELECT phase, count(*) FROM jobs WHERE {where} GROUP BY phase", values).fetchall())  # noqa: S608 - constants
+    found = dict(db.execute(f"SELECT phase, count(*) FROM jobs WHERE {where} GROUP BY phase", values).fetchall())
     return found.get(int(Phase.WAITING), 0), found.get(int(Phase.CLAIMED), 0)
 
 
 def active(db: sqlite3.Connection, operation_id: str, owner: EntityKey | None) -> list[Job]:
     """See Store."""
     where, values = _alike(operation_id, owner)
-    return jobs_of(db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid", values))  # noqa: S608 - constants
+    return jobs_of(db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid", values))
 
 
 def get(db: sqlite3.Connection, job_id: str | int, scope: Scope | None) -> Job | None:
@@ -98,7 +102,7 @@ def get(db: sqlite3.Connection, job_id: str | int, scope: Scope | None) -> Job |
     clauses, values = _scope(scope)
     clauses.append("uid = ?" if isinstance(job_id, int) else "id = ?")
     values.append(job_id)
-    rows = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {' AND '.join(clauses)}", values)  # noqa: S608 - constants
+    rows = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {' AND '.join(clauses)}", values)
     return next(iter(jobs_of(db, rows)), None)
 
 
@@ -147,16 +151,13 @@ def find(db: sqlite3.Connection, query: JobQuery) -> JobPage:
     """See Store."""
     clauses, values = _filter(query)
     where = " AND ".join(clauses) or "1"
-    if clauses:
-        counting = f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {where} LIMIT {EXACT_LIMIT + 1})"  # noqa: S608 - constants
-        total = db.execute(counting, values).fetchone()[0]
-    else:
-        total = sum(counts(db, None).values())
+    counting = f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {where} LIMIT {EXACT_LIMIT + 1})"
+    total = db.execute(counting, values).fetchone()[0]
     if query.before_uid is not None:
         where += " AND uid < ?"
         values.append(query.before_uid)
     rows = db.execute(
-        f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid DESC LIMIT ? OFFSET ?",  # noqa: S608 - constants
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid DESC LIMIT ? OFFSET ?",
         [*values, query.limit, query.offset],
     )
     return JobPage(jobs_of(db, rows), min(total, EXACT_LIMIT), exact=total <= EXACT_LIMIT)
@@ -164,12 +165,9 @@ def find(db: sqlite3.Connection, query: JobQuery) -> JobPage:
 
 def counts(db: sqlite3.Connection, scope: Scope | None) -> dict[Status, int]:
     """See Store."""
-    if scope is None:
-        found = dict(db.execute("SELECT status, jobs FROM job_counts").fetchall())
-    else:
-        clauses, values = _scope(scope)
-        grouped = f"SELECT status, count(*) FROM jobs WHERE {' AND '.join(clauses)} GROUP BY status"  # noqa: S608 - constants
-        found = dict(db.execute(grouped, values).fetchall())
+    clauses, values = _scope(scope)
+    where = " AND ".join(clauses) or "1"
+    found = dict(db.execute(f"SELECT status, count(*) FROM jobs WHERE {where} GROUP BY status", values).fetchall())
     return {status: found.get(status.value, 0) for status in Status}
 
 
@@ -178,16 +176,16 @@ def runs(db: sqlite3.Connection, operation_id: str, scope: Scope | None) -> Runs
     clauses, values = _scope(scope)
     where = " AND ".join(["operation_id = ?", *clauses])
     values = [operation_id, *values]
-    total = db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()[0]  # noqa: S608 - constants
-    running = db.execute(f"SELECT count(*) FROM jobs WHERE phase < 2 AND {where}", values).fetchone()[0]  # noqa: S608 - constants
-    newest = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid DESC LIMIT 10", values).fetchall()  # noqa: S608 - constants
+    total = db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()[0]
+    running = db.execute(f"SELECT count(*) FROM jobs WHERE phase IN (0, 1) AND {where}", values).fetchone()[0]
+    newest = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid DESC LIMIT 10", values).fetchall()
     return Runs(total, running, [row[1] for row in newest], next(iter(jobs_of(db, newest[:1])), None))
 
 
 def unannounced(db: sqlite3.Connection, limit: int) -> list[Job]:
     """See Store."""
     rows = db.execute(
-        f"SELECT {JOB_COLUMNS} FROM jobs WHERE uid IN (SELECT uid FROM outbox ORDER BY uid LIMIT ?) ORDER BY uid",  # noqa: S608 - constants
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE uid IN (SELECT uid FROM outbox ORDER BY uid LIMIT ?) ORDER BY uid",
         (limit,),
     )
     return jobs_of(db, rows)
@@ -211,9 +209,10 @@ def history(
         clauses.append("at_ms < ?")
         values.append(ms(until))
     where = " AND ".join(clauses)
-    total = db.execute(f"SELECT count(*) FROM history WHERE {where}", values).fetchone()[0]  # noqa: S608 - constants
+    total = db.execute(f"SELECT count(*) FROM history WHERE {where}", values).fetchone()[0]
     rows = db.execute(
-        f"SELECT at_ms, state, previous, reported_by, reason FROM history WHERE {where} ORDER BY n DESC LIMIT ? OFFSET ?",  # noqa: S608 - constants
+        "SELECT at_ms, state, previous, reported_by, reason FROM history"
+        f" WHERE {where} ORDER BY n DESC LIMIT ? OFFSET ?",
         [*values, limit, offset],
     )
     return HistoryPage([history_of(row, key) for row in rows], total)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from mqttjobs.domain.jobs import LOCAL, Job, JobUpdate, Phase, Status, apply
-from mqttjobs.errors import NotFound, TerminalState
 from mqttjobs.domain.protocol import milliseconds
+from mqttjobs.errors import NotFound, TerminalState
 from mqttjobs.store.base import Changes, Retention
 from mqttjobs.store.rows import (
     JOB_COLUMNS,
+    Row,
     event_lines,
     facts_row,
     history_row,
@@ -31,24 +31,22 @@ EVENT_ID_AGE = timedelta(days=1)
 HISTORY_VALUES_AT_ONCE = 200
 _ENDED = int(Phase.ENDED)
 _TERMINAL = frozenset({"completed", "failed", "partial_failure", "stopped", "skipped"})
-_INSERT_JOB = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(JOB_COLUMNS.split(',')))})"  # noqa: S608 - constants
+_INSERT_JOB = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(JOB_COLUMNS.split(',')))})"
 
 
 def record(db: sqlite3.Connection, changes: Changes, definitions: set[str]) -> None:
     """Write all of `changes`; `definitions` are the fingerprints known to be stored."""
     _record_values(db, changes)
     _record_packets(db, changes)
-    tally: Counter[str] = Counter()
     if changes.jobs:
-        _insert_jobs(db, changes.jobs, definitions, tally)
-    _update_all(db, changes.updates, tally)
+        _insert_jobs(db, changes.jobs, definitions)
+    _update_all(db, changes.updates)
     for uid, result in changes.results:
         _one(db.execute("UPDATE jobs SET results = results || ? WHERE uid = ?", (result_line(result), uid)), uid)
     for uid in changes.deleted:
-        _delete(db, uid, tally)
+        _delete(db, uid)
     if changes.announced:
         db.executemany("DELETE FROM outbox WHERE uid = ?", [(uid,) for uid in changes.announced])
-    _count(db, tally)
     if changes.answers:
         kept = [(each.key, ms(each.at), each.body) for each in changes.answers]
         db.executemany("INSERT OR REPLACE INTO answers (key, at_ms, body) VALUES (?, ?, ?)", kept)
@@ -99,7 +97,7 @@ def _record_packets(db: sqlite3.Connection, changes: Changes) -> None:
         db.executemany("INSERT OR REPLACE INTO event_ids (kind, id, event_id, at_ms) VALUES (?, ?, ?, ?)", ids)
 
 
-def _insert_jobs(db: sqlite3.Connection, jobs: Iterable[Job], definitions: set[str], tally: Counter[str]) -> None:
+def _insert_jobs(db: sqlite3.Connection, jobs: Iterable[Job], definitions: set[str]) -> None:
     rows = []
     ended = []
     for job in jobs:
@@ -110,58 +108,80 @@ def _insert_jobs(db: sqlite3.Connection, jobs: Iterable[Job], definitions: set[s
             )
             definitions.add(job.fingerprint)
         rows.append(job_row(job))
-        tally[job.status.value] += 1
         if job.ended:
             ended.append((job.uid,))
     db.executemany(_INSERT_JOB, rows)
     db.executemany("INSERT OR IGNORE INTO outbox (uid) VALUES (?)", ended)
 
 
-def _update_all(db: sqlite3.Connection, updates: Iterable[JobUpdate], tally: Counter[str]) -> None:
+_APPLY = (
+    "UPDATE jobs SET status = ?, phase = ?, due_ms = ?, attempts = ?, executed_ms = coalesce(?, executed_ms),"
+    " timeline = timeline || ?, last_ms = max(last_ms, ?) WHERE uid = ?"
+)
+
+
+def _update_all(db: sqlite3.Connection, updates: Sequence[JobUpdate]) -> None:
+    """Apply updates in order; those of jobs that have not ended, nearly all, in one go."""
+    if not updates:
+        return
+    plain = {update.uid for update in updates if not (update.strict or update.reopen)}
+    if len(plain) == len(updates):
+        db.execute("SAVEPOINT plain")
+        rows = [_applied(update) for update in updates]
+        if db.executemany(f"{_APPLY} AND phase < 2", rows).rowcount == len(rows):
+            _put_into_outbox(db, [update for update in updates if update.status.value in _TERMINAL])
+            db.execute("RELEASE plain")
+            return
+        db.execute("ROLLBACK TO plain")
+        db.execute("RELEASE plain")
     for update in updates:
-        row = db.execute("SELECT status, phase FROM jobs WHERE uid = ?", (update.uid,)).fetchone()
-        if row is None:
-            raise NotFound("Job", f"no job has the uid {update.uid}")
-        status, phase = row
-        last = max((milliseconds(event.at) for event in update.events), default=0)
-        lines = event_lines(update.events)
-        if phase == _ENDED and not update.reopen:
-            if update.strict:
-                raise TerminalState(f"the job is {status}")
-            db.execute(
-                "UPDATE jobs SET timeline = timeline || ?, last_ms = max(last_ms, ?) WHERE uid = ?",
-                (lines, last, update.uid),
-            )
-            continue
+        _update_one(db, update)
+
+
+def _applied(update: JobUpdate) -> Row:
+    last = max((milliseconds(event.at) for event in update.events), default=0)
+    return (
+        update.status.value,
+        int(update.phase),
+        ms(update.due_at),
+        update.attempts,
+        ms(update.executed_at),
+        event_lines(update.events),
+        last,
+        update.uid,
+    )
+
+
+def _update_one(db: sqlite3.Connection, update: JobUpdate) -> None:
+    row = db.execute("SELECT status, phase FROM jobs WHERE uid = ?", (update.uid,)).fetchone()
+    if row is None:
+        raise NotFound("Job", f"no job has the uid {update.uid}")
+    status, phase = row
+    if phase == _ENDED and not update.reopen:
+        if update.strict:
+            raise TerminalState(f"the job is {status}")
+        lines, last = _applied(update)[5:7]
         db.execute(
-            "UPDATE jobs SET status = ?, phase = ?, due_ms = ?, attempts = ?, executed_ms = coalesce(?, executed_ms),"
-            " timeline = timeline || ?, last_ms = max(last_ms, ?) WHERE uid = ?",
-            (
-                update.status.value,
-                int(update.phase),
-                ms(update.due_at),
-                update.attempts,
-                ms(update.executed_at),
-                lines,
-                last,
-                update.uid,
-            ),
+            "UPDATE jobs SET timeline = timeline || ?, last_ms = max(last_ms, ?) WHERE uid = ?",
+            (lines, last, update.uid),
         )
-        if status != update.status.value:
-            tally[status] -= 1
-            tally[update.status.value] += 1
-        if update.status.value in _TERMINAL and (status != update.status.value or update.reopen):
-            db.execute("INSERT OR IGNORE INTO outbox (uid) VALUES (?)", (update.uid,))
+        return
+    db.execute(_APPLY, _applied(update))
+    if update.status.value in _TERMINAL and (status != update.status.value or update.reopen):
+        _put_into_outbox(db, [update])
 
 
-def _delete(db: sqlite3.Connection, uid: int, tally: Counter[str]) -> None:
+def _put_into_outbox(db: sqlite3.Connection, updates: Sequence[JobUpdate]) -> None:
+    db.executemany("INSERT OR IGNORE INTO outbox (uid) VALUES (?)", [(update.uid,) for update in updates])
+
+
+def _delete(db: sqlite3.Connection, uid: int) -> None:
     row = db.execute("SELECT status FROM jobs WHERE uid = ?", (uid,)).fetchone()
     if row is None:
         raise NotFound("Job", f"no job has the uid {uid}")
     _remember_last_uid(db)
     db.execute("DELETE FROM jobs WHERE uid = ?", (uid,))
     db.execute("DELETE FROM outbox WHERE uid = ?", (uid,))
-    tally[row[0]] -= 1
 
 
 def _remember_last_uid(db: sqlite3.Connection) -> None:
@@ -170,14 +190,6 @@ def _remember_last_uid(db: sqlite3.Connection) -> None:
     known = db.execute("SELECT note FROM notes WHERE name = '@last_uid'").fetchone()
     if known is None or int(known[0]) < newest:
         db.execute("INSERT OR REPLACE INTO notes (name, note) VALUES ('@last_uid', ?)", (str(newest),))
-
-
-def _count(db: sqlite3.Connection, tally: Counter[str]) -> None:
-    rows = [(status, jobs) for status, jobs in tally.items() if jobs]
-    db.executemany(
-        "INSERT INTO job_counts (status, jobs) VALUES (?, ?) ON CONFLICT (status) DO UPDATE SET jobs = jobs + excluded.jobs",
-        rows,
-    )
 
 
 def _one(cursor: sqlite3.Cursor, uid: int) -> None:
@@ -191,7 +203,7 @@ def claim(
     """See Store."""
     order = "priority DESC, uid" if takes_slot else "uid"
     rows = db.execute(
-        f"SELECT {JOB_COLUMNS} FROM jobs AS job WHERE phase = 0 AND takes_slot = ? AND target = ?"  # noqa: S608 - constants
+        f"SELECT {JOB_COLUMNS} FROM jobs AS job WHERE phase = 0 AND takes_slot = ? AND target = ?"
         " AND (due_ms IS NULL OR due_ms <= ?)"
         " AND (run_limit IS NULL OR run_limit > (SELECT count(*) FROM jobs AS other WHERE other.phase = 1"
         "      AND other.operation_id = job.operation_id AND other.owner_id IS job.owner_id"
@@ -199,7 +211,6 @@ def claim(
         f" ORDER BY {order} LIMIT ?",
         (int(takes_slot), LOCAL, ms(now), limit * 4 + 32),
     ).fetchall()
-    tally: Counter[str] = Counter()
     claimed: list[Job] = []
     for job in jobs_of(db, rows):
         if len(claimed) >= limit:
@@ -207,9 +218,8 @@ def claim(
         if job.limit is not None and _running_like(db, job) >= job.limit:
             continue
         update = begin(job)
-        _update_all(db, [update], tally)
+        _update_all(db, [update])
         claimed.append(apply(job, update))
-    _count(db, tally)
     return claimed
 
 
@@ -236,7 +246,7 @@ def prune(db: sqlite3.Connection, now: datetime, retention: Retention) -> int:
             (status.value, before, PIECE - len(uids)),
         )
         uids += [row[0] for row in found]
-    over = db.execute("SELECT sum(jobs) FROM job_counts").fetchone()[0] or 0
+    over = db.execute("SELECT count(*) FROM jobs").fetchone()[0] or 0
     room = min(over - len(uids) - retention.max_jobs, PIECE - len(uids))
     if room > 0:
         found = db.execute(
@@ -246,10 +256,8 @@ def prune(db: sqlite3.Connection, now: datetime, retention: Retention) -> int:
         )
         uids += [row[0] for row in found]
     if uids:
-        tally: Counter[str] = Counter()
         for uid in uids:
-            _delete(db, uid, tally)
-        _count(db, tally)
+            _delete(db, uid)
         db.execute("DELETE FROM definitions WHERE fingerprint NOT IN (SELECT DISTINCT fingerprint FROM jobs)")
     return len(uids)
 

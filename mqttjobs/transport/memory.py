@@ -9,42 +9,90 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from mqttjobs.domain.topics import matches
-from mqttjobs.errors import ClientIdTaken, ConnectionLost
+from mqttjobs.domain.topics import check_filter, check_topic, matches
+from mqttjobs.errors import ClientIdTaken, ConnectionLost, ConnectionRefused, TransportError
 from mqttjobs.transport.base import ConnectOptions, Message, Publication, Session, Subscription
 
 SCHEMES = frozenset({"memory"})
-NOT_AUTHORIZED = 0x87
 NO_SUBSCRIBERS = 0x10
+NOT_AUTHORIZED = 0x87
+FILTER_INVALID = 0x8F
 
 _brokers: dict[str, MemoryBroker] = {}
 
 
 def create(options: ConnectOptions) -> MemoryTransport:
     """Return the transport of `memory://name`; all of one name in this process share a broker."""
-    name = urlsplit(options.url).netloc
-    return MemoryTransport(_brokers.setdefault(name, MemoryBroker()), options)
+    return MemoryTransport(broker(urlsplit(options.url).netloc), options)
+
+
+def broker(name: str) -> MemoryBroker:
+    """Return the broker behind `memory://name`."""
+    return _brokers.setdefault(name, MemoryBroker())
 
 
 @dataclass(slots=True)
 class _Kept:
-    """What the broker keeps of a client: its subscriptions, and what it has not acknowledged."""
+    """What the broker keeps of a client: its subscriptions, what it has not acknowledged, and what is still to send."""
 
+    window: int
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     unacknowledged: dict[int, Message] = field(default_factory=dict)
-    next_id: int = 1
+    queued: deque[Message] = field(default_factory=deque)
+    last_id: int = 0
     session: MemorySession | None = None
+
+    def take(self, message: Message) -> None:
+        """Queue a message; QoS 0 is lost on a client that is away."""
+        if message.qos or self.session is not None:
+            self.queued.append(message)
+            self.send()
+
+    def send(self) -> None:
+        """Send what is queued, as far as Receive Maximum allows (MQTT 5, 4.9)."""
+        while self.session is not None and self.queued:
+            if self.queued[0].qos:
+                if len(self.unacknowledged) >= self.window:
+                    return
+                message = replace(self.queued.popleft(), packet_id=self._free_id())
+                self.unacknowledged[message.packet_id] = message
+            else:
+                message = self.queued.popleft()
+            self.session.push(message)
+
+    def send_again(self) -> None:
+        """Send what a former connection did not acknowledge, with DUP (MQTT 5, 4.4)."""
+        for packet_id, message in self.unacknowledged.items():
+            again = replace(message, duplicate=True)
+            self.unacknowledged[packet_id] = again
+            if self.session is not None:
+                self.session.push(again)
+        self.send()
+
+    def _free_id(self) -> int:
+        self.last_id = self.last_id % 65_535 + 1
+        while self.last_id in self.unacknowledged:
+            self.last_id = self.last_id % 65_535 + 1
+        return self.last_id
 
 
 class MemoryBroker:
-    """The broker. `reachable` False refuses connections; `allows` decides on publishes and subscriptions."""
+    """The broker, with what a test needs to make its life hard.
+
+    `allows` is its ACL, asked for the topic of each publication and the filter of each subscription; `passwords`
+    the users it knows (empty: everyone may connect); `published` everything that it took, in order.
+    """
 
     def __init__(self) -> None:
         self.reachable = True
-        self.allows: Callable[[str], bool] = lambda topic: True
+        self.allows: Callable[[str], bool] = _everything
+        self.passwords: dict[str, str] = {}
         self.retained: dict[str, Publication] = {}
         self.published: list[Publication] = []
+        self._frozen = False
         self._clients: dict[str, _Kept] = {}
+
+    # -- what a test does to it ----------------------------------------------------------------------------------
 
     def drop(self, client_id: str) -> None:
         """Cut a client's connection as a network does: its will is published, its session is kept."""
@@ -57,6 +105,33 @@ class MemoryBroker:
         self.drop(client_id)
         self._clients.pop(client_id, None)
 
+    def refuse(self, *filters: str) -> None:
+        """Refuse publications and subscriptions to topics that one of `filters` matches, with 0x87 from now on."""
+        self.allows = lambda topic: not any(topic == each or matches(each, topic) for each in filters)
+
+    def down(self) -> None:
+        """Cut every connection and take no new one, until `up`; sessions and retained messages are kept."""
+        self.reachable = False
+        for client_id in list(self._clients):
+            self.drop(client_id)
+
+    def up(self) -> None:
+        """Take connections again."""
+        self.reachable = True
+
+    def freeze(self) -> None:
+        """Hang with every connection open: what clients publish waits until `thaw`."""
+        self._frozen = True
+
+    def thaw(self) -> None:
+        """Go on after `freeze`, with what has waited."""
+        self._frozen = False
+        for kept in list(self._clients.values()):
+            if kept.session is not None:
+                kept.session.confirm()
+
+    # -- what its clients do -------------------------------------------------------------------------------------
+
     def publish(self, publication: Publication) -> int:
         """Take in a publication from anywhere and return the PUBACK reason code."""
         if not self.allows(publication.topic):
@@ -67,60 +142,57 @@ class MemoryBroker:
                 self.retained[publication.topic] = publication
             else:
                 self.retained.pop(publication.topic, None)
+        message = _message(publication)
         reached = False
-        for kept in self._clients.values():
-            for subscription in kept.subscriptions.values():
+        for kept in list(self._clients.values()):
+            for subscription in list(kept.subscriptions.values()):
                 if matches(subscription.filter, publication.topic):
                     reached = True
-                    self.deliver(kept, publication, retain=False)
+                    kept.take(message)
         return 0 if reached else NO_SUBSCRIBERS
 
-    def deliver(self, kept: _Kept, publication: Publication, *, retain: bool) -> None:
-        """Queue a message for one client; QoS 1 is kept until it is acknowledged, connected or not."""
-        message = Message(
-            publication.topic,
-            publication.payload,
-            min(1, publication.qos),
-            retain,
-            response_topic=getattr(publication, "response_topic", None),
-            correlation_data=publication.correlation_data,
-            user_properties=publication.user_properties,
-            expiry_s=publication.expiry_s,
-        )
-        if message.qos:
-            while kept.next_id in kept.unacknowledged:
-                kept.next_id = kept.next_id % 65_535 + 1
-            message = replace(message, packet_id=kept.next_id)
-            kept.unacknowledged[kept.next_id] = message
-            kept.next_id = kept.next_id % 65_535 + 1
-        if kept.session is not None:
-            kept.session.push(message)
+    def publish_for(self, session: MemorySession, publication: Publication, future: asyncio.Future[int]) -> None:
+        """Take in a client's publication and confirm it, unless the broker hangs."""
+        session.unconfirmed.append((publication, future))
+        if not self._frozen:
+            session.confirm()
+
+    def subscribe(self, kept: _Kept, subscription: Subscription) -> int:
+        """Subscribe a client, send it the retained messages that it wants, and return the SUBACK reason code."""
+        try:
+            check_filter(subscription.filter)
+        except ValueError:
+            return FILTER_INVALID
+        if not self.allows(subscription.filter):
+            return NOT_AUTHORIZED
+        kept.subscriptions[subscription.filter] = subscription
+        if subscription.replay:
+            for publication in list(self.retained.values()):
+                if matches(subscription.filter, publication.topic):
+                    kept.take(replace(_message(publication), retain=True))
+        return 1
 
     def connect(self, options: ConnectOptions) -> MemorySession:
         """Begin a session, resuming what was kept; another connection of the same client id is thrown out."""
         if not self.reachable:
             raise ConnectionLost("the broker is down")
+        if self.passwords and self.passwords.get(options.username or "") != options.password:
+            raise ConnectionRefused("the broker refused the connection: bad user name or password")
         known = self._clients.get(options.client_id)
         if known is not None and known.session is not None:
             known.session.end(ClientIdTaken("another client connected with this client id"), clean=False)
-        if options.clean or known is None:
-            self._clients[options.client_id] = known_now = _Kept()
-        else:
-            known_now = known
-        session = MemorySession(self, known_now, options, resumed=known_now is known)
-        known_now.session = session
-        for message in list(known_now.unacknowledged.values()):
-            again = replace(message, duplicate=True)
-            known_now.unacknowledged[message.packet_id] = again
-            session.push(again)
-        return session
+        resumed = known is not None and not options.clean and options.client_id in self._clients
+        kept = known if known is not None and resumed else _Kept(options.receive_maximum)
+        self._clients[options.client_id] = kept
+        kept.session = MemorySession(self, kept, options, resumed=resumed)
+        kept.send_again()
+        return kept.session
 
-
-@dataclass(frozen=True, slots=True)
-class RequestPublication(Publication):
-    """A publication with a Response Topic: what a requesting client sends."""
-
-    response_topic: str | None = None
+    def leave(self, client_id: str, kept: _Kept, *, keep: bool) -> None:
+        """Let a client go, and its session too unless it is to be kept."""
+        kept.session = None
+        if not keep and self._clients.get(client_id) is kept:
+            del self._clients[client_id]
 
 
 class MemoryTransport:
@@ -132,25 +204,29 @@ class MemoryTransport:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Session]:
-        """See Transport."""
+        """See Transport. An exception in the body cuts the connection, so that the broker publishes the will."""
         session = self._broker.connect(self._options)
+        gone = ConnectionLost("disconnected")
         try:
             yield session
-        finally:
-            session.end(ConnectionLost("disconnected"), clean=True)
+        except BaseException:
+            session.end(gone, clean=False)
+            raise
+        session.end(gone, clean=True)
 
 
 class MemorySession:
     """See Session."""
 
     def __init__(self, broker: MemoryBroker, kept: _Kept, options: ConnectOptions, *, resumed: bool) -> None:
+        self.unconfirmed: deque[tuple[Publication, asyncio.Future[int]]] = deque()
         self._broker = broker
         self._kept = kept
         self._options = options
         self._resumed = resumed
         self._unread: deque[Message] = deque()
         self._arrived = asyncio.Event()
-        self._lost: Exception | None = None
+        self._lost: TransportError | None = None
 
     @property
     def resumed(self) -> bool:
@@ -167,26 +243,32 @@ class MemorySession:
         self._unread.append(message)
         self._arrived.set()
 
-    def end(self, error: Exception, *, clean: bool) -> None:
+    def confirm(self) -> None:
+        """Let the broker take what was published, in order, and confirm it."""
+        while self.unconfirmed:
+            publication, future = self.unconfirmed.popleft()
+            code = self._broker.publish(publication)
+            if not future.done():
+                future.set_result(code if publication.qos else 0)
+
+    def end(self, error: TransportError, *, clean: bool) -> None:
         """End the connection; an unclean end publishes the will."""
         if self._lost is not None:
             return
         self._lost = error
         self._arrived.set()
-        if self._kept.session is self:
-            self._kept.session = None
-        if self._options.clean:
-            self._kept.subscriptions.clear()
+        self._broker.leave(self._options.client_id, self._kept, keep=not self._options.clean)
+        while self.unconfirmed:
+            _fail(self.unconfirmed.popleft()[1])
         if not clean and self._options.will is not None:
             self._broker.publish(self._options.will)
 
     async def receive(self, limit: int = 500) -> list[Message]:
-        """See Session."""
-        while not self._unread or self._lost is not None:
-            if self._lost is not None:
-                raise self._lost
+        """See Session. What had arrived before a loss is not handed out: the broker sends it again."""
+        while self._lost is None and not self._unread:
             self._arrived.clear()
             await self._arrived.wait()
+        self._check()
         return [self._unread.popleft() for _ in range(min(limit, len(self._unread)))]
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
@@ -194,21 +276,12 @@ class MemorySession:
         if self._lost is None:
             for message in messages:
                 self._kept.unacknowledged.pop(message.packet_id, None)
+            self._kept.send()
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> Sequence[int]:
         """See Session."""
         self._check()
-        codes = []
-        for subscription in subscriptions:
-            if not self._broker.allows(subscription.filter):
-                codes.append(NOT_AUTHORIZED)
-                continue
-            self._kept.subscriptions[subscription.filter] = subscription
-            codes.append(1)
-            for publication in list(self._broker.retained.values()) if subscription.replay else []:
-                if matches(subscription.filter, publication.topic):
-                    self._broker.deliver(self._kept, publication, retain=True)
-        return codes
+        return [self._broker.subscribe(self._kept, each) for each in subscriptions]
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
         """See Session."""
@@ -218,15 +291,37 @@ class MemorySession:
 
     def publish(self, publication: Publication) -> asyncio.Future[int]:
         """See Session."""
+        check_topic(publication.topic)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if self._lost is not None:
-            future.set_exception(ConnectionLost("there is no connection"))
-            future.exception()  # its caller may have gone
+            _fail(future)
         else:
-            code = self._broker.publish(publication)
-            future.set_result(code if publication.qos else 0)
+            self._broker.publish_for(self, publication, future)
         return future
 
     def _check(self) -> None:
         if self._lost is not None:
             raise self._lost
+
+
+def _everything(topic: str) -> bool:
+    del topic
+    return True
+
+
+def _message(publication: Publication) -> Message:
+    return Message(
+        publication.topic,
+        publication.payload,
+        min(1, publication.qos),
+        response_topic=publication.response_topic,
+        correlation_data=publication.correlation_data,
+        user_properties=publication.user_properties,
+        expiry_s=publication.expiry_s,
+    )
+
+
+def _fail(future: asyncio.Future[int]) -> None:
+    if not future.done():
+        future.set_exception(ConnectionLost("the connection was lost before the broker confirmed"))
+        future.exception()  # its caller may have gone

@@ -52,7 +52,7 @@ Moment = Annotated[int | str | None, Field()]
 
 
 class Paging(Params):
-    """How much of a listing: `limit` 1–100, `offset` from 0."""
+    """How much of a listing: `limit` 1 to 100, `offset` from 0."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 10
     offset: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -23,15 +23,15 @@ CREATE TABLE jobs (
     timeline     TEXT    NOT NULL,
     results      TEXT    NOT NULL DEFAULT ''
 );
-CREATE INDEX jobs_active    ON jobs (phase, takes_slot, due_ms) WHERE phase < 2;
-CREATE INDEX jobs_alike     ON jobs (operation_id, owner_id, phase) WHERE phase < 2;
+CREATE INDEX jobs_waiting   ON jobs (takes_slot, due_ms) WHERE phase = 0;
+CREATE INDEX jobs_claimed   ON jobs (operation_id) WHERE phase = 1;
+CREATE INDEX jobs_alike     ON jobs (operation_id, owner_id, phase) WHERE phase < 2 AND run_limit IS NOT NULL;
 CREATE INDEX jobs_operation ON jobs (operation_id, uid);
 CREATE INDEX jobs_owner     ON jobs (owner_kind, owner_id, uid);
 CREATE INDEX jobs_status    ON jobs (status, last_ms);
 CREATE INDEX jobs_created   ON jobs (created_ms);
 
 CREATE TABLE definitions (fingerprint TEXT PRIMARY KEY, definition TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE job_counts (status TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE outbox (uid INTEGER PRIMARY KEY);
 
 CREATE TABLE "values" (

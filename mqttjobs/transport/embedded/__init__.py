@@ -56,9 +56,7 @@ class EmbeddedBroker:
         try:
             await broker.start()
         except BrokerError as error:
-            raise TransportError(
-                f"the embedded broker cannot listen on {self.host}:{self.port}: {error}"
-            ) from None
+            raise TransportError(f"the embedded broker cannot listen on {self.host}:{self.port}: {error}") from None
         self._broker = broker
         server = broker._servers["default"].instance  # noqa: SLF001 - amqtt does not tell which port it was given
         self.port = server.sockets[0].getsockname()[1]

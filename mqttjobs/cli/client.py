@@ -1,0 +1,209 @@
+"""An MQTT client of the running service: ask a method, get its data, follow its job events."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import orjson
+
+from mqttjobs.cli.access import Access
+from mqttjobs.domain.model import Json
+from mqttjobs.errors import ConnectionLost, ConnectionRefused, RequestError, TransportError
+from mqttjobs.transport.base import (
+    REASONS,
+    ConnectOptions,
+    Message,
+    Publication,
+    Session,
+    Subscription,
+    create_transport,
+)
+
+NOBODY = 0x10
+REFUSED = 0x80
+CONNECT_ATTEMPTS = 3
+"""A broker that knows no MQTT 5 may close the connection twice before we ask it in 3.1.1 (behaviour 6)."""
+LARGEST_PACKET = 268_435_455
+"""MQTT's own limit: a page of a hundred jobs with their output is over the service's 1 MiB."""
+
+
+class Refused(RequestError):
+    """The service answered with an error body; the text is its sentence."""
+
+    def __init__(self, body: Mapping[str, Json]) -> None:
+        super().__init__(sentence(body), reason=str(body.get("reason") or "error"))
+        self.body = body
+
+
+class NoAnswer(TransportError):
+    """The service did not answer; the text says who was asked, and what to check."""
+
+
+class Client:
+    """One connection to the service's broker. Requests are asked one after the other."""
+
+    def __init__(self, access: Access, session: Session, token: str) -> None:
+        self.session = session
+        self._access = access
+        self._reply = f"{access.prefix}/response/cli/{token}"
+        self._status_topic = f"{access.base_topic}/status"
+        self._status: str | None = None
+
+    async def open(self) -> None:
+        """Subscribe to the answers, and to whether the service is there."""
+        codes = await self.session.subscribe(
+            [Subscription(self._reply, replay=False), Subscription(self._status_topic)]
+        )
+        if codes[0] >= REFUSED:
+            raise NoAnswer(
+                f"the broker at {shown(self._access.url)} does not let us subscribe to {self._reply} "
+                f"({REASONS.get(codes[0], 'refused')}); check its ACL, or use --user for a lane"
+            )
+
+    async def ask(self, method: str, params: Mapping[str, Json]) -> Json:
+        """Return the data of a method's answer; parameters that are null are left out.
+
+        Raises:
+            Refused: the service answered with an error.
+            NoAnswer: nobody answered in time, or nobody listens.
+        """
+        topic = f"{self._access.prefix}/request/{method}"
+        mark = secrets.token_hex(8)
+        given = {name: value for name, value in params.items() if value is not None}
+        try:
+            async with asyncio.timeout(self._access.timeout_s):
+                code = await self.session.publish(self._request(topic, given, mark))
+                self._check_taken(code, topic)
+                body = await self._answer(mark)
+        except TimeoutError:
+            raise NoAnswer(self._silence(topic)) from None
+        if body.get("status") != "ok":
+            raise Refused(body)
+        return body.get("data")
+
+    def _request(self, topic: str, params: Mapping[str, Json], mark: str) -> Publication:
+        """Return the request: MQTT 5 says in properties what 3.1.1 has to say in the body (contract 4)."""
+        key = self._access.api_key
+        if self.session.protocol == "5":
+            return Publication(
+                topic,
+                orjson.dumps(params),
+                qos=1,
+                response_topic=self._reply,
+                correlation_data=mark.encode(),
+                content_type="application/json",
+                user_properties=() if key is None else (("api_key", key),),
+                expiry_s=math.ceil(self._access.timeout_s),
+            )
+        reserved = {"reply_to": self._reply, "transaction": mark} | ({} if key is None else {"api_key": key})
+        return Publication(topic, orjson.dumps({**params, **reserved}), qos=1)
+
+    def _check_taken(self, code: int, topic: str) -> None:
+        where = shown(self._access.url)
+        if code == NOBODY:
+            raise NoAnswer(
+                f"nobody listens on {topic} at {where}: no service runs there with the base topic "
+                f"{self._access.base_topic!r} (see --url and --base-topic)"
+            )
+        if code >= REFUSED:
+            words = REASONS.get(code, f"reason 0x{code:02X}")
+            raise NoAnswer(f"the broker at {where} refused the request on {topic}: {words}; check its ACL")
+
+    async def _answer(self, mark: str) -> Mapping[str, Json]:
+        while True:
+            messages = await self.session.receive()
+            self.session.acknowledge(messages)
+            for message in messages:
+                if message.topic == self._status_topic:
+                    self._status = message.payload.decode(errors="replace")
+                elif message.topic == self._reply:
+                    body = _body(message)
+                    if mark in ((message.correlation_data or b"").decode(errors="replace"), body.get("transaction")):
+                        return body
+
+    def _silence(self, topic: str) -> str:
+        """Return what is known about why nobody answered, and what to check."""
+        access = self._access
+        if self._status == "online":
+            why = f"The service is online there; check that the broker's ACL lets {topic} and {self._reply} through."
+        elif self._status == "offline":
+            why = "The service there is offline; start it with `mqttjobs run`."
+        else:
+            why = (
+                f"No service has announced itself on {self._status_topic}; is it running, and are --url and "
+                "--base-topic right?"
+            )
+        return f"no answer within {access.timeout_s:g} s to {topic} at {shown(access.url)}. {why}"
+
+
+@asynccontextmanager
+async def connected(access: Access) -> AsyncIterator[Client]:
+    """Connect to the broker as a client of which nothing is kept.
+
+    Raises:
+        TransportError: in words that say what to check.
+    """
+    token = secrets.token_hex(8)
+    transport = create_transport(
+        ConnectOptions(
+            url=access.url,
+            client_id=f"mqttjobs-cli-{token}",
+            clean=True,
+            maximum_packet_size=LARGEST_PACKET,
+        )
+    )
+    async with AsyncExitStack() as stack:
+        for attempt in range(1, CONNECT_ATTEMPTS + 1):
+            try:
+                session = await stack.enter_async_context(transport.connect())
+                break
+            except ConnectionLost as error:
+                if attempt == CONNECT_ATTEMPTS:
+                    words = f"cannot reach the broker: {error}. Is it running, and is --url (MQTTJOBS_URL) right?"
+                    raise NoAnswer(words) from None
+            except ConnectionRefused as error:
+                if error.reason != "unsupported_version" or attempt == CONNECT_ATTEMPTS:
+                    words = f"{error}. The broker's user and password go into --url: mqtt://user:password@host"
+                    raise NoAnswer(words) from None
+        client = Client(access, session, token)
+        await client.open()
+        yield client
+
+
+async def ask(access: Access, method: str, params: Mapping[str, Json]) -> Json:
+    """Connect, ask once, and return the data."""
+    async with connected(access) as client:
+        return await client.ask(method, params)
+
+
+def sentence(body: Mapping[str, Json]) -> str:
+    """Return an error body as one or two sentences."""
+    title = str(body.get("error") or "The service refused.").rstrip(".")
+    details = str(body.get("details") or "")
+    text = f"{title}: {details}" if details and details.rstrip(".") != title else f"{title}."
+    fields = body.get("invalid_fields")
+    if isinstance(fields, Mapping):
+        for name, messages in fields.items():
+            words = "; ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
+            text += f"\n  {name}: {words}"
+    if body.get("code") == 401:
+        text += "\nGive a key with --api-key or MQTTJOBS_API_KEY, or a trusted lane with --user."
+    return text
+
+
+def shown(url: str) -> str:
+    """Return a URL without user and password."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def _body(message: Message) -> Mapping[str, Json]:
+    try:
+        body = orjson.loads(message.payload)
+    except orjson.JSONDecodeError:
+        return {}
+    return body if isinstance(body, dict) else {}

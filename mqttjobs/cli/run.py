@@ -1,0 +1,137 @@
+"""`mqttjobs run` and `mqttjobs check`: the service in the foreground, and whether its configuration is good."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from mqttjobs import __version__
+from mqttjobs.cli.running import BAD_CONFIG, INTERRUPTED, explained, serve
+from mqttjobs.cli.terminal import fail, grid, output, tell
+
+DEFAULT_CONFIG = Path("config/mqttjobs.yaml")
+Config = Annotated[Path, typer.Argument(metavar="[CONFIG]", show_default=True, help="The configuration file.")]
+
+
+class LogFormat(StrEnum):
+    """Who reads the log."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def run(
+    config: Config = DEFAULT_CONFIG,
+    *,
+    embedded_broker: Annotated[
+        bool,
+        typer.Option("--embedded-broker", help="Start a broker in this process too, at mqtt.url; to try things out."),
+    ] = False,
+    log_format: Annotated[LogFormat, typer.Option(help="For people, or JSON lines for machines.")] = LogFormat.CONSOLE,
+    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.INFO,
+) -> None:
+    """Run the service in the foreground.
+
+    SIGTERM and Ctrl-C stop it cleanly; SIGHUP reloads CONFIG.
+    """
+    from mqttjobs.cli import logs
+
+    _must_exist(config)
+    logs.configure(as_json=log_format is LogFormat.JSON, level=log_level)
+    serve(_run(config, embedded_broker=embedded_broker))
+
+
+async def _run(config: Path, *, embedded_broker: bool) -> None:
+    import structlog
+
+    from mqttjobs.config import load
+    from mqttjobs.service import app
+
+    stop, reload = asyncio.Event(), asyncio.Event()
+    obey_signals(stop, reload)
+    settings = load(config)
+    log = structlog.get_logger(__name__)
+    log.info("starting", version=__version__, config=str(config), broker=settings.connect.url, pid=os.getpid())
+    async with _embedded(settings.connect.url) if embedded_broker else _nothing():
+        await app.serve(settings, lambda: load(config), stop=stop, reload=reload)
+    log.info("stopped")
+
+
+def obey_signals(stop: asyncio.Event, reload: asyncio.Event | None = None) -> None:
+    """Stop at SIGTERM and at a first Ctrl-C, leave at once at a second, and reload at SIGHUP."""
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    if reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def _embedded(url: str) -> AsyncIterator[None]:
+    """Run the embedded broker at the configured address, where that is a plain loopback one."""
+    import structlog
+
+    from mqttjobs.transport.embedded import NOT_FOR_PRODUCTION, EmbeddedBroker
+
+    parts = urlsplit(url)
+    if parts.scheme != "mqtt":
+        fail(f"--embedded-broker speaks mqtt:// only, and mqtt.url is {parts.scheme}://", BAD_CONFIG)
+    async with EmbeddedBroker(parts.hostname or "127.0.0.1", parts.port or 1883) as broker:
+        structlog.get_logger(__name__).warning("embedded-broker", url=broker.url, details=NOT_FOR_PRODUCTION)
+        yield
+
+
+def check(config: Config = DEFAULT_CONFIG) -> None:
+    """Validate CONFIG: every problem as file:line: message, or a summary."""
+    from mqttjobs.config import load, summary
+
+    _must_exist(config)
+    with explained():
+        settings = load(config)
+    table = grid("", "")
+    table.show_header = False
+    for name, count in summary(settings):
+        table.add_row(name, str(count))
+    console = output()
+    console.print(f"{config} is good.")
+    console.print(table)
+
+
+def _must_exist(config: Path) -> None:
+    if config.exists():
+        return
+    tell(f"{config}:0: there is no such file")
+    if config == DEFAULT_CONFIG:
+        tell("Give the file's name, or try `mqttjobs demo`, which needs none.")
+    sys.stderr.flush()
+    raise typer.Exit(BAD_CONFIG)

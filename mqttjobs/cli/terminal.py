@@ -1,0 +1,136 @@
+"""What a person sees: consoles, colours, local times, and texts of strangers made harmless."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NoReturn
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mqttjobs.domain.model import Json
+
+WIDE = 1000
+"""Columns where nobody looks: a pipe gets whole lines."""
+STATUS_STYLES: Mapping[str, str] = {
+    "submitted": "cyan",
+    "processing": "blue",
+    "running": "blue",
+    "scheduled": "cyan",
+    "completed": "green",
+    "failed": "bold red",
+    "partial_failure": "red",
+    "stopped": "yellow",
+    "cancelled": "yellow",
+    "skipped": "bright_black",
+}
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_CONTROL_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def plain(text: str) -> str:
+    """Return a text with control and direction characters written out, so that no terminal obeys them."""
+    return _CONTROL.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def brief(value: Json) -> str:
+    """Return any JSON value as one harmless line; null is nothing."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return plain(" ".join(text.split()) if "\n" in text or "\t" in text else text)
+
+
+def as_json(value: Json, *, indent: int | None = 2) -> str:
+    """Return JSON in which no character can steer a terminal."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return _CONTROL_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def print_json(value: Json, *, indent: int | None = 2) -> None:
+    """Print raw data for machines, and nothing else."""
+    sys.stdout.write(as_json(value, indent=indent) + "\n")
+    sys.stdout.flush()
+
+
+def output() -> Console:
+    """Return a console on standard output; in a pipe lines are whole."""
+    return Console(
+        file=sys.stdout,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        width=None if sys.stdout.isatty() else WIDE,
+    )
+
+
+def tell(text: str, style: str = "") -> None:
+    """Print a remark for people on standard error."""
+    console = Console(file=sys.stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console.print(Text(plain(text), style=style))
+
+
+def fail(text: str, code: int = 1) -> NoReturn:
+    """Print why nothing came of it on standard error, and exit."""
+    tell(f"Error: {text}", "red" if sys.stderr.isatty() else "")
+    raise typer.Exit(code)
+
+
+def grid(*columns: str) -> Table:
+    """Return an empty table whose cells are cut, not wrapped; the last column takes what room is left."""
+    on_terminal = sys.stdout.isatty()
+    table = Table(
+        box=box.SIMPLE_HEAD if on_terminal else None,
+        pad_edge=False,
+        padding=(0, 1) if on_terminal else (0, 2, 0, 0),
+        header_style="bold",
+        expand=False,
+    )
+    for name in columns:
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def status_text(status: str) -> Text:
+    """Return a status in its colour."""
+    return Text(plain(status), style=STATUS_STYLES.get(status, ""))
+
+
+def cell(value: Json, style: str = "") -> Text:
+    """Return any JSON value as a table's cell."""
+    return Text(brief(value), style=style)
+
+
+def moment(iso_text: Json, now: datetime | None = None) -> str:
+    """Return a wire time as local time: the time of day if it is today, else the date too."""
+    if not isinstance(iso_text, str):
+        return ""
+    try:
+        at = datetime.fromisoformat(iso_text).astimezone()
+    except ValueError:
+        return brief(iso_text)
+    today = (now or datetime.now().astimezone()).date()
+    return at.strftime("%H:%M:%S" if at.date() == today else "%Y-%m-%d %H:%M")
+
+
+def exact_moment(iso_text: Json) -> str:
+    """Return a wire time as local time with its milliseconds."""
+    if not isinstance(iso_text, str):
+        return ""
+    try:
+        at = datetime.fromisoformat(iso_text).astimezone()
+    except ValueError:
+        return brief(iso_text)
+    return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{at.microsecond // 1000:03d}"

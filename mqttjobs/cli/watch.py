@@ -1,0 +1,68 @@
+"""Following job events: subscribe, hand each one on, and connect again when the broker goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+import orjson
+
+from mqttjobs.cli.access import Access
+from mqttjobs.cli.client import NoAnswer, connected, shown
+from mqttjobs.cli.terminal import tell
+from mqttjobs.domain.model import Json
+from mqttjobs.errors import ConnectionLost, TransportError
+from mqttjobs.transport.base import REASONS, Subscription
+
+PAUSE_S = 1.0
+
+Show = Callable[[Mapping[str, Json]], None]
+
+
+def filters(base_topic: str, statuses: Sequence[str], operation: str | None) -> list[str]:
+    """Return the topic filters of the events that are wanted (contract 3: event/job/<status>/<operation>/<owner>)."""
+    wanted = list(dict.fromkeys(statuses)) or ["+"]
+    if operation is None and wanted == ["+"]:
+        return [f"{base_topic}/event/job/#"]
+    return [f"{base_topic}/event/job/{status}/{operation or '+'}/+" for status in wanted]
+
+
+async def follow(access: Access, wanted: Sequence[str], show: Show) -> None:
+    """Hand each job event to `show`, for ever; a lost connection is made again.
+
+    Raises:
+        TransportError: the first connection could not be made, or the broker refuses the subscription.
+    """
+    was_connected = False
+    while True:
+        try:
+            async with connected(access) as client:
+                codes = await client.session.subscribe([Subscription(each, replay=False) for each in wanted])
+                if max(codes) >= 0x80:
+                    words = REASONS.get(max(codes), "refused")
+                    raise NoAnswer(f"the broker does not let us follow {wanted[0]}: {words}; check its ACL")
+                if was_connected:
+                    tell("connected again", "yellow")
+                was_connected = True
+                while True:
+                    messages = await client.session.receive()
+                    client.session.acknowledge(messages)
+                    for message in messages:
+                        if message.topic.startswith(f"{access.base_topic}/event/job/"):
+                            _hand_on(message.payload, show)
+        except ConnectionLost:
+            where = shown(access.url)
+            tell(f"the connection to {where} was lost; trying again (events meanwhile are missing)", "yellow")
+        except TransportError:
+            if not was_connected:
+                raise
+        await asyncio.sleep(PAUSE_S)
+
+
+def _hand_on(payload: bytes, show: Show) -> None:
+    try:
+        job = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return
+    if isinstance(job, dict) and "uid" in job:
+        show(job)
