@@ -30,8 +30,7 @@ The demo's broker listens on {url}. In another terminal:
   mqttjobs operations list{option}
   mqttjobs operations execute greet --param to=Ada --wait{option}
   mosquitto_sub -V 311 -h 127.0.0.1 -p {port} -v -t '#'
-  mosquitto_rr -V 311 -h 127.0.0.1 -p {port} -t mqttjobs/request/jobs/list -e mqttjobs/response/jobs/list \\
-               -m '{{"limit": 1}}'
+  mosquitto_pub -V 311 -h 127.0.0.1 -p {port} -q 1 -t mqttjobs/request/jobs/list -m '{{"limit": 1}}'
   mosquitto_pub -V 311 -h 127.0.0.1 -p {port} -q 1 -t zigbee2mqtt/doorbell -m '{{"action": "double"}}'
 
 Ctrl-C ends it; nothing is kept.

@@ -15,7 +15,7 @@ from mqttjobs.cli.terminal import plain
 MASK = "***"
 _SECRET_KEY = re.compile(r"password|passwd|secret|token|api_?key|signature|authorization|credential", re.IGNORECASE)
 _USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
-_NOISY = ("amqtt", "transitions", "aiomqtt", "paho", "mqtt")
+_NOISY = ("amqtt", "transitions", "aiomqtt", "aiosqlite", "paho", "mqtt")
 _DEEPEST = 6
 
 

@@ -42,12 +42,13 @@ class EmbeddedBroker:
 
     async def __aenter__(self) -> Self:
         """Start it; raises TransportError when the address cannot be had."""
-        from amqtt.broker import Broker  # noqa: PLC0415 - takes a fifth of a second, and transports are all imported
-        from amqtt.errors import BrokerError  # noqa: PLC0415 - same
+        from amqtt.errors import BrokerError  # noqa: PLC0415 - takes a fifth of a second, and transports are all imported
+
+        from mqttjobs.transport.embedded.repairs import RepairedBroker  # noqa: PLC0415 - same
 
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        broker = Broker(
+        broker = RepairedBroker(
             {
                 "listeners": {"default": {"type": "tcp", "bind": _bind(self.host, self.port)}},
                 "plugins": {"mqttjobs.transport.embedded.admission.LetEveryoneIn": {}},
