@@ -99,6 +99,11 @@ class Service:
         draft = await workshop.adopt(now, workshop.settings.service.system_user)
         if draft:
             await workshop.commit(draft)
+        if not workshop.settings.installation.users:
+            log.warning(
+                "open-to-everyone",
+                details="no users are configured: whoever can publish to the broker may read and run; see `users`",
+            )
         await recover(workshop.store, workshop.workbench, now, workshop.settings.service.hostname)
 
     async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:

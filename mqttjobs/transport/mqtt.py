@@ -42,6 +42,7 @@ KEEPALIVE_CHECK_S = 1.0
 
 SESSION_TAKEN_OVER = 0x8E
 UNSUPPORTED_VERSION = 0x84
+REFUSED = 0x80
 FILTER_INVALID = 0x8F
 PACKET_TOO_LARGE = 0x95
 
@@ -157,6 +158,7 @@ class MqttSession:
         client.on_socket_unregister_write = None
         client._sock_recv = self._read_ahead  # noqa: SLF001 - three system calls a packet otherwise
         client._handle_pubackcomp = self._on_puback_packet  # noqa: SLF001 - paho keeps books to send again by itself
+        client._handle_pubrec = self._on_pubrec_packet  # noqa: SLF001 - same
         client._handle_publish = self._on_publish_packet  # noqa: SLF001 - paho ends the connection for one odd property
         client._handle_pubrel = self._on_pubrel_packet  # noqa: SLF001 - QoS 2 of filters that others left behind
 
@@ -490,8 +492,18 @@ class MqttSession:
             packet_id = self._paho._mid_generate()  # noqa: SLF001 - see MqttSession
         return packet_id
 
+    def _on_pubrec_packet(self) -> MQTTErrorCode:
+        """Release a QoS 2 publication, or take the broker's no for its end (MQTT 5, 4.3.3)."""
+        packet = self._paho._in_packet["packet"]  # noqa: SLF001 - see MqttSession
+        packet_id, code = decode_puback(packet)
+        if code >= REFUSED:
+            return self._on_puback_packet("PUBREC")
+        released: MQTTErrorCode = self._paho._send_pubrel(packet_id)  # noqa: SLF001 - see MqttSession
+        return released
+
     def _on_puback_packet(self, command: str) -> MQTTErrorCode:
-        del command  # PUBACK; we publish nothing with QoS 2
+        """Take the end of a publication: PUBACK of QoS 1, PUBCOMP of QoS 2."""
+        del command
         packet_id, code = decode_puback(self._paho._in_packet["packet"])  # noqa: SLF001 - see MqttSession
         future = self._in_flight.pop(packet_id, None)
         if future is not None and not future.done():
