@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import MISSING, MOSQUITTO, MosquittoBroker, free_port
+from running import RunningService
 
 from mqttjobs.transport.embedded import EmbeddedBroker
 
 StartMosquitto = Callable[..., MosquittoBroker]
+StartService = Callable[..., RunningService]
 
 
 @pytest.fixture
@@ -49,3 +52,23 @@ async def embedded_broker() -> AsyncIterator[EmbeddedBroker]:
     """The broker of the demo, in this process: MQTT 3.1.1 only, no redelivery."""
     async with EmbeddedBroker(port=free_port()) as broker:
         yield broker
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[StartService]:
+    """Start the real program on a configuration; what still runs ends with the test.
+
+    `start(port, config, run=True, …)` waits until it is connected; see RunningService for the rest.
+    """
+    services: list[RunningService] = []
+
+    def start(port: int, config: Mapping[str, Any] | str, *, run: bool = True, **more: Any) -> RunningService:
+        service = RunningService(tmp_path / f"service-{len(services)}", port, config, **more)
+        services.append(service)
+        if run:
+            service.run()
+        return service
+
+    yield start
+    for service in services:
+        service.kill()

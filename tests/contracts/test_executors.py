@@ -1,0 +1,859 @@
+"""The contract of the operation types: what programs, scripts and publishes do to the world, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqttjobs.domain.jobs import Outcome
+from mqttjobs.errors import TemplateError
+from mqttjobs.executors.base import Executor, Limits, RunContext, executor_types
+from mqttjobs.executors.mqtt import Mqtt
+from mqttjobs.executors.program import Program
+from mqttjobs.executors.script import Script
+from mqttjobs.transport.base import Publication
+
+WAIT_S = 20.0
+SECRET = "s3cr3t-tøken"  # noqa: S105 - a made-up one
+JOB_ID = "0190a1b2-0000-7000-8000-000000000001"
+VARIABLES: Mapping[str, Any] = {
+    "id": "lamp",
+    "name": "Lamp",
+    "state": "on",
+    "properties": {"room": "Küche", "level": 3, "topic": "home/lamp", "key": "${ENV:TOKEN}"},
+    "args": {"text": "a b", "path": "x/y", "wild": "#"},
+    "payload": {"n": [1, {"m": 2}]},
+}
+
+
+def reveal(name: str) -> str:
+    return {"ENV:TOKEN": SECRET}.get(name, "${" + name + "}")
+
+
+async def nobody(publication: Publication) -> int:
+    raise AssertionError(f"a program publishes nothing: {publication}")
+
+
+def a_context(**changes: Any) -> RunContext:
+    fields: dict[str, Any] = {
+        "job_id": JOB_ID,
+        "hostname": "hub",
+        "variables": VARIABLES,
+        "hidden": {},
+        "reveal": reveal,
+        "params": {"n": 1},
+        "events": ("press",),
+        "preferences": {"color": "red"},
+        "timeout": timedelta(seconds=WAIT_S),
+        "grace": timedelta(seconds=5),
+        "publish": nobody,
+        "progress": lambda _: None,
+        "limits": Limits(),
+        **changes,
+    }
+    return RunContext(**fields)
+
+
+def python(code: str, *args: str, **fields: Any) -> Program:
+    """Return a program operation that runs Python code."""
+    return Program(path=sys.executable, args=("-c", code, *args), **fields)
+
+
+async def run(executor: Executor, **changes: Any) -> Outcome:
+    async with asyncio.timeout(WAIT_S + 10):
+        return await executor.run(a_context(**changes))
+
+
+def stdout(outcome: Outcome) -> str:
+    text = outcome.description["stdout"]
+    assert isinstance(text, str)
+    return text
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def until(check: Callable[[], object], words: str) -> None:
+    """Wait until `check` holds, looking again and again; for what no event tells."""
+    deadline = time.monotonic() + WAIT_S
+    while not check():
+        assert time.monotonic() < deadline, words
+        await asyncio.sleep(0.01)
+
+
+def children() -> set[int]:
+    """Return the processes that are children of this one, zombies included."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= set(map(int, (task / "children").read_text().split()))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_child_is_left_behind() -> Any:
+    """No test of this module may leave a child process or a zombie, or an open file."""
+    before = children()
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    yield
+    assert children() <= before, "a child process was left behind"
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files, "a file was left open"
+
+
+# -- arguments, environment, standard input --------------------------------------------------------------------------
+
+SHOW_ARGS = "import sys, json; print(json.dumps(sys.argv[1:]))"
+
+
+async def test_arguments_reach_a_program_as_they_are_and_no_shell_sees_them() -> None:
+    odd = ["$HOME", "`id`", "a b", "", "*", "; echo x", "\\n", "'\"", "é"]
+    outcome = await run(python(SHOW_ARGS, *odd))
+    assert (outcome.ok, outcome.result) == (True, odd)
+
+
+async def test_variables_in_arguments_are_put_in_as_text_or_json() -> None:
+    outcome = await run(
+        python(SHOW_ARGS, "{{ args.text }}", "--room={{properties.room}}", "{{ properties.level }}", "{{ payload }}")
+    )
+    assert outcome.result == ["a b", "--room=Küche", "3", '{"n":[1,{"m":2}]}']
+
+
+async def test_an_unknown_variable_is_a_template_error() -> None:
+    with pytest.raises(TemplateError, match="nothing"):
+        await run(python(SHOW_ARGS, "{{ properties.nothing }}"))
+
+
+async def test_a_program_finds_one_json_object_on_its_standard_input() -> None:
+    outcome = await run(python("import sys; sys.stdout.write(sys.stdin.read())"))
+    assert outcome.result == {
+        **VARIABLES,
+        "params": {"n": 1},
+        "events": ["press"],
+        "preferences": {"color": "red"},
+        "job": {"id": JOB_ID},
+    }
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+async def test_a_program_that_does_not_read_its_standard_input_ends_all_the_same(size: int) -> None:
+    outcome = await run(python("print(1)"), params={"x": "y" * size})
+    assert (outcome.ok, outcome.result) == (True, 1)
+
+
+async def test_standard_input_larger_than_any_pipe_arrives_whole() -> None:
+    outcome = await run(
+        python("import sys, json; print(len(json.load(sys.stdin)['params']['x']))"), params={"x": "y" * 3_000_000}
+    )
+    assert outcome.result == 3_000_000
+
+
+async def test_the_environment_is_path_lang_home_our_variables_and_env_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD_OF_THE_SERVICE", "not for you")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    monkeypatch.setenv("MQTTJOBS_STOWAWAY", "not for you")
+    outcome = await run(
+        python(
+            "import os, json; print(json.dumps(dict(os.environ)))",
+            env={"ROOM": "{{ properties.room }}", "LC_ALL": "C.UTF-8"},
+        )
+    )
+    assert isinstance(outcome.result, dict)
+    made = outcome.result
+    assert {name for name in made if not name.startswith("MQTTJOBS_")} <= {"PATH", "LANG", "HOME", "ROOM", "LC_ALL"}
+    assert (made["PATH"], made["LANG"], made["ROOM"]) == (os.environ["PATH"], "C.UTF-8", "Küche")
+    assert "MQTTJOBS_STOWAWAY" not in made
+    assert made["MQTTJOBS_ID"] == "lamp"
+    assert made["MQTTJOBS_PROPERTIES_ROOM"] == "Küche"
+    assert made["MQTTJOBS_PROPERTIES_LEVEL"] == "3"
+    assert made["MQTTJOBS_PARAMS_N"] == "1"
+    assert made["MQTTJOBS_JOB_ID"] == JOB_ID
+    assert made["MQTTJOBS_AGENT"] == "hub"
+    assert made["MQTTJOBS_PREF_COLOR"] == "red"
+
+
+@pytest.mark.parametrize("value", ["a\0b", "x" * 1_000_000, "\n", "="])
+async def test_a_variable_that_no_environment_can_hold_does_not_stop_the_program(value: str) -> None:
+    code = "import sys, json; print(json.dumps([ord(c) for c in json.load(sys.stdin)['params']['x'][:10]]))"
+    outcome = await run(python(code), params={"x": value})
+    assert (outcome.error, outcome.result) == ("", [ord(character) for character in value[:10]])
+
+
+async def test_many_large_variables_do_not_stop_the_program() -> None:
+    outcome = await run(python("print(1)"), params={f"x{n}": "y" * 90_000 for n in range(40)})
+    assert (outcome.error, outcome.result) == ("", 1)
+
+
+@pytest.mark.parametrize(("arg", "env"), [("a\0b", {}), ("a", {"A=B": "1"}), ("a", {"A\0": "1"}), ("a", {"": "1"})])
+async def test_arguments_and_names_that_no_program_can_be_given_are_told_at_load_or_fail_the_job(
+    arg: str, env: dict[str, str]
+) -> None:
+    executor = python("print(1)", arg, env=env)
+    if executor.problems(Limits()):
+        return
+    outcome = await run(executor)
+    assert not outcome.ok
+    assert outcome.exit_code == 126
+
+
+# -- scripts ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_script_is_run_by_its_interpreter_with_its_arguments() -> None:
+    assert stdout(await run(Script(text='echo "$1 $MQTTJOBS_ID"', args=("{{ args.text }}",)))).strip() == "a b lamp"
+    text = "import sys, json\nprint(json.dumps([sys.argv[1], json.load(sys.stdin)['id']]))"
+    outcome = await run(Script(text=text, interpreter=(sys.executable,), args=("x",)))
+    assert outcome.result == ["x", "lamp"]
+
+
+async def test_a_script_of_any_length_is_run_whole() -> None:
+    text = "# padding\n" * 50_000 + "echo end"
+    assert stdout(await run(Script(text=text))).strip() == "end"
+
+
+async def test_a_script_file_is_run_from_the_folder_of_the_configuration_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "good.sh").write_text("echo good")
+    (tmp_path / "outside.sh").write_text("echo outside")
+    (folder / "link.sh").symlink_to(tmp_path / "outside.sh")
+    limits = Limits(config_dir=str(folder))
+    assert stdout(await run(Script(ref="good.sh"), limits=limits)).strip() == "good"
+    for ref in ("../outside.sh", str(tmp_path / "outside.sh"), "link.sh", "missing.sh", "."):
+        script = Script(ref=ref)
+        assert "ref" in script.problems(limits)
+        outcome = await run(script, limits=limits)
+        assert not outcome.ok
+        assert "outside" not in stdout(outcome) if "stdout" in outcome.description else True
+
+
+def test_variables_are_never_pasted_into_a_script() -> None:
+    assert "text" in Script(text="echo {{ args.text }}").problems(Limits())
+    assert "text" in Script().problems(Limits())
+    assert "text" in Script(text="x", ref="y").problems(Limits())
+    assert Script(text="echo 1").problems(Limits()) == {}
+
+
+# -- where programs may be -------------------------------------------------------------------------------------------
+
+
+async def test_a_program_outside_the_allowed_folders_is_not_run(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    mark = tmp_path / "mark"
+    outside = tmp_path / "outside.sh"
+    outside.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    outside.chmod(0o700)
+    (allowed / "link.sh").symlink_to(outside)
+    limits = Limits(program_dirs=(str(allowed),))
+    for path in (outside, allowed / "link.sh", allowed / ".." / "outside.sh"):
+        program = Program(path=str(path))
+        assert "path" in program.problems(limits)
+        assert not (await run(program, limits=limits)).ok
+    assert not mark.exists()
+    inside = allowed / "inside.sh"
+    inside.write_text("#!/bin/sh\necho 1\n")
+    inside.chmod(0o700)
+    assert (await run(Program(path=str(inside)), limits=limits)).result == 1
+
+
+def test_a_path_that_is_not_absolute_is_a_problem() -> None:
+    assert "path" in Program(path="ls").problems(Limits())
+    assert Program(path="/bin/ls").problems(Limits()) == {}
+
+
+# -- how it ended ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1, 2, 63, 64, 65, 66, 124, 125, 255])
+async def test_an_exit_code_fails_the_job_and_64_and_65_say_that_the_input_was_wrong(code: int) -> None:
+    outcome = await run(Script(text=f"echo why >&2; exit {code}"))
+    assert not outcome.ok
+    assert outcome.exit_code == code
+    assert outcome.description["exitCode"] == code
+    assert outcome.user_error is (code in (64, 65))
+    assert f"exit code {code}" in outcome.error
+    assert "why" in outcome.error
+    assert outcome.stderr.strip() == "why"
+
+
+async def test_exit_code_zero_completes_the_job() -> None:
+    outcome = await run(Script(text="echo out; echo err >&2"))
+    assert (outcome.ok, outcome.error, outcome.exit_code) == (True, "", 0)
+    assert (stdout(outcome), outcome.stderr) == ("out\n", "err\n")
+    assert outcome.user_error is False
+
+
+async def test_a_program_ended_by_a_signal_has_the_exit_code_that_a_shell_gives() -> None:
+    outcome = await run(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
+    assert (outcome.ok, outcome.exit_code) == (False, 128 + 9)
+
+
+async def test_a_program_that_is_not_there_is_127() -> None:
+    outcome = await run(Program(path="/nowhere/at/all"))
+    assert (outcome.ok, outcome.exit_code, outcome.description["exitCode"]) == (False, 127, 127)
+    assert "/nowhere/at/all" in outcome.error
+
+
+async def test_a_file_that_cannot_be_executed_is_126(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("#!/bin/sh\necho 1\n")
+    plain.chmod(0o600)
+    for path in (plain, tmp_path):
+        outcome = await run(Program(path=str(path)))
+        assert (outcome.ok, outcome.exit_code) == (False, 126), path
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\x00\x01\x02 no program")
+    binary.chmod(0o700)
+    assert (await run(Program(path=str(binary)))).exit_code == 126
+
+
+async def test_an_interpreter_that_is_not_there_is_127() -> None:
+    outcome = await run(Script(text="x", interpreter=("/nowhere/python",)))
+    assert (outcome.ok, outcome.exit_code) == (False, 127)
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ('{"a": [1, null]}', {"a": [1, None]}),
+        ("\n [1]\n\n", [1]),
+        ('"text"', "text"),
+        ("3.5", 3.5),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("two words", None),
+        ('{"a":1}{"b":2}', None),
+        ('{"a":1', None),
+        ("NaN", None),
+        ('{"a":1,"a":2}', None),
+        ("[" * 5000, None),
+    ],
+)
+async def test_standard_output_that_is_one_json_value_is_the_result(text: str, result: object) -> None:
+    outcome = await run(python("import sys; sys.stdout.write(sys.argv[1])", text))
+    assert outcome.ok
+    assert outcome.result == result
+    assert stdout(outcome) == text
+
+
+async def test_a_failed_program_has_a_result_too() -> None:
+    outcome = await run(Script(text="echo '{\"why\": 1}'; exit 3"))
+    assert (outcome.ok, outcome.result) == (False, {"why": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [('{"changed": true}', True), ('{"changed": false}', False), ('{"changed": 1}', False), ("1", False)],
+)
+async def test_a_program_says_in_its_result_whether_it_changed_anything(text: str, changed: bool) -> None:
+    assert (await run(python("import sys; print(sys.argv[1])", text))).changed is changed
+
+
+async def test_output_that_is_no_utf_8_is_kept_as_far_as_it_can_be() -> None:
+    outcome = await run(
+        python("import sys; sys.stdout.buffer.write(b'a\\xff\\x00b'); sys.stderr.buffer.write(b'\\xfe')")
+    )
+    assert outcome.ok
+    text = stdout(outcome)
+    assert (text[0], text[-1]) == ("a", "b")
+    assert "\0" not in text
+    json.dumps(text).encode()
+
+
+# -- progress --------------------------------------------------------------------------------------------------------
+
+
+async def test_message_lines_are_progress_and_left_out_of_standard_output() -> None:
+    told: list[str] = []
+    text = (
+        "echo before; echo '::message:: one step '; echo '{\"a\": 1}'; echo '::message:: é two'; echo ' ::message:: no'"
+    )
+    outcome = await run(Script(text=text), progress=told.append)
+    assert told == ["one step", "é two"]
+    assert stdout(outcome) == 'before\n{"a": 1}\n ::message:: no\n'
+
+
+async def test_a_result_stays_a_result_beside_progress() -> None:
+    outcome = await run(Script(text="echo '::message:: half'; echo '{\"a\": 1}'; printf '::message:: end'"))
+    assert outcome.result == {"a": 1}
+
+
+async def test_progress_is_told_while_the_program_still_runs() -> None:
+    first = asyncio.Event()
+    task = asyncio.create_task(
+        run(Script(text="echo '::message:: go'; exec sleep 1000"), progress=lambda _: first.set())
+    )
+    async with asyncio.timeout(WAIT_S):
+        await first.wait()
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_message_line_that_comes_in_pieces_is_one_message() -> None:
+    told: list[str] = []
+    code = (
+        "import sys, time\n"
+        "for piece in ('::mess', 'age:: in ', 'pie', 'ces\\nrest'):\n"
+        "    sys.stdout.write(piece); sys.stdout.flush(); time.sleep(0.02)\n"
+    )
+    outcome = await run(python(code), progress=told.append)
+    assert (told, stdout(outcome)) == (["in pieces"], "rest")
+
+
+@pytest.mark.parametrize("size", [10_000, 60_000, 300_000])
+async def test_a_progress_message_has_at_most_4096_bytes_however_long_its_line_is(size: int) -> None:
+    told: list[str] = []
+    code = f"import os; os.write(1, b'::message:: ' + b'x' * {size} + b'\\n7\\n')"
+    outcome = await run(python(code), progress=told.append)
+    assert outcome.ok
+    assert told
+    assert max(map(len, told)) <= 4096
+    assert stdout(outcome).endswith("\n7\n") or stdout(outcome) == "7\n"
+
+
+async def test_message_lines_on_standard_error_are_no_progress() -> None:
+    told: list[str] = []
+    outcome = await run(Script(text="echo '::message:: x' >&2"), progress=told.append)
+    assert (told, outcome.stderr) == ([], "::message:: x\n")
+
+
+# -- floods ----------------------------------------------------------------------------------------------------------
+
+LIMIT = 64 * 1024
+
+
+async def test_output_up_to_the_limit_is_kept_whole() -> None:
+    outcome = await run(python(f"print('\"' + 'x' * {LIMIT - 3} + '\"', end='')"))
+    assert outcome.result == "x" * (LIMIT - 3)
+
+
+async def test_more_output_is_kept_head_and_tail_with_a_line_that_says_how_much_was_left_out() -> None:
+    outcome = await run(python("import sys; sys.stdout.write('H' * 100_000 + 'M' * 1_000_000 + 'T' * 100_000)"))
+    text = stdout(outcome)
+    assert outcome.ok
+    assert outcome.result is None
+    head, middle, tail = text.split("\n")
+    assert (set(head), set(tail)) == ({"H"}, {"T"})
+    left_out = [int(word) for word in middle.split() if word.isdigit()]
+    assert left_out == [1_200_000 - len(head) - len(tail)]
+    assert LIMIT - 1000 <= len(text) <= LIMIT + 1000
+    assert "truncated" in outcome.stderr
+
+
+async def test_a_flood_of_digits_is_no_result() -> None:
+    outcome = await run(python("import sys; sys.stdout.write('1' * 1_000_000)"))
+    assert (outcome.ok, outcome.result) == (True, None)
+
+
+async def test_standard_error_is_bounded_too_and_does_not_touch_the_result() -> None:
+    outcome = await run(python("import sys; sys.stderr.write('x' * 1_000_000); print(7)"))
+    assert outcome.result == 7
+    assert len(outcome.stderr) <= LIMIT + 1000
+    assert "left out" in outcome.stderr
+
+
+@pytest.mark.parametrize("line", ["b'x' * 65536", "b'x\\n' * 32768", "b'::message:: ' + b'x' * 65536"])
+async def test_a_flood_does_not_grow_memory(line: str) -> None:
+    code = f"import os\ndata = {line}\nwhile True: os.write(1, data); os.write(2, data)"
+    await run(python("pass"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcome = await run(python(code), timeout=timedelta(seconds=1), grace=timedelta(seconds=0.1))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert outcome.exit_code == 124
+    assert grown < 30_000, f"{grown} KiB"
+
+
+async def test_a_flood_leaves_the_event_loop_time_for_others() -> None:
+    code = "import os\nwhile True: os.write(1, b'x\\n' * 32768)"
+    turns = 0
+    task = asyncio.create_task(run(python(code), timeout=timedelta(seconds=1), grace=timedelta(seconds=0.1)))
+    longest = 0.0
+    while not task.done():
+        start = time.perf_counter()
+        await asyncio.sleep(0)
+        longest = max(longest, time.perf_counter() - start)
+        turns += 1
+    assert (await task).exit_code == 124
+    assert longest < 0.5, f"nothing else ran for {longest} s"
+    assert turns > 20
+
+
+# -- the time limit --------------------------------------------------------------------------------------------------
+
+
+async def test_a_time_limit_ends_a_program_with_124_and_keeps_what_it_wrote() -> None:
+    start = time.monotonic()
+    outcome = await run(Script(text="echo so far; exec sleep 1000"), timeout=timedelta(seconds=0.3))
+    assert (outcome.ok, outcome.exit_code, outcome.description["exitCode"]) == (False, 124, 124)
+    assert "timed out" in outcome.error
+    assert stdout(outcome) == "so far\n"
+    assert outcome.user_error is False
+    assert time.monotonic() - start < 2
+
+
+async def test_a_program_is_asked_with_term_first_and_may_tidy_up() -> None:
+    text = "trap 'echo tidy; exit 64' TERM; echo ready; while :; do sleep 0.01; done"
+    outcome = await run(Script(text=text), timeout=timedelta(seconds=0.5))
+    assert stdout(outcome) == "ready\ntidy\n"
+    assert (outcome.exit_code, outcome.user_error) == (124, False)
+
+
+async def test_a_program_that_ignores_term_is_killed_after_the_grace() -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(1000)"
+    start = time.monotonic()
+    outcome = await run(python(code), timeout=timedelta(seconds=0.4), grace=timedelta(seconds=0.4))
+    took = time.monotonic() - start
+    assert outcome.exit_code == 124
+    assert 0.8 <= took < 1.8
+
+
+FAMILY = """
+import os, signal, sys, time
+{leader}
+if os.fork() == 0:
+    if os.fork() == 0:
+        {grandchild}
+        print('::message::', os.getpid(), flush=True)
+        time.sleep(1000)
+        os._exit(0)
+    time.sleep(1000)
+    os._exit(0)
+{rest}
+"""
+IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
+@pytest.mark.parametrize("stubborn", [False, True], ids=["heeds TERM", "ignores TERM"])
+async def test_a_time_limit_ends_grandchildren_that_hold_the_pipe_too(stubborn: bool) -> None:
+    told: list[str] = []
+    code = FAMILY.format(leader="", grandchild=IGNORE if stubborn else "pass", rest="time.sleep(1000)")
+    start = time.monotonic()
+    outcome = await run(python(code), timeout=timedelta(seconds=1), grace=timedelta(seconds=0.5), progress=told.append)
+    took = time.monotonic() - start
+    assert outcome.exit_code == 124
+    assert took < 3
+    [grandchild] = map(int, told)
+    await until(lambda: not is_alive(grandchild), "the grandchild outlived the time limit")
+
+
+async def test_a_program_whose_children_hold_the_pipe_ends_with_itself() -> None:
+    told: list[str] = []
+    code = FAMILY.format(leader="", grandchild="pass", rest="import select; select.select([], [], [], 0.3); print(1)")
+    outcome = await run(python(code), progress=told.append)
+    assert (outcome.ok, outcome.exit_code, outcome.result) == (True, 0, 1)
+    for pid in map(int, told):
+        await until(lambda pid=pid: not is_alive(pid), "a grandchild outlived its program")
+
+
+async def test_a_program_runs_in_a_process_group_of_its_own() -> None:
+    outcome = await run(python("import os, json; print(json.dumps([os.getpid(), os.getpgid(0), os.getsid(0)]))"))
+    assert isinstance(outcome.result, list)
+    pid, group, session = outcome.result
+    assert pid == group == session
+    assert group != os.getpgid(0)
+
+
+async def test_a_program_that_closes_its_output_is_waited_for() -> None:
+    code = "import os, time; os.write(1, b'7'); os.close(1); os.close(2); time.sleep(0.3); os._exit(3)"
+    outcome = await run(python(code))
+    assert (outcome.exit_code, outcome.result) == (3, 7)
+
+
+async def test_a_program_that_stops_itself_is_ended_by_the_time_limit() -> None:
+    outcome = await run(
+        python("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"),
+        timeout=timedelta(seconds=0.3),
+        grace=timedelta(seconds=0.2),
+    )
+    assert outcome.exit_code == 124
+
+
+# -- cancellation ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_run_ends_the_whole_group_before_it_returns() -> None:
+    told: asyncio.Queue[int] = asyncio.Queue()
+    code = FAMILY.format(
+        leader="print('::message::', os.getpid(), flush=True)", grandchild=IGNORE, rest="time.sleep(1000)"
+    )
+    task = asyncio.create_task(
+        python(code).run(a_context(grace=timedelta(seconds=0.3), progress=lambda m: told.put_nowait(int(m))))
+    )
+    async with asyncio.timeout(WAIT_S):
+        pids = [await told.get(), await told.get()]
+    assert all(map(is_alive, pids))
+    task.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    for pid in pids:
+        await until(lambda pid=pid: not is_alive(pid), "a process outlived the cancellation")
+
+
+async def test_a_run_cancelled_twice_ends_the_group_all_the_same() -> None:
+    told: asyncio.Queue[int] = asyncio.Queue()
+    code = f"import os, signal, time; {IGNORE}; print('::message::', os.getpid(), flush=True); time.sleep(1000)"
+    task = asyncio.create_task(
+        python(code).run(a_context(grace=timedelta(seconds=0.5), progress=lambda m: told.put_nowait(int(m))))
+    )
+    async with asyncio.timeout(WAIT_S):
+        pid = await told.get()
+        task.cancel()
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not is_alive(pid)
+
+
+async def test_a_run_cancelled_before_it_began_starts_nothing(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    task = asyncio.create_task(Script(text=f"touch {mark}").run(a_context()))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not mark.exists()
+
+
+async def test_a_hundred_programs_at_once_leave_nothing_behind() -> None:
+    outcomes = await asyncio.gather(*(run(Script(text=f"echo {n}")) for n in range(100)))
+    assert [outcome.result for outcome in outcomes] == list(range(100))
+
+
+async def test_a_program_dies_with_the_service() -> None:
+    code = (
+        "import asyncio, sys\n"
+        "sys.path[:0] = sys.argv[1:]\n"
+        "from test_executors import Script, a_context\n"
+        'asyncio.run(Script(text="echo ::message:: $$; exec sleep 1000").run(a_context('
+        "progress=lambda m: print(m, flush=True))))\n"
+    )
+    service = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, *(path for path in sys.path if path), stdout=asyncio.subprocess.PIPE
+    )
+    assert service.stdout is not None
+    async with asyncio.timeout(WAIT_S):
+        pid = int(await service.stdout.readline())
+        assert is_alive(pid)
+        service.send_signal(signal.SIGKILL)
+        await service.wait()
+    await until(lambda: not is_alive(pid), "the program outlived the service")
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        python("import sys; print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)", "${ENV:TOKEN}"),
+        Script(text='echo "$1"; echo "$1" >&2', args=("${ENV:TOKEN}",)),
+        Script(text='echo "$TOKEN"; echo "$TOKEN" >&2', env={"TOKEN": "${ENV:TOKEN}"}),
+        Script(text='echo "$1"; echo "$1" >&2', args=("{{ properties.key }}",)),
+        Script(text='echo "$MQTTJOBS_PROPERTIES_KEY"; echo "$MQTTJOBS_PROPERTIES_KEY" >&2'),
+        Script(text='echo "$MQTTJOBS_PREF_KEY"; echo "$MQTTJOBS_PREF_KEY" >&2'),
+        python("import sys, json; k = json.load(sys.stdin)['properties']['key']; print(k); print(k, file=sys.stderr)"),
+    ],
+    ids=["argument", "script argument", "env", "property", "property in env", "preference", "standard input"],
+)
+async def test_a_secret_reaches_the_program_and_is_masked_in_what_it_writes(executor: Executor) -> None:
+    seen = {"hidden": {"properties.key": "${ENV:TOKEN}"}, "preferences": {"key": "${ENV:TOKEN}"}}
+    outcome = await run(executor, **seen)
+    assert stdout(outcome) == "${ENV:TOKEN}\n"
+    assert outcome.stderr == "${ENV:TOKEN}\n"
+    assert SECRET not in repr(outcome)
+
+
+async def test_a_secret_really_reaches_the_program() -> None:
+    outcome = await run(python("import sys; print(len(sys.argv[1]))", "${ENV:TOKEN}"))
+    assert outcome.result == len(SECRET)
+
+
+async def test_a_secret_is_masked_in_results_errors_and_progress() -> None:
+    told: list[str] = []
+    text = 'echo "::message:: using $T"; printf \'{"key": "%s"}\' "$T"; echo "bad $T" >&2; exit 1'
+    outcome = await run(Script(text=text, env={"T": "${ENV:TOKEN}"}), progress=told.append)
+    assert outcome.result == {"key": "${ENV:TOKEN}"}
+    assert SECRET not in outcome.error
+    assert told == ["using ${ENV:TOKEN}"]
+
+
+async def test_half_a_secret_does_not_stay_where_output_was_left_out() -> None:
+    code = "import sys; sys.stdout.write((sys.argv[1] * 100_000))"
+    outcome = await run(python(code, "${ENV:TOKEN}"))
+    text = stdout(outcome).replace("${ENV:TOKEN}", "")
+    for size in range(4, len(SECRET)):
+        for start in range(len(SECRET) - size + 1):
+            assert SECRET[start : start + size] not in text
+
+
+@pytest.mark.parametrize("odd", [SECRET, 'pass"word', "pass\\word", "pass\tword", "pass/word"])
+async def test_a_secret_with_characters_that_json_escapes_is_masked_too(odd: str) -> None:
+    code = "import sys, json; print(json.dumps({'key': sys.argv[1]}))"
+    outcome = await run(python(code, "${ENV:TOKEN}"), reveal=lambda _: odd)
+    assert outcome.result == {"key": "${ENV:TOKEN}"}
+    assert odd not in repr(outcome.result)
+    assert json.dumps(odd) not in stdout(outcome)
+
+
+# -- mqtt ------------------------------------------------------------------------------------------------------------
+
+
+class Broker:
+    """Takes publications and answers each with a code."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.taken: list[Publication] = []
+
+    async def publish(self, publication: Publication) -> int:
+        self.taken.append(publication)
+        return self.code
+
+
+async def test_a_message_is_published_as_it_is_configured() -> None:
+    broker = Broker()
+    outcome = await run(
+        Mqtt(topic="{{ properties.topic }}/set", message="{{ state }}!", qos=2, retain=True), publish=broker.publish
+    )
+    assert (outcome.ok, outcome.changed, outcome.message) == (True, True, "")
+    assert broker.taken == [Publication("home/lamp/set", b"on!", 2, retain=True)]
+    assert outcome.description == {"topic": "home/lamp/set", "message": "on!"}
+
+
+async def test_a_message_may_be_json_with_variables_that_keep_their_type() -> None:
+    broker = Broker()
+    await run(Mqtt(topic="t", message={"a": "{{ payload.n }}", "b": "x{{ id }}"}), publish=broker.publish)
+    assert json.loads(broker.taken[0].payload) == {"a": [1, {"m": 2}], "b": "xlamp"}
+
+
+async def test_a_message_without_text_is_empty() -> None:
+    broker = Broker()
+    await run(Mqtt(topic="t"), publish=broker.publish)
+    assert broker.taken == [Publication("t", b"", 1)]
+
+
+BAD_TOPICS = [
+    "a/+/b", "a/#", "#", "a\0b", "$SYS/broker", "$share/g/t", "mqttjobs", "mqttjobs/request/jobs/list",
+    "mqttjobs/event/job/completed", "mqttjobs/users/alice/response/x", "mqttjobs/state", "a" * 65_536,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("topic", BAD_TOPICS)
+async def test_a_topic_that_no_operation_may_publish_to_is_a_problem_and_a_template_error(topic: str) -> None:
+    broker = Broker()
+    assert "topic" in Mqtt(topic=topic).problems(Limits())
+    for executor in (Mqtt(topic=topic), Mqtt(topic="{{ properties.topic }}")):
+        with pytest.raises(TemplateError):
+            await run(executor, variables={"properties": {"topic": topic}}, publish=broker.publish)
+    assert broker.taken == []
+
+
+async def test_the_base_topic_is_that_of_the_installation() -> None:
+    broker = Broker()
+    limits = Limits(base_topic="home/jobs")
+    with pytest.raises(TemplateError):
+        await run(Mqtt(topic="home/jobs/request/x"), publish=broker.publish, limits=limits)
+    await run(Mqtt(topic="mqttjobs/request/x"), publish=broker.publish, limits=limits)
+    await run(Mqtt(topic="home/jobs2/x"), publish=broker.publish, limits=limits)
+    assert [each.topic for each in broker.taken] == ["mqttjobs/request/x", "home/jobs2/x"]
+
+
+@pytest.mark.parametrize(
+    "name", ["args.path", "args.wild", "payload.topic", "state", "params.deep", "args", "user.name"]
+)
+async def test_a_value_from_a_message_or_a_caller_brings_neither_slash_nor_wildcard_into_a_topic(name: str) -> None:
+    broker = Broker()
+    variables = {
+        **VARIABLES, "payload": {"topic": "lock/front"}, "state": "+", "params": {"deep": "a/b"}, "user": {"name": "/x"},
+    }  # fmt: skip
+    with pytest.raises(TemplateError):
+        await run(Mqtt(topic=f"a/{{{{ {name} }}}}"), variables=variables, publish=broker.publish)
+    assert broker.taken == []
+
+
+async def test_a_value_from_a_message_without_slash_may_stand_in_a_topic() -> None:
+    broker = Broker()
+    await run(Mqtt(topic="a/{{ state }}/{{ args.text }}"), publish=broker.publish)
+    assert broker.taken[0].topic == "a/on/a b"
+
+
+@pytest.mark.parametrize(("code", "word"), [(0x80, "0x80"), (0x87, "not authorized"), (0x97, "quota"), (0xFF, "0xFF")])
+async def test_a_reason_from_0x80_on_fails_the_job_with_it(code: int, word: str) -> None:
+    outcome = await run(Mqtt(topic="t", message="m"), publish=Broker(code).publish)
+    assert not outcome.ok
+    assert word in outcome.error
+    assert outcome.description == {"topic": "t", "message": "m"}
+
+
+async def test_a_publish_without_subscriber_completes_and_says_so() -> None:
+    outcome = await run(Mqtt(topic="t"), publish=Broker(0x10).publish)
+    assert (outcome.ok, outcome.message, outcome.changed) == (True, "no subscriber", True)
+
+
+async def test_a_secret_is_published_and_not_recorded() -> None:
+    broker = Broker()
+    outcome = await run(
+        Mqtt(topic="t/${ENV:TOKEN}", message={"key": "{{ properties.key }}"}),
+        publish=broker.publish,
+        hidden={"properties.key": "${ENV:TOKEN}"},
+    )
+    assert broker.taken[0].topic == f"t/{SECRET}"
+    assert json.loads(broker.taken[0].payload) == {"key": SECRET}
+    assert SECRET not in repr(outcome)
+
+
+async def test_a_state_that_an_operation_publishes_carries_how_deep_it_is() -> None:
+    broker = Broker()
+    await run(Mqtt(topic="mqttjobs/state/lamp"), publish=broker.publish, depth=3, root_id="root")
+    assert dict(broker.taken[0].user_properties) == {"mqttjobs-root": "root", "mqttjobs-depth": "4"}
+
+
+async def test_a_message_is_handed_over_before_anything_is_waited_for() -> None:
+    order: list[str] = []
+    answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def publish(publication: Publication) -> Awaitable[int]:
+        order.append(publication.topic)
+        return answer
+
+    tasks = [asyncio.create_task(Mqtt(topic=f"t{n}").run(a_context(publish=publish))) for n in range(5)]
+    await asyncio.sleep(0)
+    assert order == ["t0", "t1", "t2", "t3", "t4"]
+    answer.set_result(0)
+    assert all(outcome.ok for outcome in await asyncio.gather(*tasks))
+
+
+# -- the family ------------------------------------------------------------------------------------------------------
+
+
+def test_every_operation_type_is_found_by_its_name() -> None:
+    assert {"mqtt", "program", "script"} <= set(executor_types())
+    assert all(kind == executor.kind for kind, executor in executor_types().items())
+
+
+@pytest.mark.parametrize("executor", [Program(path="/bin/true"), Script(text="exit 0"), Mqtt(topic="t")])
+async def test_every_operation_type_fills_in_the_description_that_it_promises(executor: Executor) -> None:
+    outcome = await run(executor, publish=Broker().publish)
+    assert outcome.ok
+    assert set(outcome.description) == set(type(executor).no_description)
+    assert replace(outcome, ok=True).report()["description"] == dict(outcome.description)

@@ -1,0 +1,152 @@
+"""The real program as a process: started, signalled, killed and started again as its users would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from clients import Client
+
+READY_S = 30.0
+STOP_S = 20.0
+
+
+class RunningService:
+    """`mqttjobs run` on a configuration in `directory`; its database stays there over restarts.
+
+    `config` is the configuration as a mapping, or its text; broker and database are filled in when it is a mapping.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        config: Mapping[str, Any] | str,
+        *,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        base: str = "mqttjobs",
+        limits: Any = None,
+    ) -> None:
+        self.directory = directory
+        self.port = port
+        self.base = base
+        self.arguments = list(arguments)
+        self.environment = {**os.environ, **(environment or {})}
+        self.limits = limits
+        self.file = directory / "mqttjobs.yaml"
+        self.database = directory / "mqttjobs.db"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
+        directory.mkdir(parents=True, exist_ok=True)
+        self.write_config(config)
+
+    def write_config(self, config: Mapping[str, Any] | str) -> None:
+        """Put a configuration in place of the one there is."""
+        if isinstance(config, str):
+            self.file.write_text(config)
+            return
+        whole: dict[str, Any] = {"store": {"url": "sqlite:///mqttjobs.db"}, **config}
+        whole["service"] = {"hostname": "hub", **config.get("service", {})}
+        whole["mqtt"] = {"url": f"mqtt://127.0.0.1:{self.port}", **config.get("mqtt", {})}
+        self.file.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "service.log").read_text(errors="replace")
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The log's lines."""
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    def start(self) -> None:
+        """Start it; it is not necessarily ready."""
+        assert self.process is None, "it runs"
+        self.starts += 1
+        with (self.directory / "service.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mqttjobs", "run", str(self.file), "--log-format", "json", *self.arguments],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.directory,
+                env=self.environment,
+                preexec_fn=self.limits,  # noqa: PLW1509 - sets limits in a child of a test
+            )
+
+    def wait_ready(self, within_s: float = READY_S) -> None:
+        """Wait until it has said `connected` as often as it was started."""
+        deadline = time.monotonic() + within_s
+        before = getattr(self, "_connections", 0)
+        while True:
+            count = self.log.count('"event": "connected"')
+            if count > before:
+                self._connections = count
+                return
+            assert self.process is not None
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log[-3000:]}"
+            assert time.monotonic() < deadline, f"it did not get ready:\n{self.log[-3000:]}"
+            threading.Event().wait(0.02)
+
+    def run(self) -> None:
+        """Start it and wait until it is ready."""
+        self.start()
+        self.wait_ready()
+
+    def kill(self) -> None:
+        """End it at once with SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End it cleanly with SIGTERM and return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait_end(self, within_s: float = STOP_S) -> int:
+        """Wait until it ends by itself and return its exit code."""
+        assert self.process is not None
+        code = self.process.wait(within_s)
+        self.process = None
+        return code
+
+    def _end(self, how: signal.Signals) -> int:
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        process.send_signal(how)
+        try:
+            return process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def client(self, **how: Any) -> Client:
+        """Return a client of the same broker."""
+        return Client(self.port, base=self.base, **how)
+
+
+def mqttjobs(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the program to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "mqttjobs", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "120", **environment},
+    )
