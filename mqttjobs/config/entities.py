@@ -74,7 +74,8 @@ class AvailabilitySection(Section):
     def source(self) -> ValueSource:
         """Return its source; the configured words become `online` and `offline`."""
         words = {self.online: "online", self.offline: "offline"}
-        return ValueSource(self.topic, tuple(self.value.split(".")) if self.value else (), words)
+        path = tuple(self.value.split(".")) if self.value else ()
+        return ValueSource(self.topic, path, words, ignore=frozenset({""}))
 
 
 class _Valued(Section):

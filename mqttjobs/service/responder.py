@@ -97,19 +97,16 @@ class Responder:
             workshop.rejections.tell(message.topic, "retained_request", "requests are not to be published retained")
             workshop.counters.requests["retained"] += 1
             return
-        decoded = _decode(message.payload, workshop.settings.service.max_payload)
-        body: Mapping[str, Json] = {} if isinstance(decoded, RequestError) else decoded
+        body, problem = _decode(message.payload, workshop.settings.service.max_payload)
         address = self._address(message, body)
-        transaction = body.get("transaction")
+        transaction = None if problem is not None else body.get("transaction")
         try:
-            check_transaction(transaction)
-            answer = await self._carry_out(message, decoded, address, transaction)
+            answer = await self._carry_out(message, body, problem, address)
         except MqttJobsError as error:
             if isinstance(error, Unauthorized) and not self._may_refuse():
                 workshop.counters.requests["401_dropped"] += 1
                 return
-            shown = None if isinstance(error, InvalidRequest) and "transaction" in error.invalid_fields else transaction
-            answer = encode(error_body(error, shown))
+            answer = encode(error_body(error, transaction))
             workshop.counters.requests[str(error.code)] += 1
         except Exception:
             log.exception("request-failed", method=address.name)
@@ -146,7 +143,7 @@ class Responder:
         return Address(name, lane, mirror, wanted if allowed else mirror, allowed)
 
     async def _carry_out(
-        self, message: Message, decoded: dict[str, Json] | RequestError, address: Address, transaction: Json
+        self, message: Message, body: Mapping[str, Json], problem: RequestError | None, address: Address
     ) -> bytes:
         """Check in the contract's order, do the work once, and return the answer's bytes."""
         if not address.allowed:
@@ -154,18 +151,18 @@ class Responder:
                 "the Response Topic or reply_to is not one that answers may go to; see mqtt.reply_topics",
                 reason="reply_topic_not_allowed",
             )
-        body: Mapping[str, Json] = {} if isinstance(decoded, RequestError) else decoded
         caller = identify(self._workshop.settings, _api_key(message, body), address.lane)
         method = methods().get(address.name)
         if method is None:
             raise UnknownMethod("there is no such method; service/info lists them")
         if method.permissions and not any(caller.user.may(each) for each in method.permissions):
             raise Forbidden(f"missing permission: {' or '.join(method.permissions)}")
-        if isinstance(decoded, RequestError):
-            raise decoded
+        if problem is not None:
+            raise problem
         if len(self._tasks) > WAITING_AT_ONCE:
             raise Throttled("too many requests are waiting")
-        params = parse_params(method, decoded)
+        params = parse_params(method, body)
+        transaction = body.get("transaction")
         if not method.changes or not (message.correlation_data or transaction not in (None, "")):
             return await self._handle(method, Asking(self._workshop, caller, transaction), params)
         key = _repeat_key(message, address, caller, transaction)
@@ -245,12 +242,15 @@ def parse_params(method: Method, body: Mapping[str, Json]) -> object:
         raise InvalidRequest(f"wrong parameters: {', '.join(fields)}", fields) from None
 
 
-def _decode(payload: bytes, max_payload: int) -> dict[str, Json] | RequestError:
-    """Decode, or return why it cannot be: who asks and what is checked first."""
+def _decode(payload: bytes, max_payload: int) -> tuple[Mapping[str, Json], RequestError | None]:
+    """Return the body and what is wrong with it, which is told after where the answer goes and who asks."""
+    body: Mapping[str, Json] = {}
     try:
-        return decode_request(payload, max_payload)
+        body = decode_request(payload, max_payload)
+        check_transaction(body.get("transaction"))
     except RequestError as error:
-        return error
+        return body, error
+    return body, None
 
 
 def _api_key(message: Message, body: Mapping[str, Json]) -> str | None:

@@ -784,8 +784,12 @@ async def test_the_base_topic_is_that_of_the_installation() -> None:
 async def test_a_value_from_a_message_or_a_caller_brings_neither_slash_nor_wildcard_into_a_topic(name: str) -> None:
     broker = Broker()
     variables = {
-        **VARIABLES, "payload": {"topic": "lock/front"}, "state": "+", "params": {"deep": "a/b"}, "user": {"name": "/x"},
-    }  # fmt: skip
+        **VARIABLES,
+        "payload": {"topic": "lock/front"},
+        "state": "+",
+        "params": {"deep": "a/b"},
+        "user": {"name": "/x"},
+    }
     with pytest.raises(TemplateError):
         await run(Mqtt(topic=f"a/{{{{ {name} }}}}"), variables=variables, publish=broker.publish)
     assert broker.taken == []

@@ -251,7 +251,7 @@ async def test_a_full_disk_is_a_store_error_that_writes_nothing_and_passes(store
     assert [value.text for value in (await store.load()).values] == ["off"]
     await on_writer(store, "PRAGMA max_page_count = 1000000")
     await store.record(Changes(values=[a_value("on")], jobs=many))
-    assert (await store.find(JobQuery(limit=100))).jobs == many[::-1] + [a_job(1)]
+    assert (await store.find(JobQuery(limit=100))).jobs == [*many[::-1], a_job(1)]
 
 
 async def test_a_job_recorded_after_a_failed_write_of_its_kind_has_its_definition(store: SqliteStore) -> None:

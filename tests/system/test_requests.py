@@ -246,6 +246,27 @@ def test_errors_come_in_the_contract_s_order(plain: Client) -> None:
     assert plain.ask("jobs/list", b'{"a": "' + b"x" * 70_000 + b'"}')["code"] == 413
 
 
+def test_who_asks_is_checked_before_the_transaction(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+    users = {"admin": {"api_key": "0123456789abcdef", "permissions": ["admin"]}}
+    service = start_service(mosquitto.port, HALL | {"users": users})
+    with service.client() as client:
+        body = {"transaction": ["no", "scalar"]}
+        refused = client.ask("jobs/list", body)
+        assert (refused["reason"], refused["transaction"]) == ("unauthorized", None)
+        wrong = client.ask("jobs/list", body, api_key="0123456789abcdef")
+        assert (wrong["code"], set(wrong["invalid_fields"]), wrong["transaction"]) == (400, {"transaction"}, None)
+
+
+def test_availability_may_be_told_in_any_words(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+    words = {"topic": "hall/there", "online": "available", "offline": "unavailable"}
+    objects = {**HALL["objects"], "door": {"availability": words}}
+    service = start_service(mosquitto.port, HALL | {"objects": objects})
+    with service.client() as client:
+        for told, meant in (("unavailable", "offline"), ("available", "online")):
+            client.publish("hall/there", told)
+            client.until(lambda each, want=meant: each.data("objects/get", {"id": "door"})["availability"] == want)
+
+
 def test_no_error_repeats_the_input(plain: Client) -> None:
     secret = "hunter2-" * 30
     for method, body in [
@@ -342,9 +363,8 @@ def test_health_adds_up(plain: Client) -> None:
     health = plain.data("service/health")
     counters = health["counters"]
     assert health["status"] == "ok"
-    assert {name: counters[name] for name in ("received", "changed", "unchanged", "ignored", "invalid", "unmatched")} == {
-        "received": 5, "changed": 1, "unchanged": 1, "ignored": 1, "invalid": 1, "unmatched": 1,
-    }  # fmt: skip
+    expected = {"received": 5, "changed": 1, "unchanged": 1, "ignored": 1, "invalid": 1, "unmatched": 1}
+    assert {name: counters[name] for name in expected} == expected
     assert (counters["fired"], counters["jobs"], counters["skipped"]) == (1, 1, 0)
 
 
