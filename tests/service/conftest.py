@@ -1,0 +1,29 @@
+"""Tests of the service floor run on time that is moved by hand, over the leaves that keep everything in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+from handclock import HandLoop
+from house import House
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], HandLoop]]:
+    return {"by-hand": HandLoop}
+
+
+@pytest.fixture
+async def build() -> AsyncIterator[Callable[..., House]]:
+    """Build houses: `build(objects={…}, operations={…})`, as in a configuration file; they fall with the test."""
+    houses: list[House] = []
+
+    def make(**config: Any) -> House:
+        house = House(config)
+        houses.append(house)
+        return house
+
+    yield make
+    for house in houses:
+        await house.crash()

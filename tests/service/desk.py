@@ -1,0 +1,82 @@
+"""An operation type for tests: `work` goes on until the test says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from mqttjobs.domain.jobs import Outcome
+from mqttjobs.executors.base import Executor, RunContext, executor_types
+
+
+@dataclass(eq=False)
+class Run:
+    """One attempt that is being made, or was; `cancelled` when it was ended from outside."""
+
+    name: str
+    context: RunContext
+    ending: asyncio.Future[Outcome] = field(repr=False)
+    cancelled: bool = False
+
+    @property
+    def going(self) -> bool:
+        """Whether it has not ended."""
+        return not self.ending.done()
+
+    def complete(self, result: Any = None, **more: Any) -> None:
+        """End it well."""
+        self.ending.set_result(Outcome(ok=True, result=result, **more))
+
+    def fail(self, error: str = "it broke", **more: Any) -> None:
+        """End it badly."""
+        self.ending.set_result(Outcome(ok=False, error=error, **more))
+
+
+class Desk:
+    """Where the runs of `work` lie, in the order in which they began."""
+
+    current: ClassVar[Desk]
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+
+    @classmethod
+    def opened(cls) -> Desk:
+        """Return a new desk, on which every run lies from now on."""
+        executor_types()["work"] = Work  # type: ignore[index]
+        cls.current = cls()
+        return cls.current
+
+    @property
+    def going(self) -> list[Run]:
+        """The runs that have not ended."""
+        return [run for run in self.runs if run.going]
+
+    def names(self) -> list[str]:
+        """Return what began, in order."""
+        return [run.name for run in self.runs]
+
+    def burn(self) -> None:
+        """End what went on in a process that died."""
+        for run in self.going:
+            run.ending.cancel()
+
+
+class Work(Executor):
+    """Goes on until its run on the desk is completed or failed."""
+
+    kind: ClassVar[str] = "work"
+    no_description: ClassVar[dict[str, Any]] = {"exitCode": None, "stdout": None}
+
+    name: str = "work"
+
+    async def run(self, context: RunContext) -> Outcome:
+        """See Executor."""
+        run = Run(self.name, context, asyncio.get_running_loop().create_future())
+        Desk.current.runs.append(run)
+        try:
+            return await run.ending
+        except asyncio.CancelledError:
+            run.cancelled = True
+            raise
