@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mqttjobs.cli.terminal import brief, cell, exact_moment, grid, moment, plain, status_text
-from mqttjobs.domain.jobs import TERMINAL_STATUSES, duration_text
+from mqttjobs.domain.jobs import duration_text
 from mqttjobs.domain.model import Json
+from mqttjobs.domain.status import TERMINAL_STATUSES
 
 LIST_FIELDS = (
     "id", "uid", "status", "operation_id", "operation", "owner_id", "user_id", "created", "updated_at", "timestamp",

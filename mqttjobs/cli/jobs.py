@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mqttjobs.cli.access import Access, with_access
-from mqttjobs.domain.jobs import Status
+from mqttjobs.domain.status import Status
 
 app = typer.Typer(name="jobs", help="Ask the running service about its jobs.", no_args_is_help=True)
 

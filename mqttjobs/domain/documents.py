@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from mqttjobs.domain.jobs import (
-    TERMINAL_STATUSES,
-    AgentState,
-    EventKind,
-    Job,
-    JobEvent,
-    Status,
-    agent_states,
-    duration_text,
-)
+from mqttjobs.domain.jobs import Job, duration_text
 from mqttjobs.domain.model import EntityKey, EntityKind, Json
 from mqttjobs.domain.protocol import encode, iso, milliseconds
+from mqttjobs.domain.status import TERMINAL_STATUSES, AgentState, EventKind, JobEvent, Status, agent_states
 
 EVENT_OUTPUT_BYTES = 4096
 """Output in a published event is cut here; jobs/get has all of it."""

@@ -1,33 +1,15 @@
-"""A job: its record, its events, and the rule that makes a status of them (behaviour 3)."""
+"""A job: its record, what changes it, and what one attempt's outcome does to it (behaviour 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Any
 
 from mqttjobs.domain.model import EMPTY, EntityKey, Json, Operation
-
-LOCAL = "_local"
-ANY = "_any"
-ALL = "_all"
-
-
-class Status(StrEnum):
-    """The seven statuses, in the order in which counts list them."""
-
-    SUBMITTED = "submitted"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    PARTIAL_FAILURE = "partial_failure"
-    STOPPED = "stopped"
-    SKIPPED = "skipped"
-
-
-TERMINAL_STATUSES = frozenset({Status.COMPLETED, Status.FAILED, Status.PARTIAL_FAILURE, Status.STOPPED, Status.SKIPPED})
+from mqttjobs.domain.status import LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
 
 
 class Phase(IntEnum):
@@ -36,45 +18,6 @@ class Phase(IntEnum):
     WAITING = 0
     CLAIMED = 1
     ENDED = 2
-
-
-class EventKind(StrEnum):
-    """What a timeline tells (behaviour 3.2)."""
-
-    SUBMITTED = "submitted"
-    ACKNOWLEDGED = "acknowledged"
-    STARTED = "started"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    RETRIED = "retried"
-    STOPPED = "stopped"
-    SKIPPED = "skipped"
-    PROGRESS = "progress"
-
-
-RANK: Mapping[EventKind, int] = {
-    EventKind.SUBMITTED: 0,
-    EventKind.ACKNOWLEDGED: 1,
-    EventKind.STARTED: 2,
-    EventKind.FAILED: 3,
-    EventKind.COMPLETED: 4,
-}
-"""Per agent the highest of these counts; other events do not rank (behaviour 3.3)."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobEvent:
-    """One line of a timeline; `report` is what an end brought back and is not shown in the timeline.
-
-    `report` has the keys of Outcome.report(): result, message, changed, description, exit_code, stderr, user_error.
-    """
-
-    at: datetime
-    kind: EventKind
-    hostname: str
-    message: str = ""
-    error: str = ""
-    report: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,84 +133,6 @@ class Outcome:
             "stderr": self.stderr,
             "user_error": self.user_error,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class AgentState:
-    """What one agent (the service itself counts as one) has told about a job so far."""
-
-    hostname: str
-    kind: EventKind
-    event: JobEvent | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the agent is done."""
-        return self.kind in (EventKind.COMPLETED, EventKind.FAILED)
-
-    @property
-    def duration(self) -> timedelta | None:
-        """From its first start to its end, or None before the end or without a start."""
-        if self.started_at is None or self.ended_at is None:
-            return None
-        return max(self.ended_at - self.started_at, timedelta(0))
-
-
-def _precedence(event: JobEvent) -> tuple[datetime, str, str, str]:
-    """Order events of equal rank: the earliest counts, and any order of arrival gives the same."""
-    return (event.at, event.hostname, event.error, event.message)
-
-
-def agent_states(
-    events: Iterable[JobEvent], expected: Sequence[str] = (), target: str = LOCAL
-) -> dict[str, AgentState]:
-    """Return each agent's state, expected ones that are silent included as submitted."""
-    best: dict[str, JobEvent] = {}
-    first_start: dict[str, datetime] = {}
-    newest: JobEvent | None = None
-    for event in events:
-        rank = RANK.get(event.kind)
-        if rank is None or (rank == 0 and target != LOCAL):
-            continue
-        host = event.hostname
-        if event.kind is EventKind.STARTED and (host not in first_start or event.at < first_start[host]):
-            first_start[host] = event.at
-        if newest is None or (event.at, host) > (newest.at, newest.hostname):
-            newest = event
-        known = best.get(host)
-        known_rank = -1 if known is None else RANK[known.kind]
-        if known is None or rank > known_rank or (rank == known_rank and _precedence(event) < _precedence(known)):
-            best[host] = event
-    if target == ANY and newest is not None:
-        best = {newest.hostname: best[newest.hostname]}
-    states = {host: AgentState(host, EventKind.SUBMITTED) for host in expected}
-    for host, event in best.items():
-        ended = event.kind in (EventKind.COMPLETED, EventKind.FAILED)
-        states[host] = AgentState(host, event.kind, event, first_start.get(host), event.at if ended else None)
-    return states
-
-
-def status_of(events: Sequence[JobEvent], expected: Sequence[str] = (), target: str = LOCAL) -> Status:
-    """Return a job's status: a pure function of the set of its events (behaviour 3.3).
-
-    `expected` is the set of agents of a broadcast, fixed at submission; a silent one's time-out is an event.
-    """
-    kinds = {event.kind for event in events}
-    if EventKind.STOPPED in kinds:
-        return Status.STOPPED
-    if EventKind.SKIPPED in kinds:
-        return Status.SKIPPED
-    states = agent_states(events, expected, target)
-    if all(state.kind is EventKind.SUBMITTED for state in states.values()):
-        return Status.SUBMITTED
-    if not all(state.ended for state in states.values()):
-        return Status.PROCESSING
-    outcomes = {state.kind for state in states.values()}
-    if outcomes == {EventKind.COMPLETED}:
-        return Status.COMPLETED
-    return Status.PARTIAL_FAILURE if EventKind.COMPLETED in outcomes else Status.FAILED
 
 
 def submitted(at: datetime, hostname: str) -> JobEvent:

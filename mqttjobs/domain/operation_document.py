@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from mqttjobs.domain.jobs import Job, OperationFacts, Status, agent_states
+from mqttjobs.domain.jobs import Job, OperationFacts
 from mqttjobs.domain.model import Json, Operation, User
 from mqttjobs.domain.protocol import iso
+from mqttjobs.domain.status import Status, agent_states
 
 _STATUS_WORDS = {
     Status.SUBMITTED: "running",

@@ -9,20 +9,9 @@ from datetime import timedelta
 
 import structlog
 
-from mqttjobs.domain.jobs import (
-    LOCAL,
-    EventKind,
-    Job,
-    JobEvent,
-    JobUpdate,
-    Outcome,
-    Phase,
-    apply,
-    begin,
-    duration_text,
-    finish,
-)
+from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, begin, duration_text, finish
 from mqttjobs.domain.model import EntityKey
+from mqttjobs.domain.status import LOCAL, EventKind, JobEvent
 from mqttjobs.errors import ConfigError, StoreError, TemplateError
 from mqttjobs.executors.base import RunContext
 from mqttjobs.service.announcer import Announcer

@@ -7,18 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from mqttjobs.domain.installation import Installation, Watcher
-from mqttjobs.domain.jobs import (
-    LOCAL,
-    EventKind,
-    Job,
-    JobEvent,
-    JobUpdate,
-    Phase,
-    Status,
-    submitted,
-)
+from mqttjobs.domain.jobs import Job, JobUpdate, Phase, submitted
 from mqttjobs.domain.model import EMPTY, STATE, Change, EntityKey, Json, Mode, Operation, ValueKey
 from mqttjobs.domain.protocol import iso
+from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import Mirror
 from mqttjobs.service.variables import Painter

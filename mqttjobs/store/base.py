@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationFacts, Status
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationFacts
 from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
+from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import Hold
 from mqttjobs.errors import StoreRefused
 from mqttjobs.registry import leaf_module

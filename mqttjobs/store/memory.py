@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from mqttjobs.domain.jobs import LOCAL, Job, JobUpdate, OperationFacts, Phase, Status, apply
+from mqttjobs.domain.jobs import Job, JobUpdate, OperationFacts, Phase, apply
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
+from mqttjobs.domain.status import LOCAL, Status
 from mqttjobs.domain.triggers import Hold
 from mqttjobs.errors import NotFound, StoreError, TerminalState
 from mqttjobs.store.base import (

@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 
-from mqttjobs.domain.jobs import CustomResult, EventKind, Job, JobEvent, OperationFacts, Phase, Status
+from mqttjobs.domain.jobs import CustomResult, Job, OperationFacts, Phase
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.protocol import encode, milliseconds
+from mqttjobs.domain.status import EventKind, JobEvent, Status
 from mqttjobs.domain.triggers import Hold
 from mqttjobs.store.base import HistoryEntry
 

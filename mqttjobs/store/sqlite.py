@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 import aiosqlite
 
-from mqttjobs.domain.jobs import Job, JobUpdate, Status
+from mqttjobs.domain.jobs import Job, JobUpdate
 from mqttjobs.domain.model import EntityKey, ValueKey
+from mqttjobs.domain.status import Status
 from mqttjobs.errors import MqttJobsError, StoreError, StoreRefused
 from mqttjobs.store import sqlite_reads as reads
 from mqttjobs.store import sqlite_writes as writes

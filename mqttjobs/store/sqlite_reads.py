@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
-from mqttjobs.domain.jobs import LOCAL, Job, Phase, Status
+from mqttjobs.domain.jobs import Job, Phase
 from mqttjobs.domain.model import EntityKey, EntityKind, ValueKey
 from mqttjobs.domain.protocol import milliseconds
+from mqttjobs.domain.status import LOCAL, Status
 from mqttjobs.store.base import EXACT_LIMIT, HistoryPage, JobPage, JobQuery, Runs, Scope, Snapshot
 from mqttjobs.store.rows import (
     JOB_COLUMNS,

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from mqttjobs.domain.jobs import LOCAL, Job, JobUpdate, Phase, Status, apply
+from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply
 from mqttjobs.domain.protocol import milliseconds
+from mqttjobs.domain.status import LOCAL, Status
 from mqttjobs.errors import NotFound, TerminalState
 from mqttjobs.store.base import Changes, Retention
 from mqttjobs.store.rows import (

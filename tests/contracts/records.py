@@ -6,17 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mqttjobs.domain.jobs import (
-    Job,
-    JobUpdate,
-    Outcome,
-    Phase,
-    Status,
-    begin,
-    finish,
-    submitted,
-)
+from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, begin, finish, submitted
 from mqttjobs.domain.model import EntityKey, EntityKind, Value, ValueKey
+from mqttjobs.domain.status import Status
 from mqttjobs.store.base import HistoryEntry
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)

@@ -28,20 +28,9 @@ from records import (
     succeeded,
 )
 
-from mqttjobs.domain.jobs import (
-    ALL,
-    CustomResult,
-    EventKind,
-    Job,
-    JobEvent,
-    JobUpdate,
-    OperationFacts,
-    Phase,
-    Status,
-    apply,
-    submitted,
-)
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationFacts, Phase, apply, submitted
 from mqttjobs.domain.model import EntityKey, EntityKind, ValueKey
+from mqttjobs.domain.status import ALL, EventKind, JobEvent, Status
 from mqttjobs.domain.triggers import Hold
 from mqttjobs.errors import NotFound, StoreRefused, TerminalState
 from mqttjobs.store.base import (

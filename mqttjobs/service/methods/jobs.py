@@ -9,9 +9,10 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, JsonValue
 
 from mqttjobs.domain.documents import job_document, job_fields
-from mqttjobs.domain.jobs import CustomResult, EventKind, Job, JobEvent, JobUpdate, Status, apply
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, apply
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import milliseconds, parse_time
+from mqttjobs.domain.status import EventKind, JobEvent, Status
 from mqttjobs.errors import InvalidRequest, NotFound, TerminalState
 from mqttjobs.service.asking import Asking, Params, Reply, method
 from mqttjobs.service.draft import Draft
