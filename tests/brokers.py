@@ -72,6 +72,12 @@ class MosquittoBroker:
     def log(self) -> str:
         return (self.directory / "mosquitto.log").read_text(errors="replace")
 
+    @property
+    def saved(self) -> bytes:
+        """What it has written down of sessions, queues and retained messages."""
+        file = self.directory / "mosquitto.db"
+        return file.read_bytes() if file.exists() else b""
+
     def start(self) -> None:
         """Start it and wait until it answers; on the same port and data when it ran before."""
         assert MOSQUITTO is not None, MISSING

@@ -47,6 +47,7 @@ class Client:
         username: str | None = None,
         password: str | None = None,
         client_id: str | None = None,
+        reconnect: bool = True,
     ) -> None:
         self.base = base
         self.five = protocol == "5"
@@ -59,6 +60,7 @@ class Client:
             CallbackAPIVersion.VERSION2,
             client_id=client_id or f"test-{uuid.uuid4().hex[:12]}",
             protocol=paho.MQTTv5 if self.five else paho.MQTTv311,
+            reconnect_on_failure=reconnect,
         )
         self._client.username_pw_set(username, password)
         self._client.on_connect = self._on_connect

@@ -46,7 +46,7 @@ class RunningService:
         self.file = directory / "mqttjobs.yaml"
         self.database = directory / "mqttjobs.db"
         self.process: subprocess.Popen[bytes] | None = None
-        self.starts = 0
+        self._began = 0
         directory.mkdir(parents=True, exist_ok=True)
         self.write_config(config)
 
@@ -62,6 +62,9 @@ class RunningService:
 
     @property
     def log(self) -> str:
+        """What it has written, over all its runs."""
+        if not (self.directory / "service.log").exists():
+            return ""
         return (self.directory / "service.log").read_text(errors="replace")
 
     @property
@@ -72,7 +75,7 @@ class RunningService:
     def start(self) -> None:
         """Start it; it is not necessarily ready."""
         assert self.process is None, "it runs"
-        self.starts += 1
+        self._began = len(self.log)
         with (self.directory / "service.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mqttjobs", "run", str(self.file), "--log-format", "json", *self.arguments],
@@ -85,17 +88,16 @@ class RunningService:
             )
 
     def wait_ready(self, within_s: float = READY_S) -> None:
-        """Wait until it has said `connected` as often as it was started."""
+        """Wait until it has connected since it was started."""
+        self.wait_event("connected", within_s=within_s)
+
+    def wait_event(self, name: str, count: int = 1, *, within_s: float = READY_S) -> None:
+        """Wait until it has logged `count` events of this name since it was started."""
         deadline = time.monotonic() + within_s
-        before = getattr(self, "_connections", 0)
-        while True:
-            count = self.log.count('"event": "connected"')
-            if count > before:
-                self._connections = count
-                return
+        while self.log[self._began :].count(f'"event": "{name}"') < count:
             assert self.process is not None
             assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log[-3000:]}"
-            assert time.monotonic() < deadline, f"it did not get ready:\n{self.log[-3000:]}"
+            assert time.monotonic() < deadline, f"{name!r} was not logged:\n{self.log[-3000:]}"
             threading.Event().wait(0.02)
 
     def run(self) -> None:
