@@ -12,8 +12,8 @@ from dataclasses import replace
 import structlog
 import uuid_utils
 
-from mqttjobs.errors import ClientIdTaken, ConfigError, ConnectionLost, TransportError
-from mqttjobs.service.clock import Clock, SystemClock
+from mqttjobs.clock import Clock, SystemClock
+from mqttjobs.errors import ConfigError
 from mqttjobs.service.connection import Connection
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.recovery import recover
@@ -24,11 +24,7 @@ from mqttjobs.service.timekeeper import Timekeeper
 from mqttjobs.service.workshop import Workshop
 from mqttjobs.store.base import Store, create_store
 from mqttjobs.transport.base import Publication, Transport, create_transport
-
-BACKOFF_S = (0.1, 30.0)
-"""First and longest wait between connections; the wait itself is drawn from zero to it (full jitter)."""
-TAKEN_WITHIN_S = 60.0
-"""Our client id taken over twice within this means that another client uses it."""
+from mqttjobs.transport.staying import stay_connected
 
 SWITCH_S = 0.0005
 """How long one thread may keep the interpreter: the store's thread asks for it at every row, and would otherwise wait
@@ -86,7 +82,13 @@ class Service:
             loops.append(self._follow(reload))
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
-            await self._stay_connected(stop, tasks)
+            await stay_connected(
+                self._transport,
+                lambda session: self._connection.serve(session, stop, tasks),
+                stop,
+                clock=self._clock,
+                jitter=self._jitter,
+            )
         finally:
             await self._finish(tasks)
 
@@ -118,36 +120,6 @@ class Service:
         heard = Draft(heard=list(self.workshop.mirror.heard.items()), announced=self.workshop.announcer.take_told())
         if heard and not self.workshop.runner.clerk.failing:
             await self.workshop.commit(heard)
-
-    async def _stay_connected(self, stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
-        """Connect, serve, and connect again, for ever, with jittered back-off."""
-        failures = 0
-        taken_s: float | None = None
-        while not stop.is_set():
-            connected_s = self._clock.monotonic()
-            try:
-                async with self._transport.connect() as session:
-                    failures = 0
-                    await self._connection.serve(session, stop, tasks)
-            except ClientIdTaken:
-                now_s = self._clock.monotonic()
-                if taken_s is not None and now_s - taken_s < TAKEN_WITHIN_S:
-                    raise
-                taken_s = now_s
-                log.warning("client-id-taken", details="another client connected with our client id; trying once more")
-            except ConnectionLost as error:
-                log.warning(
-                    "connection-lost",
-                    details=str(error),
-                    after_s=round(self._clock.monotonic() - connected_s, 1),
-                )
-            except TransportError as error:
-                log.error("connection-refused", details=str(error))
-            if stop.is_set():
-                return
-            longest = min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** min(failures, 20))
-            failures += 1
-            await self._clock.wait(stop, longest * self._jitter())
 
     async def _follow(self, reload: asyncio.Event) -> None:
         """Reload whenever the event is set (SIGHUP); a bad file is told and changes nothing."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from mqttjobs.clock import Clock
 from mqttjobs.domain.jobs import Job, JobUpdate
 from mqttjobs.errors import NotFound, StoreError
 from mqttjobs.service.announcer import Announcer
-from mqttjobs.service.clock import Clock
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import Mirror
 from mqttjobs.store.base import Store

@@ -15,10 +15,10 @@ from mqttjobs.domain.values import ORDER, Result, Sighting, Verdict, sight
 from mqttjobs.errors import ReportError
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import EVENT_ID_MEMORY, Mirror
-from mqttjobs.service.rejections import Rejections
 from mqttjobs.service.submission import Submission
 from mqttjobs.store.base import HistoryEntry
 from mqttjobs.transport.base import Message
+from mqttjobs.transport.rejections import Rejections
 
 NO_META = ReportMeta()
 DEPTH_PROPERTY = "mqttjobs-depth"

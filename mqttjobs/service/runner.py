@@ -9,19 +9,20 @@ from datetime import timedelta
 
 import structlog
 
-from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, begin, duration_text, finish
+from mqttjobs.clock import Clock
+from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, begin, finish
 from mqttjobs.domain.model import EntityKey
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent
-from mqttjobs.errors import ConfigError, StoreError, TemplateError
+from mqttjobs.errors import ConfigError, StoreError
+from mqttjobs.executors.attempt import attempt
 from mqttjobs.executors.base import RunContext
 from mqttjobs.service.announcer import Announcer
 from mqttjobs.service.clerk import Clerk
-from mqttjobs.service.clock import Clock
 from mqttjobs.service.mirror import Mirror
-from mqttjobs.service.publisher import Publisher
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.workbench import Tool, Workbench
 from mqttjobs.store.base import Store
+from mqttjobs.transport.publisher import Publisher
 
 PUBLISHING = 1000
 """Jobs that publish at once; the rest waits in the store, in row order."""
@@ -169,7 +170,7 @@ class Runner:
         started_at = self._clock.now()
         try:
             tool = self._workbench.tool(live.job)
-            outcome = await self._attempt(live, tool)
+            outcome = await attempt(tool.executor, self._context(live, tool))
         except ConfigError:
             tool = None
             outcome = Outcome(ok=False, error="its definition is no longer understood; run the operation anew")
@@ -197,22 +198,7 @@ class Runner:
         if dying:
             await asyncio.wait(dying)
 
-    async def _attempt(self, live: _Live, tool: Tool) -> Outcome:
-        timeout = tool.operation.timeout or self._settings.service.timeout
-        context = self._context(live, tool, timeout)
-        limit_s = None if tool.executor.own_timeout else timeout / timedelta(seconds=1)
-        try:
-            async with asyncio.timeout(limit_s):
-                return await tool.executor.run(context)
-        except TemplateError as error:
-            return Outcome(ok=False, error=error.details, repeatable=False)
-        except TimeoutError:
-            return Outcome(ok=False, error=f"timed out after {duration_text(timeout)}")
-        except Exception as error:
-            log.exception("executor-failed", job=live.job.id, type=tool.operation.type)
-            return Outcome(ok=False, error=f"internal error ({type(error).__name__})")
-
-    def _context(self, live: _Live, tool: Tool, timeout: timedelta) -> RunContext:
+    def _context(self, live: _Live, tool: Tool) -> RunContext:
         job = live.job
         return RunContext(
             job_id=job.id,
@@ -223,7 +209,7 @@ class Runner:
             params=job.params,
             events=job.events,
             preferences={each.key: each.value for each in tool.operation.preferences},
-            timeout=timeout,
+            timeout=tool.operation.timeout or self._settings.service.timeout,
             grace=self._settings.service.grace,
             publish=self._publisher.publish,
             progress=lambda text: self.progress(live.job.uid, text),

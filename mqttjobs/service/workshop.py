@@ -6,21 +6,21 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+from mqttjobs.clock import Clock
 from mqttjobs.domain.model import Json, Operation
 from mqttjobs.errors import MqttJobsError
 from mqttjobs.service.announcer import Announcer
-from mqttjobs.service.clock import Clock
 from mqttjobs.service.counters import Counters
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.ingest import Ingest
 from mqttjobs.service.mirror import Mirror
-from mqttjobs.service.publisher import Publisher
-from mqttjobs.service.rejections import Rejections
 from mqttjobs.service.runner import Runner
 from mqttjobs.service.settings import LoadSettings, Settings
 from mqttjobs.service.submission import Submission
 from mqttjobs.service.workbench import Workbench
 from mqttjobs.store.base import Store
+from mqttjobs.transport.publisher import Publisher
+from mqttjobs.transport.rejections import Rejections
 
 
 class Workshop:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -71,7 +71,8 @@ class Tls:
 class ConnectOptions:
     """How to reach the broker. `protocol` is "auto", "5" or "3.1.1" (behaviour 6).
 
-    `clean` is for short-lived clients such as the command line: no session is kept and nothing is resumed.
+    `clean` is for short-lived clients such as the command line: no session is kept and nothing is resumed. A `will`
+    that is a function is made anew for each connection.
     """
 
     url: str = "mqtt://127.0.0.1:1883"
@@ -85,7 +86,11 @@ class ConnectOptions:
     clean: bool = False
     receive_maximum: int = 500
     maximum_packet_size: int = 1024 * 1024
-    will: Publication | None = None
+    will: Publication | Callable[[], Publication] | None = None
+
+    def last_will(self) -> Publication | None:
+        """Return the will of a connection that is about to be made."""
+        return self.will() if callable(self.will) else self.will
 
 
 class Session(Protocol):

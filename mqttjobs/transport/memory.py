@@ -223,6 +223,7 @@ class MemorySession:
         self._broker = broker
         self._kept = kept
         self._options = options
+        self._will = options.last_will()
         self._resumed = resumed
         self._unread: deque[Message] = deque()
         self._arrived = asyncio.Event()
@@ -260,8 +261,8 @@ class MemorySession:
         self._broker.leave(self._options.client_id, self._kept, keep=not self._options.clean)
         while self.unconfirmed:
             _fail(self.unconfirmed.popleft()[1])
-        if not clean and self._options.will is not None:
-            self._broker.publish(self._options.will)
+        if not clean and self._will is not None:
+            self._broker.publish(self._will)
 
     async def receive(self, limit: int = 500) -> list[Message]:
         """See Session. What had arrived before a loss is not handed out: the broker sends it again."""

@@ -598,7 +598,7 @@ def _client(options: ConnectOptions, protocol: str) -> aiomqtt.Client:
 
 
 def _will(options: ConnectOptions) -> aiomqtt.Will | None:
-    will = options.will
+    will = options.last_will()
     return None if will is None else aiomqtt.Will(will.topic, will.payload, will.qos, will.retain)
 
 

@@ -413,6 +413,18 @@ async def test_the_will_is_published_when_the_connection_is_cut(bench: Bench) ->
     assert (message.topic, message.payload) == ("t/will", b"gone")
 
 
+async def test_each_connection_has_a_will_of_its_own(bench: Bench) -> None:
+    wills = iter([replace(WILL, payload=b"first"), replace(WILL, payload=b"second")])
+    options = bench.options(will=lambda: next(wills))
+    async with connect(bench.options(client_id="other")) as reader:
+        await subscribe(reader, "t/will")
+        for wanted in (b"first", b"second"):
+            async with cut_connection(options):
+                pass
+            [message] = await collect(reader, 1)
+            assert message.payload == wanted
+
+
 async def test_the_will_is_not_published_on_a_clean_exit(bench: Bench) -> None:
     async with connect(bench.options(client_id="reader")) as reader:
         await subscribe(reader, "t/#")

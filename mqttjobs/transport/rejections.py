@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import structlog
 
+from mqttjobs.clock import Clock
 from mqttjobs.domain.protocol import encode, milliseconds
-from mqttjobs.service.clock import Clock
 from mqttjobs.transport.base import Publication
 
 RATE_PER_S = 20.0
