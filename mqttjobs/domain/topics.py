@@ -60,14 +60,12 @@ def covers(wide: str, narrow: str) -> bool:
     """Whether every topic that `narrow` matches is matched by `wide` too."""
     if narrow.startswith("$") and wide[:1] in ("+", "#"):
         return False
-    outer, inner = wide.split("/"), narrow.split("/")
+    outer, inner = wide.split("/"), ["+", "#"] if narrow == "#" else narrow.split("/")  # a topic has a first level
     for place, level in enumerate(outer):
         if level == "#":
             return True
         if place >= len(inner) or inner[place] == "#" or level not in ("+", inner[place]):
             return False
-    if len(inner) == len(outer) + 1 and inner[-1] == "#":
-        return False
     return len(outer) == len(inner)
 
 
@@ -143,10 +141,11 @@ def minimal_filters(filters: Iterable[str]) -> list[str]:
     kept = []
     for each in unique:
         if "+" in each or "#" in each:
-            covered = any(other != each and covers(other, each) for other in wild)
+            covered = any(covers(other, each) and not covers(each, other) for other in wild)
+            alike = any(covers(other, each) and covers(each, other) for other in kept)
         else:
-            covered = bool(trie.find(each))
-        if not covered:
+            covered, alike = bool(trie.find(each)), False
+        if not covered and not alike:
             kept.append(each)
     return kept
 
