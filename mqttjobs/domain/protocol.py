@@ -14,13 +14,14 @@ import orjson
 
 from mqttjobs.domain.durations import parse_duration
 from mqttjobs.domain.model import Json
+from mqttjobs.domain.templates import list_place
 from mqttjobs.errors import InvalidJson, InvalidRequest, ReportError, TooLarge
 
 DEEPEST = 32
 MOST_NODES = 10_000
 TRANSACTION_BYTES = 256
 _BOM = b"\xef\xbb\xbf"
-_LONG_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?\d{19,})(?![\d.eE])', re.DOTALL)
+_LONG_INTEGER = re.compile(rb'"(?:[^"\\]|\\.)*"|(?<![\d.eE+-])(-?\d{19,}+)(?![.eE])', re.DOTALL)
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"?|([\[\]{}])', re.DOTALL)
 _KEY = re.compile(rb'"\s*:')
 
@@ -53,7 +54,7 @@ def decode_json(payload: bytes) -> Json:
     except orjson.JSONDecodeError as error:
         raise InvalidJson(f"not JSON at line {error.lineno} column {error.colno}") from None
     if len(payload) > 18:
-        for found in _LONG_NUMBER.finditer(payload):
+        for found in _LONG_INTEGER.finditer(payload):
             if found[1] is not None and not -(2**63) <= int(found[1][:25]) < 2**64:
                 raise InvalidJson("an integer is beyond 64 bits")
     keys, problem = _inspect(value)
@@ -190,8 +191,8 @@ def read_state(report: Report, path: tuple[str, ...]) -> str | None:
     for part in path or (("state",) if isinstance(value, dict) else ()):
         if isinstance(value, dict):
             value = value.get(part)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
+        elif isinstance(value, list) and (place := list_place(part)) is not None and place < len(value):
+            value = value[place]
         else:
             return None
     return scalar_text(value)
@@ -264,6 +265,6 @@ def parse_time(value: int | str, now: datetime) -> datetime:
         if value.isascii() and value.isdigit():
             return datetime.fromtimestamp(int(value) / 1000, UTC)
         at = datetime.fromisoformat(value)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         raise ValueError("must be ISO 8601, milliseconds, or a time ago such as -24h") from None
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)

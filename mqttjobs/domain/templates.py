@@ -22,6 +22,9 @@ _TRUSTED = re.compile(r"(?:(?:source|target)\.)?(?:id|name|properties)(?:\..*)?\
 """What the configuration or the service itself says; everything else may come from a message or a caller."""
 
 
+LONGEST_PLACE = 9
+
+
 class _Variable(NamedTuple):
     path: str
 
@@ -68,6 +71,11 @@ def reveal_text(text: str, reveal: Reveal) -> str:
     return _SECRET.sub(lambda found: reveal(found[1]), text) if "${" in text else text
 
 
+def list_place(part: str) -> int | None:
+    """Return the place in a list that a part of a dotted path names, or None; a longer number is beyond every list."""
+    return int(part) if len(part) <= LONGEST_PLACE and part.isascii() and part.isdigit() else None
+
+
 def lookup(variables: Mapping[str, Json], path: str) -> Json:
     """Return the value at a dotted path; numbers index lists.
 
@@ -78,8 +86,8 @@ def lookup(variables: Mapping[str, Json], path: str) -> Json:
     for part in path.split("."):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
-        elif isinstance(value, list | tuple) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
+        elif isinstance(value, list | tuple) and (place := list_place(part)) is not None and place < len(value):
+            value = value[place]
         else:
             raise TemplateError(f"unknown variable {{{{ {path} }}}}: there is no {part!r}")
     return value

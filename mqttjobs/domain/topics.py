@@ -138,7 +138,7 @@ def minimal_filters(filters: Iterable[str]) -> list[str]:
     trie: TopicTrie[str] = TopicTrie()
     for each in wild:
         trie.add(each, each)
-    kept = []
+    kept: list[str] = []
     for each in unique:
         if "+" in each or "#" in each:
             covered = any(covers(other, each) and not covers(each, other) for other in wild)
