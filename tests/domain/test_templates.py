@@ -85,9 +85,20 @@ def test_keys_are_not_filled_in() -> None:
 
 
 EXPRESSIONS = (
-    "{{ }}", "{{ 1 + 1 }}", "{{ a b }}", "{{ a. }}", "{{ .a }}", "{{ a..b }}", "{{ a|upper }}", "{{ a['b'] }}", "{{ f() }}",
-    "{{ __import__('os') }}", "{{ {{ a }} }}", "{{{ a }}}", "{{ ä }}",
-)  # fmt: skip
+    "{{ }}",
+    "{{ 1 + 1 }}",
+    "{{ a b }}",
+    "{{ a. }}",
+    "{{ .a }}",
+    "{{ a..b }}",
+    "{{ a|upper }}",
+    "{{ a['b'] }}",
+    "{{ f() }}",
+    "{{ __import__('os') }}",
+    "{{ {{ a }} }}",
+    "{{{ a }}}",
+    "{{ ä }}",
+)
 
 
 @pytest.mark.parametrize("text", EXPRESSIONS)
@@ -131,9 +142,22 @@ def test_a_dotted_path_is_looked_up(path: str, value: Json) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["nothing", "payload.nothing", "payload.list.2", "payload.list.-1", "payload.list.x", "id.x", "id.0",
-             "payload.none.x", "payload.list." + "9" * 5000, "payload.list.²", "__class__", "payload.keys"]
-)  # fmt: skip
+    "path",
+    [
+        "nothing",
+        "payload.nothing",
+        "payload.list.2",
+        "payload.list.-1",
+        "payload.list.x",
+        "id.x",
+        "id.0",
+        "payload.none.x",
+        "payload.list." + "9" * 5000,
+        "payload.list.²",
+        "__class__",
+        "payload.keys",
+    ],
+)
 def test_an_unknown_variable_fails_and_is_named(path: str) -> None:
     variables = {"id": "lamp", "payload": {"list": [1, 2], "none": None}}
     with pytest.raises(TemplateError) as caught:
@@ -218,9 +242,22 @@ def test_a_topic_is_filled_in() -> None:
 
 
 NOT_FOR_US = (
-    "a/+/b", "#", "a/#", "+", "a\0b", "", "$SYS/x", "$share/g/x", "mqttjobs", "mqttjobs/status", "mqttjobs/", "mqttjobs/state",
-    "mqttjobs/request/jobs/list", "mqttjobs/event/job", "mqttjobs/statement",
-)  # fmt: skip
+    "a/+/b",
+    "#",
+    "a/#",
+    "+",
+    "a\0b",
+    "",
+    "$SYS/x",
+    "$share/g/x",
+    "mqttjobs",
+    "mqttjobs/status",
+    "mqttjobs/",
+    "mqttjobs/state",
+    "mqttjobs/request/jobs/list",
+    "mqttjobs/event/job",
+    "mqttjobs/statement",
+)
 
 
 @pytest.mark.parametrize("wrong", NOT_FOR_US)
@@ -233,9 +270,20 @@ def test_a_topic_that_may_not_be_published_to_fails_wherever_it_comes_from(wrong
 
 
 @pytest.mark.parametrize(
-    "name", ["payload.x", "state", "previous_state", "params.x", "attributes.x", "source.state", "target.payload.x",
-             "source.attributes.x", "payload", "params"]
-)  # fmt: skip
+    "name",
+    [
+        "payload.x",
+        "state",
+        "previous_state",
+        "params.x",
+        "attributes.x",
+        "source.state",
+        "target.payload.x",
+        "source.attributes.x",
+        "payload",
+        "params",
+    ],
+)
 @pytest.mark.parametrize("value", ["a/b", "/", "/etc", "a/"])
 def test_a_value_from_a_message_or_a_caller_brings_no_level_into_a_topic(name: str, value: str) -> None:
     variables: Json = value
