@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from cronsim import CronSim, CronSimError
 
 from mqttjobs.domain.model import Schedule
+
+_WINDOWS = (timedelta(hours=1), timedelta(days=1), timedelta(days=31), timedelta(days=366))
+"""How far back the latest due time is looked for, so that a long absence costs few steps."""
 
 
 def check_cron(text: str) -> None:
@@ -42,10 +45,19 @@ def latest_due(schedule: Schedule, last: datetime, now: datetime, zone: tzinfo) 
         return None
     if schedule.every is not None:
         return first + (now - first) // schedule.every * schedule.every
-    if schedule.cron is None:
-        return None
-    moment = now.astimezone(zone)
-    for due in CronSim(schedule.cron, moment, reverse=True):
-        passed = due.astimezone(UTC)
-        return max(first, passed) if passed <= now else first
-    return first
+    for window in _WINDOWS:  # backwards the zone's doubled hour is read wrongly, so each window is walked forwards
+        if now - last <= window:
+            break
+        found = _last_within(schedule, now - window, now, zone)
+        if found is not None:
+            return found
+    return _last_within(schedule, last, now, zone)
+
+
+def _last_within(schedule: Schedule, after: datetime, now: datetime, zone: tzinfo) -> datetime | None:
+    """Return the last due time after `after` and not after `now`, or None."""
+    found = None
+    due = next_due(schedule, after, zone)
+    while due is not None and due <= now:
+        found, due = due, next_due(schedule, due, zone)
+    return found

@@ -56,9 +56,15 @@ def test_a_time_that_comes_twice_runs_once() -> None:
     assert dues("30 1 * * *", NEW_YORK, local(2026, 10, 31, 3), 2) == ["11-01 01:30 -0400", "11-02 01:30 -0500"]
 
 
-@pytest.mark.parametrize(
-    ("zone", "day"), [(BERLIN, (2026, 3, 29)), (BERLIN, (2026, 10, 25)), (NEW_YORK, (2026, 11, 1))]
-)
+CHANGES = [
+    (BERLIN, (2026, 3, 29)),
+    (BERLIN, (2026, 10, 25)),
+    (NEW_YORK, (2026, 3, 8)),
+    (NEW_YORK, (2026, 11, 1)),
+]
+
+
+@pytest.mark.parametrize(("zone", "day"), CHANGES)
 def test_what_runs_every_so_many_minutes_goes_on_through_a_change(zone: ZoneInfo, day: tuple[int, int, int]) -> None:
     at = datetime(*day, tzinfo=zone).astimezone(UTC)
     for _ in range(28):
@@ -117,6 +123,34 @@ def test_any_text_is_cron_or_refused_with_a_value_error(text: str) -> None:
     assert next_due(Schedule(cron=text), datetime(2026, 1, 1, tzinfo=UTC), BERLIN) is not None
 
 
+@pytest.mark.parametrize(
+    "cron", ["*/5 * * * *", "0 * * * *", "15 1,2,3 * * *", "30 2 * * *", "59 2 * * *", "0 3 * * *"]
+)
+@pytest.mark.parametrize(("zone", "day"), CHANGES)
+def test_the_latest_due_time_is_right_all_through_a_change(
+    cron: str, zone: ZoneInfo, day: tuple[int, int, int]
+) -> None:
+    schedule, last = Schedule(cron=cron), datetime(*day, tzinfo=UTC) - timedelta(hours=3)
+    wanted, due = None, next_due(schedule, last, zone)
+    for minute in range(0, 15 * 60, 5):
+        now = last + timedelta(minutes=minute)
+        while due is not None and due <= now:
+            wanted, due = due, next_due(schedule, due, zone)
+        assert latest_due(schedule, last, now, zone) == wanted, now
+        assert latest_due(schedule, last, now + timedelta(seconds=30), zone) == wanted, now
+
+
+def test_a_schedule_that_was_missed_for_years_is_found_at_once() -> None:
+    now = datetime(2026, 5, 1, 12, 0, 30, tzinfo=UTC)
+    for cron, wanted in (
+        ("* * * * *", (2026, 5, 1, 12)),
+        ("0 3 29 2 *", (2024, 2, 29, 3)),
+        ("0 3 1 * *", (2026, 5, 1, 3)),
+    ):
+        found = latest_due(Schedule(cron=cron), datetime(1996, 5, 1, tzinfo=UTC), now, UTC)
+        assert found == datetime(*wanted, tzinfo=UTC)  # type: ignore[misc]
+
+
 schedules = st.one_of(
     st.sampled_from(["*/7 * * * *", "30 2 * * *", "0 * * * *", "15 1,2,3 * * *", "0 3 * * 0", "59 23 28-31 * *"]).map(
         lambda cron: Schedule(cron=cron)
@@ -148,5 +182,6 @@ def test_what_was_missed_counts_once_as_the_last_time_that_it_was_due(
     if due is None or due > now:
         assert found == wanted
     if found is not None:
+        assert last < found <= now
         following = next_due(schedule, found, zone)
         assert following is None or following > now
