@@ -70,7 +70,7 @@ def test_what_is_put_in_is_never_looked_at_again(text: str) -> None:
 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_text_without_variables_stays_as_it_is(before: str, after: str) -> None:
-    assume("{{" not in before and "{{" not in after and not (before.endswith("{") and after.startswith("{")))
+    assume("{{" not in before and "{{" not in after and not before.endswith("{"))
     assert rendered(before) == before
     assert rendered({before: [after, 5, None, True, 1.5]}) == {before: [after, 5, None, True, 1.5]}
     assert rendered(before + "{{ id }}" + after, {"id": "x"}) == f"{before}x{after}"
