@@ -34,8 +34,11 @@ def next_due(schedule: Schedule, last: datetime, zone: tzinfo) -> datetime | Non
         return last + schedule.every
     if schedule.cron is None:
         return None
-    upcoming = next(CronSim(schedule.cron, last.astimezone(zone)), None)
-    return None if upcoming is None else upcoming.astimezone(UTC)
+    for upcoming in CronSim(schedule.cron, last.astimezone(zone)):
+        due = upcoming.astimezone(UTC)
+        if due > last:  # in the second of a doubled hour the first one's times come up again
+            return due
+    return None
 
 
 def latest_due(schedule: Schedule, last: datetime, now: datetime, zone: tzinfo) -> datetime | None:

@@ -56,6 +56,11 @@ def test_a_time_that_comes_twice_runs_once() -> None:
     assert dues("30 1 * * *", NEW_YORK, local(2026, 10, 31, 3), 2) == ["11-01 01:30 -0400", "11-02 01:30 -0500"]
 
 
+def test_what_was_due_in_the_first_of_a_doubled_hour_is_not_due_again_in_the_second() -> None:
+    second = datetime(2026, 10, 25, 1, 0, tzinfo=UTC)
+    assert next_due(Schedule(cron="30 2 * * *"), second, BERLIN) == datetime(2026, 10, 26, 1, 30, tzinfo=UTC)
+
+
 CHANGES = [
     (BERLIN, (2026, 3, 29)),
     (BERLIN, (2026, 10, 25)),
