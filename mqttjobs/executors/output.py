@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+from mqttjobs.executors.masking import Masking
 
 PROGRESS_PREFIX = b"::message:: "
 LONGEST_PROGRESS = 4096
+"""Bytes of a progress message that are told; the rest of its line is left out."""
 
 
 class Capture:
@@ -14,18 +18,21 @@ class Capture:
 
     Args:
         limit: bytes kept, half of them for the tail.
+        masking: hides the secrets in what is told.
         progress: told the text of each line `::message:: TEXT`, which is then left out; None keeps all lines.
     """
 
-    def __init__(self, limit: int, progress: Callable[[str], object] | None = None) -> None:
+    def __init__(self, limit: int, masking: Masking, progress: Callable[[str], object] | None = None) -> None:
         self._half = limit // 2
         self._head = bytearray()
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
         self.left_out = 0
+        self._masking = masking
         self._progress = progress
         self._line = b""
         self._line_start = True
+        self._told = False
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
@@ -37,25 +44,33 @@ class Capture:
 
     def _feed_piece(self, piece: bytes) -> None:
         """Hold a line back as long as it may still become a progress line."""
-        if not self._line_start:
-            self._keep(piece)
-        else:
+        ends = piece.endswith(b"\n")
+        if self._line_start:
             self._line += piece
             begins = self._line[: len(PROGRESS_PREFIX)]
-            may_be = PROGRESS_PREFIX.startswith(begins) or begins == PROGRESS_PREFIX
-            if may_be and not piece.endswith(b"\n") and len(self._line) < LONGEST_PROGRESS:
+            is_progress = begins == PROGRESS_PREFIX
+            if not ends and len(self._line) < len(PROGRESS_PREFIX) + LONGEST_PROGRESS and (
+                is_progress or PROGRESS_PREFIX.startswith(begins)
+            ):
                 return
             self._let_go()
-        self._line_start = piece.endswith(b"\n")
+            self._told = is_progress
+        elif not self._told:
+            self._keep(piece)
+        self._line_start = ends
 
     def _let_go(self) -> None:
         line, self._line = self._line, b""
-        if self._progress is not None and line.startswith(PROGRESS_PREFIX):
-            text = line[len(PROGRESS_PREFIX) :].decode(errors="replace").replace("\0", "\ufffd").strip()
-            if text:
-                self._progress(text)
-        else:
+        if self._progress is None or not line.startswith(PROGRESS_PREFIX):
             self._keep(line)
+            return
+        message = line[len(PROGRESS_PREFIX) :]
+        if len(message) < LONGEST_PROGRESS:
+            text = self._masking(_decode(message))
+        else:
+            text = self._masking.head(_beginning(message[:LONGEST_PROGRESS]))
+        if text.strip():
+            self._progress(text.strip())
 
     def _keep(self, data: bytes) -> None:
         room = self._half - len(self._head)
@@ -79,22 +94,18 @@ class Capture:
         if self._line:
             self._let_go()
 
-    def text(self, hidden: Sequence[tuple[str, str]]) -> str:
-        """Return what was kept, with every `hidden` text replaced by its name.
+    def text(self) -> str:
+        """Return what was kept, with every secret replaced by its name.
 
-        Where something was left out, as much more is as the longest hidden text is long: half of one tells too.
+        Where something was left out, half a secret that stood there is left out too.
         """
         tail = b"".join(self._tail)
-        left_out = self.left_out
-        if left_out and len(tail) > self._half:
-            left_out += len(tail) - self._half
-            tail = tail[-self._half :]
         if self.left_out == 0:
-            return mask(_decode(bytes(self._head) + tail), hidden)
-        margin = max((len(secret.encode()) for secret, _ in hidden), default=0)
-        head = mask(_decode(bytes(self._head)[: len(self._head) - margin]), hidden)
-        rest = mask(_decode(tail[margin:]), hidden)
-        return f"{head}\n[… {left_out + 2 * margin} bytes left out …]\n{rest}"
+            return self._masking(_decode(bytes(self._head) + tail))
+        left_out = self.left_out + max(0, len(tail) - self._half)
+        head = self._masking.head(_beginning(bytes(self._head)))
+        rest = self._masking.tail(_end(tail[-self._half :]))
+        return f"{head}\n[… {left_out} bytes left out …]\n{rest}"
 
 
 def _lines(data: bytes) -> list[bytes]:
@@ -107,9 +118,14 @@ def _decode(data: bytes) -> str:
     return data.decode(errors="replace").replace("\0", "\ufffd")
 
 
-def mask(text: str, hidden: Sequence[tuple[str, str]]) -> str:
-    """Return a text with every hidden one in it replaced by its name, the longest first."""
-    for secret, name in sorted(hidden, key=lambda each: -len(each[0])):
-        if secret:
-            text = text.replace(secret, name)
-    return text
+def _beginning(data: bytes) -> str:
+    """Decode the beginning of something longer, without the first bytes of a character that was cut."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(data).replace("\0", "\ufffd")
+
+
+def _end(data: bytes) -> str:
+    """Decode the end of something longer, without the last bytes of a character that was cut."""
+    cut = 0
+    while cut < min(3, len(data)) and data[cut] & 0xC0 == 0x80:
+        cut += 1
+    return _decode(data[cut:])

@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +23,8 @@ from mqttjobs.domain.protocol import decode_json
 from mqttjobs.domain.templates import Template
 from mqttjobs.errors import InvalidJson
 from mqttjobs.executors.base import Executor, Limits, RunContext
-from mqttjobs.executors.output import Capture, mask
+from mqttjobs.executors.masking import Masking
+from mqttjobs.executors.output import Capture
 from mqttjobs.executors.surroundings import Revealer, environment, standard_input, variables_of
 
 TIMED_OUT = 124
@@ -133,18 +134,17 @@ def _inside(path: str, folders: Sequence[str]) -> bool:
 
 
 async def run_command(command: Command, context: RunContext, reveal: Revealer) -> Outcome:
-    """Run a command to its end and return what it brought."""
+    """Run a command to its end and return what it brought; secrets given until now are masked in it."""
+    masking = Masking(reveal.hidden)
+    stdout = Capture(context.limits.output_bytes, masking, context.progress)
+    stderr = Capture(context.limits.output_bytes, masking)
+    finished = await _Process(command, stdout, stderr).run(context.timeout, context.grace)
+    return _outcome(finished, context.timeout)
 
-    def progress(text: str) -> None:
-        context.progress(mask(text, reveal.hidden))
 
-    finished = await _Process(command, context.limits.output_bytes, progress).run(context.timeout, context.grace)
-    return _outcome(finished, context.timeout, reveal)
-
-
-def _outcome(finished: Finished, timeout: timedelta, reveal: Revealer) -> Outcome:
-    stdout = finished.stdout.text(reveal.hidden)
-    stderr = finished.stderr.text(reveal.hidden)
+def _outcome(finished: Finished, timeout: timedelta) -> Outcome:
+    stdout = finished.stdout.text()
+    stderr = finished.stderr.text()
     truncated = finished.stdout.left_out
     if truncated:
         stderr = f"{stderr}\noutput truncated: {truncated} bytes of standard output left out".lstrip()
@@ -182,10 +182,10 @@ def _result(stdout: str) -> Json:
 class _Process:
     """One process group, from start to the end of its last member."""
 
-    def __init__(self, command: Command, output_bytes: int, progress: Callable[[str], object]) -> None:
+    def __init__(self, command: Command, stdout: Capture, stderr: Capture) -> None:
         self._command = command
-        self._stdout = Capture(output_bytes, progress)
-        self._stderr = Capture(output_bytes)
+        self._stdout = stdout
+        self._stderr = stderr
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._silent = asyncio.Event()
