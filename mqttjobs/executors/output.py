@@ -49,8 +49,10 @@ class Capture:
             self._line += piece
             begins = self._line[: len(PROGRESS_PREFIX)]
             is_progress = begins == PROGRESS_PREFIX
-            if not ends and len(self._line) < len(PROGRESS_PREFIX) + LONGEST_PROGRESS and (
-                is_progress or PROGRESS_PREFIX.startswith(begins)
+            if (
+                not ends
+                and len(self._line) < len(PROGRESS_PREFIX) + LONGEST_PROGRESS
+                and (is_progress or PROGRESS_PREFIX.startswith(begins))
             ):
                 return
             self._let_go()

@@ -42,6 +42,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.broken = False
         self._jobs: dict[int, Job] = {}
+        self._uids: dict[str, int] = {}
         self._values: dict[ValueKey, Value] = {}
         self._holds: dict[str, Hold] = {}
         self._packets: dict[int, bytes] = {}
@@ -78,6 +79,7 @@ class MemoryStore:
         self._record_values(changes)
         for job in changes.jobs:
             self._jobs[job.uid] = job
+            self._uids[job.id] = job.uid
             self._last_uid = max(self._last_uid, job.uid)
             if job.ended:
                 self._unannounced[job.uid] = None
@@ -87,8 +89,7 @@ class MemoryStore:
             job = self._jobs[uid]
             self._jobs[uid] = job.evolve(results=(*job.results, result))
         for uid in changes.deleted:
-            del self._jobs[uid]
-            self._unannounced.pop(uid, None)
+            self._remove(uid)
         for uid in changes.announced:
             self._unannounced.pop(uid, None)
         self._answers |= {answer.key: answer for answer in changes.answers}
@@ -101,15 +102,20 @@ class MemoryStore:
 
     def _check(self, changes: Changes) -> None:
         """Refuse before anything is written."""
-        known = self._jobs.keys() | {job.uid for job in changes.jobs}
-        wanted = [update.uid for update in changes.updates] + [uid for uid, _ in changes.results]
-        for uid in [*wanted, *changes.deleted]:
-            if uid not in known:
+        phases: dict[int, Phase] = {}
+        for job in changes.jobs:
+            if job.uid in self._jobs or job.uid in phases or job.id in self._uids:
+                raise StoreError(f"the job {job.uid} is stored already")
+            phases[job.uid] = job.phase
+        for uid in [*(each.uid for each in changes.updates), *(uid for uid, _ in changes.results), *changes.deleted]:
+            if uid not in self._jobs and uid not in phases:
                 raise NotFound("Job", f"no job has the uid {uid}")
         for update in changes.updates:
-            stored = self._jobs.get(update.uid)
-            if update.strict and stored is not None and stored.phase is Phase.ENDED:
-                raise TerminalState(f"the job is {stored.status.value}")
+            phase = phases[update.uid] if update.uid in phases else self._jobs[update.uid].phase
+            if phase is Phase.ENDED and update.strict and not update.reopen:
+                raise TerminalState(f"the job {update.uid} has ended")
+            if phase is not Phase.ENDED or update.reopen:
+                phases[update.uid] = update.phase
 
     def _record_values(self, changes: Changes) -> None:
         self._values |= {value.key: value for value in changes.values}
@@ -125,6 +131,10 @@ class MemoryStore:
             self._packets.clear()
         self._packets |= {packet.packet_id: packet.digest for packet in changes.packets}
         self._event_ids |= {(entity, event_id): at for entity, event_id, at in changes.event_ids}
+
+    def _remove(self, uid: int) -> None:
+        del self._uids[self._jobs.pop(uid).id]
+        self._unannounced.pop(uid, None)
 
     def _update(self, update: JobUpdate) -> None:
         before = self._jobs[update.uid]
@@ -147,22 +157,17 @@ class MemoryStore:
             and (job.due_at is None or job.due_at <= now)
         ]
         due.sort(key=lambda job: (-job.priority if takes_slot else 0, job.uid))
-        claimed: list[Job] = []
+        running = Counter(_kin(job) for job in self._jobs.values() if job.phase is Phase.CLAIMED)
+        updates: list[JobUpdate] = []
         for job in due:
-            if len(claimed) >= limit:
+            if len(updates) >= limit:
                 break
-            if job.limit is not None and self._running_like(job) >= job.limit:
-                continue
-            self._update(begin(job))
-            claimed.append(self._jobs[job.uid])
-        return claimed
-
-    def _running_like(self, job: Job) -> int:
-        return sum(
-            1
-            for other in self._jobs.values()
-            if other.phase is Phase.CLAIMED and other.operation_id == job.operation_id and other.owner == job.owner
-        )
+            if job.limit is None or running[_kin(job)] < job.limit:
+                running[_kin(job)] += 1
+                updates.append(begin(job))
+        for update in updates:
+            self._update(update)
+        return [self._jobs[update.uid] for update in updates]
 
     async def next_due(self, after: datetime) -> datetime | None:
         """See Store."""
@@ -195,10 +200,7 @@ class MemoryStore:
 
     async def get(self, job_id: str | int, scope: Scope | None = None) -> Job | None:
         """See Store."""
-        if isinstance(job_id, int):
-            job = self._jobs.get(job_id)
-        else:
-            job = next((each for each in self._jobs.values() if each.id == job_id), None)
+        job = self._jobs.get(job_id if isinstance(job_id, int) else self._uids.get(job_id, 0))
         return job if job is not None and _in_scope(job, scope) else None
 
     async def find(self, query: JobQuery) -> JobPage:
@@ -255,8 +257,7 @@ class MemoryStore:
             dull = (Status.COMPLETED, Status.SKIPPED)
             gone += [job for job in ended if job.uid not in chosen and job.status in dull][:over]
         for job in gone[:PIECE]:
-            del self._jobs[job.uid]
-            self._unannounced.pop(job.uid, None)
+            self._remove(job.uid)
         return len(gone[:PIECE])
 
     def _prune_history(self, now: datetime, retention: Retention) -> None:
@@ -271,6 +272,11 @@ class MemoryStore:
     async def health(self) -> Mapping[str, object]:
         """See Store."""
         return {"kind": "memory", "jobs": len(self._jobs)}
+
+
+def _kin(job: Job) -> tuple[str | None, EntityKey | None]:
+    """Return what a limit counts together."""
+    return job.operation_id, job.owner
 
 
 def last_change(job: Job) -> datetime:

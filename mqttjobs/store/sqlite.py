@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +30,8 @@ Work = Callable[[sqlite3.Connection], T]
 
 APPLICATION_ID = 0x4D516A62
 BUSY_S = 5.0
+OF_THE_CALLER = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
+"""What is wrong with what was to be written, not with the database."""
 
 
 def create(url: str) -> SqliteStore:
@@ -53,19 +56,23 @@ class SqliteStore:
         """See Store."""
         self._take_lock()
         try:
-            self._writer = await aiosqlite.connect(self._path, isolation_level=None, timeout=BUSY_S)
+            self._writer = await _connected(aiosqlite.connect(self._path, isolation_level=None, timeout=BUSY_S))
             await _run(self._writer, self._prepare)
             uri = f"{self._path.absolute().as_uri()}?mode=ro"
-            self._reader = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S)
+            self._reader = await _connected(aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S))
             await _run(self._reader, _prepare_reader)
-        except (sqlite3.DatabaseError, OSError) as error:
+        except BaseException as error:
             await self.close()
-            raise StoreRefused(
-                f"{self._path} cannot be used as a database ({error}); restore it from a backup, or move it away to "
-                "begin with an empty one"
-            ) from error
-        except StoreRefused:
-            await self.close()
+            if isinstance(error, sqlite3.OperationalError | OSError):
+                raise StoreRefused(
+                    f"{self._path} cannot be opened ({error}); see that the file and its folder can be written and the "
+                    "disk is not full, or change store.url"
+                ) from error
+            if isinstance(error, sqlite3.DatabaseError):
+                raise StoreRefused(
+                    f"{self._path} cannot be used as a database ({error}); restore it from a backup, or move it away "
+                    "to begin with an empty one"
+                ) from error
             raise
 
     def _take_lock(self) -> None:
@@ -103,6 +110,9 @@ class SqliteStore:
                 f"{self._path} was written by a newer mqttjobs (schema {version}, this one knows {len(steps)}); use "
                 "that version, or restore a backup made before the update"
             )
+        damage = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise sqlite3.DatabaseError(damage)
         if version < len(steps):
             _migrate(db, steps[version:], len(steps))
 
@@ -131,27 +141,35 @@ class SqliteStore:
     async def _drain(self, writer: aiosqlite.Connection) -> None:
         while self._queue:
             batch, self._queue = self._queue, []
+            works = [work for work, _ in batch]
             try:
-                results = await _run(writer, partial(_transaction, works=[work for work, _ in batch]))
-            except (sqlite3.Error, ValueError) as error:
-                self._definitions.clear()
-                results = [StoreError(f"{self._path}: {error}")] * len(batch)
+                results = await _run(writer, partial(_transaction, works=works, undone=self._definitions.clear))
+            except Exception as error:  # noqa: BLE001 - whatever it was, whoever waits must be told
+                results = [error] * len(batch)
             for (_, future), result in zip(batch, results, strict=True):
                 if future.done():
                     continue
                 if isinstance(result, Exception):
-                    future.set_exception(result)
+                    future.set_exception(self._translated(result))
                     future.exception()  # a cancelled caller does not look at it
                 else:
                     future.set_result(result)
+
+    def _translated(self, error: Exception) -> MqttJobsError:
+        """Return our error for one of the library's, or of what could not be written."""
+        if isinstance(error, MqttJobsError):
+            return error
+        made = StoreError(f"{self._path}: {error}")
+        made.__cause__ = error
+        return made
 
     async def _read(self, work: Work[T]) -> T:
         if self._reader is None:
             raise StoreError("the store is closed")
         try:
             return await _run(self._reader, work)
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from error
+        except (sqlite3.Error, ValueError) as error:
+            raise self._translated(error) from error
 
     async def load(self) -> Snapshot:
         """See Store."""
@@ -215,9 +233,7 @@ class SqliteStore:
 
     async def prune(self, now: datetime, retention: Retention) -> int:
         """See Store."""
-        gone = await self._write(lambda db: writes.prune(db, now, retention))
-        self._definitions.clear()
-        return gone
+        return await self._write(lambda db: writes.prune(db, now, retention, self._definitions))
 
     async def health(self) -> Mapping[str, object]:
         """See Store."""
@@ -236,8 +252,26 @@ async def _run(connection: aiosqlite.Connection, work: Work[T]) -> T:
     return result
 
 
-def _transaction(db: sqlite3.Connection, works: Sequence[Work[Any]]) -> list[Any]:
-    """Do every work in one transaction; a refusal of ours concerns its caller alone and leaves nothing behind."""
+async def _connected(connection: aiosqlite.Connection) -> aiosqlite.Connection:
+    """Open a connection; where that fails, its thread has ended before the error comes out.
+
+    The thread is a daemon: a loop that was stopped before `close` cannot keep the process from ending.
+    """
+    thread: Thread = connection._thread  # noqa: SLF001 - see _run
+    thread.daemon = True
+    try:
+        return await connection
+    except BaseException:
+        await asyncio.to_thread(thread.join)
+        raise
+
+
+def _transaction(db: sqlite3.Connection, works: Sequence[Work[Any]], undone: Callable[[], None]) -> list[Any]:
+    """Do every work in one transaction and return what each returns or raises.
+
+    A work that is refused, or cannot be written as it is, concerns its caller alone and leaves nothing behind; what
+    the database cannot do at all undoes the whole transaction. `undone` is called after either.
+    """
     results: list[Any] = []
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -245,12 +279,16 @@ def _transaction(db: sqlite3.Connection, works: Sequence[Work[Any]]) -> list[Any
             db.execute("SAVEPOINT one")
             try:
                 results.append(work(db))
-            except MqttJobsError as refusal:
+            except Exception as error:
+                if isinstance(error, sqlite3.Error) and not isinstance(error, OF_THE_CALLER):
+                    raise
                 db.execute("ROLLBACK TO one")
-                results.append(refusal)
+                undone()
+                results.append(error)
             db.execute("RELEASE one")
         db.execute("COMMIT")
     except BaseException:
+        undone()
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise

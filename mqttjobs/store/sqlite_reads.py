@@ -66,7 +66,7 @@ def jobs_of(db: sqlite3.Connection, rows: Iterable[Sequence[Any]]) -> list[Job]:
 def next_due(db: sqlite3.Connection, after: datetime) -> datetime | None:
     """See Store."""
     row = db.execute(
-        "SELECT min(due_ms) FROM jobs WHERE phase = 0 AND target = ? AND due_ms > ?", (LOCAL, ms(after))
+        f"SELECT min(due_ms) FROM jobs WHERE phase = 0 AND target = '{LOCAL}' AND due_ms > ?", (ms(after),)
     ).fetchone()
     return time(row[0])
 
@@ -76,26 +76,29 @@ def claimed(db: sqlite3.Connection) -> list[Job]:
     return jobs_of(db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE phase = 1 ORDER BY uid"))
 
 
-def _alike(operation_id: str, owner: EntityKey | None) -> tuple[str, list[Any]]:
-    kind, owner_id = (None, None) if owner is None else (owner.kind.value, owner.id)
-    return "phase < 2 AND run_limit IS NOT NULL AND operation_id = ? AND owner_id IS ? AND owner_kind IS ?", [
-        operation_id,
-        owner_id,
-        kind,
-    ]
+_SAME = "operation_id IS ? AND owner_id IS ? AND owner_kind IS ?"
+ALIKE = {
+    Phase.WAITING: f"jobs INDEXED BY jobs_queued WHERE phase = 0 AND {_SAME}",
+    Phase.CLAIMED: f"jobs INDEXED BY jobs_claimed WHERE phase = 1 AND {_SAME}",
+}
+"""The unfinished jobs of one operation and owner; left alone, the planner goes through all that the owner ever had."""
+_UNFINISHED = " UNION ALL ".join(f"SELECT {JOB_COLUMNS} FROM {alike}" for alike in ALIKE.values())
+
+
+def _alike(operation_id: str, owner: EntityKey | None) -> list[Any]:
+    return [operation_id, *((None, None) if owner is None else (owner.id, owner.kind.value))]
 
 
 def count_active(db: sqlite3.Connection, operation_id: str, owner: EntityKey | None) -> tuple[int, int]:
     """See Store."""
-    where, values = _alike(operation_id, owner)
-    found = dict(db.execute(f"SELECT phase, count(*) FROM jobs WHERE {where} GROUP BY phase", values).fetchall())
-    return found.get(int(Phase.WAITING), 0), found.get(int(Phase.CLAIMED), 0)
+    values = _alike(operation_id, owner)
+    waiting, running = (db.execute(f"SELECT count(*) FROM {alike}", values).fetchone()[0] for alike in ALIKE.values())
+    return waiting, running
 
 
 def active(db: sqlite3.Connection, operation_id: str, owner: EntityKey | None) -> list[Job]:
     """See Store."""
-    where, values = _alike(operation_id, owner)
-    return jobs_of(db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY uid", values))
+    return jobs_of(db, db.execute(f"{_UNFINISHED} ORDER BY uid", _alike(operation_id, owner) * 2))
 
 
 def get(db: sqlite3.Connection, job_id: str | int, scope: Scope | None) -> Job | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -24,7 +25,7 @@ from mqttjobs.store.rows import (
     text,
     value_row,
 )
-from mqttjobs.store.sqlite_reads import jobs_of
+from mqttjobs.store.sqlite_reads import ALIKE, jobs_of
 
 PIECE = 1000
 ANSWER_AGE = timedelta(minutes=10)
@@ -36,7 +37,10 @@ _INSERT_JOB = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(JO
 
 
 def record(db: sqlite3.Connection, changes: Changes, definitions: set[str]) -> None:
-    """Write all of `changes`; `definitions` are the fingerprints known to be stored."""
+    """Write all of `changes`.
+
+    `definitions` are the fingerprints known to be stored: emptied when a transaction, or a part of it, is undone.
+    """
     _record_values(db, changes)
     _record_packets(db, changes)
     if changes.jobs:
@@ -198,43 +202,56 @@ def _one(cursor: sqlite3.Cursor, uid: int) -> None:
         raise NotFound("Job", f"no job has the uid {uid}")
 
 
+_WAITING = {
+    takes_slot: (
+        "SELECT uid, run_limit, operation_id, owner_id, owner_kind FROM jobs"
+        f" WHERE phase = 0 AND takes_slot = {int(takes_slot)} AND target = '{LOCAL}'"
+        f" AND (due_ms IS NULL OR due_ms <= ?) ORDER BY {order}"
+    )
+    for takes_slot, order in ((True, "priority DESC, uid"), (False, "uid"))
+}
+
+
 def claim(
     db: sqlite3.Connection, now: datetime, limit: int, *, takes_slot: bool, begin: Callable[[Job], JobUpdate]
 ) -> list[Job]:
     """See Store."""
-    order = "priority DESC, uid" if takes_slot else "uid"
+    uids = _first_free(db, db.execute(_WAITING[takes_slot], (ms(now),)), limit)
+    places = {uid: place for place, uid in enumerate(uids)}
     rows = db.execute(
-        f"SELECT {JOB_COLUMNS} FROM jobs AS job WHERE phase = 0 AND takes_slot = ? AND target = ?"
-        " AND (due_ms IS NULL OR due_ms <= ?)"
-        " AND (run_limit IS NULL OR run_limit > (SELECT count(*) FROM jobs AS other WHERE other.phase = 1"
-        "      AND other.operation_id = job.operation_id AND other.owner_id IS job.owner_id"
-        "      AND other.owner_kind IS job.owner_kind))"
-        f" ORDER BY {order} LIMIT ?",
-        (int(takes_slot), LOCAL, ms(now), limit * 4 + 32),
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE uid IN (SELECT value FROM json_each(?))", (text(uids),)
     ).fetchall()
-    claimed: list[Job] = []
-    for job in jobs_of(db, rows):
-        if len(claimed) >= limit:
+    jobs = jobs_of(db, sorted(rows, key=lambda row: places[row[0]]))
+    updates = [begin(job) for job in jobs]
+    _update_all(db, updates)
+    return [apply(job, update) for job, update in zip(jobs, updates, strict=True)]
+
+
+def _first_free(db: sqlite3.Connection, waiting: Iterable[Row], limit: int) -> list[int]:
+    """Return the first `limit` of the waiting jobs that are not held up by others of their operation and owner."""
+    running: dict[Row, int] = {}
+    chosen: Counter[Row] = Counter()
+    uids: list[int] = []
+    for uid, run_limit, *alike in waiting:
+        if len(uids) >= limit:
             break
-        if job.limit is not None and _running_like(db, job) >= job.limit:
-            continue
-        update = begin(job)
-        _update_all(db, [update])
-        claimed.append(apply(job, update))
-    return claimed
+        key = tuple(alike)
+        if run_limit is not None:
+            if key not in running:
+                running[key] = _running_like(db, key)
+            if running[key] + chosen[key] >= run_limit:
+                continue
+        chosen[key] += 1
+        uids.append(uid)
+    return uids
 
 
-def _running_like(db: sqlite3.Connection, job: Job) -> int:
-    kind, owner_id = (None, None) if job.owner is None else (job.owner.kind.value, job.owner.id)
-    row = db.execute(
-        "SELECT count(*) FROM jobs WHERE phase = 1 AND operation_id IS ? AND owner_id IS ? AND owner_kind IS ?",
-        (job.operation_id, owner_id, kind),
-    ).fetchone()
-    return int(row[0])
+def _running_like(db: sqlite3.Connection, key: Row) -> int:
+    return int(db.execute(f"SELECT count(*) FROM {ALIKE[Phase.CLAIMED]}", key).fetchone()[0])
 
 
-def prune(db: sqlite3.Connection, now: datetime, retention: Retention) -> int:
-    """See Store."""
+def prune(db: sqlite3.Connection, now: datetime, retention: Retention, definitions: set[str]) -> int:
+    """See Store; `definitions` as for record."""
     db.execute("DELETE FROM answers WHERE at_ms < ?", (ms(now - ANSWER_AGE),))
     db.execute("DELETE FROM event_ids WHERE at_ms < ?", (ms(now - EVENT_ID_AGE),))
     _prune_history(db, now, retention)
@@ -260,6 +277,7 @@ def prune(db: sqlite3.Connection, now: datetime, retention: Retention) -> int:
         for uid in uids:
             _delete(db, uid)
         db.execute("DELETE FROM definitions WHERE fingerprint NOT IN (SELECT DISTINCT fingerprint FROM jobs)")
+        definitions.clear()
     return len(uids)
 
 

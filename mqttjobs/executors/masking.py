@@ -1,0 +1,72 @@
+"""Secrets in captured output: each is replaced by its name however it is written, and half of one does not stay."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+DEEPEST_JSON = 2
+"""JSON that stands as a text inside JSON is escaped twice."""
+
+_HTML = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&'="})
+
+
+class Masking:
+    """Puts names in place of secrets; `hidden` are pairs of a secret and the name that stands for it."""
+
+    def __init__(self, hidden: Sequence[tuple[str, str]] = ()) -> None:
+        forms = {form: name for secret, name in hidden if secret for form in _forms(secret)}
+        self._forms = sorted(forms.items(), key=lambda each: -len(each[0]))
+
+    def __call__(self, text: str) -> str:
+        """Return a text with every secret in it replaced by its name, the longest first."""
+        for form, name in self._forms:
+            text = text.replace(form, name)
+        return text
+
+    def head(self, text: str) -> str:
+        """Return the masked beginning of a longer text, without the first half of a secret at its end."""
+        text = self(text)
+        half = max((_overlap(text, form, len(form) - 1) for form, _ in self._forms), default=0)
+        return text[: len(text) - half]
+
+    def tail(self, text: str) -> str:
+        """Return the masked end of a longer text, without the last half of a secret at its beginning."""
+        half = -1
+        while half:
+            half = max((_overlap(form, text, len(form) - 1) for form, _ in self._forms), default=0)
+            text = text[half:]
+        return self(text)
+
+
+def _overlap(left: str, right: str, most: int) -> int:
+    """Return how many characters, at most `most`, end one text and begin the other."""
+    for size in range(min(most, len(left), len(right)), 0, -1):
+        if left.endswith(right[:size]):
+            return size
+    return 0
+
+
+def _forms(secret: str) -> set[str]:
+    """Return a secret as it may be written: as it is, and as programs of many languages put it into JSON."""
+    forms = {secret}
+    for _ in range(DEEPEST_JSON):
+        forms |= {written for form in forms for written in _as_json(form)}
+    return forms
+
+
+def _as_json(text: str) -> Iterator[str]:
+    for ascii_alone in (False, True):
+        plain = json.dumps(text, ensure_ascii=ascii_alone)[1:-1]
+        yield plain
+        yield plain.replace("/", "\\/")
+        yield plain.translate(_HTML)
+        yield re.sub(r"\\u[0-9a-f]{4}", _upper, plain)
+        yield re.sub(
+            r"\\u[0-9a-f]{4}", _upper, plain.replace('\\"', "\\u0022").replace("+", "\\u002b").translate(_HTML)
+        )
+
+
+def _upper(escape: re.Match[str]) -> str:
+    return "\\u" + escape[0][2:].upper()
