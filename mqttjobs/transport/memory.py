@@ -14,6 +14,8 @@ from mqttjobs.errors import ClientIdTaken, ConnectionLost, ConnectionRefused, Tr
 from mqttjobs.transport.base import ConnectOptions, Message, Publication, Session, Subscription
 
 SCHEMES = frozenset({"memory"})
+UNREAD_MOST = 2000
+"""Messages waiting to be received beyond which a session takes no more."""
 NO_SUBSCRIBERS = 0x10
 NOT_AUTHORIZED = 0x87
 FILTER_INVALID = 0x8F
@@ -33,11 +35,15 @@ def broker(name: str) -> MemoryBroker:
 
 @dataclass(slots=True)
 class _Kept:
-    """What the broker keeps of a client: its subscriptions, what it has not acknowledged, and what is still to send."""
+    """What the broker keeps of a client: its subscriptions, what it has not acknowledged, and what is still to send.
+
+    `again` are the packet identifiers of the unacknowledged that a new connection has not been sent yet.
+    """
 
     window: int
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     unacknowledged: dict[int, Message] = field(default_factory=dict)
+    again: deque[int] = field(default_factory=deque)
     queued: deque[Message] = field(default_factory=deque)
     last_id: int = 0
     session: MemorySession | None = None
@@ -49,24 +55,34 @@ class _Kept:
             self.send()
 
     def send(self) -> None:
-        """Send what is queued, as far as Receive Maximum allows (MQTT 5, 4.9)."""
-        while self.session is not None and self.queued:
-            if self.queued[0].qos:
-                if len(self.unacknowledged) >= self.window:
-                    return
-                message = replace(self.queued.popleft(), packet_id=self._free_id())
-                self.unacknowledged[message.packet_id] = message
-            else:
-                message = self.queued.popleft()
+        """Send what is queued, as far as the session reads and Receive Maximum allows (MQTT 5, 4.9)."""
+        while self.session is not None and not self.session.full:
+            message = self._again() or self._next()
+            if message is None:
+                return
             self.session.push(message)
 
+    def _again(self) -> Message | None:
+        """Return what a former connection did not acknowledge, with DUP (MQTT 5, 4.4)."""
+        while self.again:
+            packet_id = self.again.popleft()
+            if packet_id in self.unacknowledged:
+                again = self.unacknowledged[packet_id] = replace(self.unacknowledged[packet_id], duplicate=True)
+                return again
+        return None
+
+    def _next(self) -> Message | None:
+        if not self.queued or (self.queued[0].qos and len(self.unacknowledged) >= self.window):
+            return None
+        message = self.queued.popleft()
+        if message.qos:
+            message = replace(message, packet_id=self._free_id())
+            self.unacknowledged[message.packet_id] = message
+        return message
+
     def send_again(self) -> None:
-        """Send what a former connection did not acknowledge, with DUP (MQTT 5, 4.4)."""
-        for packet_id, message in self.unacknowledged.items():
-            again = replace(message, duplicate=True)
-            self.unacknowledged[packet_id] = again
-            if self.session is not None:
-                self.session.push(again)
+        """Begin a connection: what was not acknowledged comes first."""
+        self.again = deque(self.unacknowledged)
         self.send()
 
     def _free_id(self) -> int:
@@ -85,7 +101,7 @@ class MemoryBroker:
 
     def __init__(self) -> None:
         self.reachable = True
-        self.allows: Callable[[str], bool] = _everything
+        self.allows: Callable[[str], bool] = lambda _: True
         self.passwords: dict[str, str] = {}
         self.retained: dict[str, Publication] = {}
         self.published: list[Publication] = []
@@ -191,6 +207,7 @@ class MemoryBroker:
     def leave(self, client_id: str, kept: _Kept, *, keep: bool) -> None:
         """Let a client go, and its session too unless it is to be kept."""
         kept.session = None
+        kept.queued = deque(message for message in kept.queued if message.qos)
         if not keep and self._clients.get(client_id) is kept:
             del self._clients[client_id]
 
@@ -239,6 +256,11 @@ class MemorySession:
         """See Session."""
         return "5"
 
+    @property
+    def full(self) -> bool:
+        """Whether it takes no more messages until some have been received."""
+        return len(self._unread) >= UNREAD_MOST
+
     def push(self, message: Message) -> None:
         """Take a message from the broker."""
         self._unread.append(message)
@@ -270,7 +292,9 @@ class MemorySession:
             self._arrived.clear()
             await self._arrived.wait()
         self._check()
-        return [self._unread.popleft() for _ in range(min(limit, len(self._unread)))]
+        messages = [self._unread.popleft() for _ in range(min(limit, len(self._unread)))]
+        self._kept.send()
+        return messages
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """See Session."""
@@ -303,11 +327,6 @@ class MemorySession:
     def _check(self) -> None:
         if self._lost is not None:
             raise self._lost
-
-
-def _everything(topic: str) -> bool:
-    del topic
-    return True
 
 
 def _message(publication: Publication) -> Message:

@@ -62,6 +62,7 @@ class Bench(Protocol):
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
     def ask_for_passwords(self) -> None: ...
+    def unread(self, session: Any) -> int: ...
     async def close(self) -> None: ...
 
 
@@ -87,6 +88,9 @@ class MemoryBench:
 
     def ask_for_passwords(self) -> None:
         self._broker.passwords = {"alice": "right"}
+
+    def unread(self, session: Any) -> int:
+        return len(session._unread)
 
     async def close(self) -> None:
         self._broker.down()
@@ -123,6 +127,9 @@ class MosquittoBench:
 
     def ask_for_passwords(self) -> None:
         self._broker = self._start(anonymous=False, autosave=False)
+
+    def unread(self, session: Any) -> int:
+        return len(session._inbox.unread)
 
     async def close(self) -> None:
         await self.kill()
@@ -176,6 +183,9 @@ class EmbeddedBench:
         raise NotImplementedError
 
     thaw = ask_for_passwords = freeze
+
+    def unread(self, session: Any) -> int:
+        return len(session._inbox.unread)
 
     async def close(self) -> None:
         """Stop it, and collect the sockets that amqtt leaves unclosed, lest they be taken for a later test's."""
@@ -236,7 +246,7 @@ class FakeServer:
     """A TCP server that answers CONNECT with whatever bytes a test wants; `levels` are the protocols it was asked.
 
     `answer` is given the protocol level (5, or 4 for 3.1.1) and returns what to send, None to close at once;
-    with b"" the connection stays open. `afterwards` is sent when `go` is set.
+    with b"" the connection stays open. `afterwards` follows the answer. DISCONNECT makes it close, as brokers do.
     """
 
     def __init__(self, answer: Callable[[int], bytes | None]) -> None:
@@ -295,6 +305,8 @@ class FakeServer:
                 async with self.changed:
                     self.received += data
                     self.changed.notify_all()
+                if self.received.endswith(DISCONNECT):
+                    return
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -306,5 +318,6 @@ class FakeServer:
             await self.changed.wait_for(lambda: wanted in self.received)
 
 
+DISCONNECT = bytes([0xE0, 0])
 CONNACK_5 = bytes([0x20, 3, 0, 0, 0])
 CONNACK_311 = bytes([0x20, 2, 0, 0])
