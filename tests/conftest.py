@@ -15,6 +15,7 @@ from mqttjobs.transport.embedded import EmbeddedBroker
 
 StartMosquitto = Callable[..., MosquittoBroker]
 StartService = Callable[..., RunningService]
+StartShared = Callable[..., RunningService]
 
 
 @pytest.fixture
@@ -52,6 +53,29 @@ async def embedded_broker() -> AsyncIterator[EmbeddedBroker]:
     """The broker of the demo, in this process: MQTT 3.1.1 only, no redelivery."""
     async with EmbeddedBroker(port=free_port()) as broker:
         yield broker
+
+
+@pytest.fixture(scope="module")
+def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartShared]:
+    """Start a broker and the real program on a configuration for all tests of a module: a start costs a second."""
+    if MOSQUITTO is None:
+        if os.environ.get("MQTTJOBS_REQUIRE_MOSQUITTO") == "1":
+            pytest.fail(f"{MISSING}, and MQTTJOBS_REQUIRE_MOSQUITTO=1")
+        pytest.skip(MISSING)
+    started: list[tuple[MosquittoBroker, RunningService]] = []
+
+    def start(config: Mapping[str, Any], **more: Any) -> RunningService:
+        broker = MosquittoBroker(tmp_path_factory.mktemp("mosquitto"), autosave=False)
+        broker.start()
+        service = RunningService(tmp_path_factory.mktemp("service"), broker.port, config, **more)
+        started.append((broker, service))
+        service.run()
+        return service
+
+    yield start
+    for broker, service in started:
+        service.kill()
+        broker.kill()
 
 
 @pytest.fixture

@@ -89,18 +89,19 @@ class JobUpdate:
 
     `strict`: refuse (TerminalState, nothing written) when the job has ended already. Otherwise the events are
     appended all the same and an ended job keeps its phase and status (behaviour 3.6), unless `reopen` says that
-    an agent's late report changes them.
+    an agent's late report changes them. `only_events`: nothing but the events is written, whatever the job is doing.
     """
 
     uid: int
     events: tuple[JobEvent, ...]
-    status: Status
-    phase: Phase
+    status: Status = Status.SUBMITTED
+    phase: Phase = Phase.WAITING
     due_at: datetime | None = None
     attempts: int = 0
     executed_at: datetime | None = None
     strict: bool = False
     reopen: bool = False
+    only_events: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +208,22 @@ def finish(job: Job, outcome: Outcome, at: datetime, hostname: str, retry: Opera
     )
 
 
+def refuse(job: Job, at: datetime, hostname: str, invalid_fields: Mapping[str, list[str]]) -> Job:
+    """Return a new job that failed before it ran: its params break the schema (contract 4, jobs/send)."""
+    error = f"wrong params: {', '.join(invalid_fields)}"
+    event = JobEvent(at, EventKind.FAILED, hostname, f"Job failed on {hostname}", error)
+    return job.evolve(
+        status=Status.FAILED,
+        phase=Phase.ENDED,
+        timeline=(*job.timeline, event),
+        invalid_fields=dict(invalid_fields),
+    )
+
+
 def apply(job: Job, update: JobUpdate) -> Job:
     """Return the job as `update` leaves it: the rule that every store keeps (see JobUpdate)."""
     timeline = job.timeline + update.events
-    if job.phase is Phase.ENDED and not update.reopen:
+    if update.only_events or (job.phase is Phase.ENDED and not update.reopen):
         return job.evolve(timeline=timeline)
     return job.evolve(
         timeline=timeline,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 
+from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json
 from mqttjobs.domain.protocol import encode
 from mqttjobs.errors import InvalidRequest, NotFound
@@ -17,6 +20,9 @@ from mqttjobs.service.callers import Caller
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.workshop import Workshop
 from mqttjobs.store.base import Answer
+
+BEGUN = "begun"
+"""The only key of what is kept for a repeated request while its answer waits for a job's end."""
 
 
 class Params(BaseModel):
@@ -41,13 +47,19 @@ class Reply:
 class Asking:
     """One request being carried out.
 
-    `repeat_key` is set when the same request asked again must not do its work again.
+    Attributes:
+        repeat_key: set when the same request asked again must not do its work again.
+        begun: uid of the job that the same request made before, when its answer waits for that job's end and was not
+            given: the process ended meanwhile. The method waits on and makes no other.
+        aside: entered while waiting for something that may take long, so that the wait does not hold up intake.
     """
 
     workshop: Workshop
     caller: Caller
     transaction: Json = None
     repeat_key: bytes | None = None
+    begun: int | None = None
+    aside: Callable[[], AbstractContextManager[object]] = nullcontext
 
     async def commit(self, draft: Draft, reply: Reply) -> Reply:
         """Record the work together with its answer, start what it started, and return the answer."""
@@ -59,6 +71,12 @@ class Asking:
         """Put the answer into the draft, to be given again when the same is asked again."""
         if self.repeat_key is not None:
             body = encode(envelope(reply, self.transaction))
+            draft.answers.append(Answer(self.repeat_key, self.workshop.clock.now(), body))
+
+    def keep_begun(self, draft: Draft, job: Job) -> None:
+        """Put into the draft which job the answer is waiting for, to wait on when the same is asked again."""
+        if self.repeat_key is not None:
+            body = encode({BEGUN: job.uid})
             draft.answers.append(Answer(self.repeat_key, self.workshop.clock.now(), body))
 
     async def replace_answer(self, reply: Reply) -> Reply:
@@ -122,6 +140,13 @@ def methods() -> Mapping[str, Method]:
             if isinstance(marked, Method):
                 found[marked.name] = marked
     return dict(sorted(found.items()))
+
+
+def begun_job(kept: bytes) -> int | None:
+    """Return the uid of the job that a kept answer still waits for, or None when it is the answer itself."""
+    body = orjson.loads(kept)
+    uid = body.get(BEGUN)
+    return uid if isinstance(uid, int) else None
 
 
 def envelope(reply: Reply, transaction: Json) -> dict[str, Json]:

@@ -18,7 +18,8 @@ from mqttjobs.store.base import Answer, Changes, HistoryEntry, Packet
 class Draft:
     """One transaction in the making. Values, holds and facts are put into the mirror at the same time.
 
-    `reports`, `skipped` and `fired` (matches that became jobs) are counted once it is recorded.
+    `stopped` are jobs as an update of this draft leaves them: what runs of them is ended once it is recorded.
+    `reports`, `skipped` and `fired` (matches that became jobs) are counted then.
     """
 
     values: dict[ValueKey, Value] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class Draft:
     event_ids: list[tuple[EntityKey, str, datetime]] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     updates: list[JobUpdate] = field(default_factory=list)
+    stopped: list[Job] = field(default_factory=list)
     results: list[tuple[int, CustomResult]] = field(default_factory=list)
     deleted: list[int] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -24,7 +25,7 @@ from mqttjobs.errors import (
     Unauthorized,
     UnknownMethod,
 )
-from mqttjobs.service.asking import Asking, Method, Reply, envelope, methods
+from mqttjobs.service.asking import Asking, Method, Reply, begun_job, envelope, methods
 from mqttjobs.service.callers import Caller, identify
 from mqttjobs.service.workshop import Workshop
 from mqttjobs.transport.base import Message, Publication
@@ -61,6 +62,7 @@ class Responder:
         self._workshop = workshop
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_work: dict[bytes, asyncio.Future[bytes]] = {}
+        self._aside = 0
         self._room = asyncio.Event()
         self._room.set()
         self._refusals = REFUSALS_PER_S
@@ -72,13 +74,28 @@ class Responder:
             task = asyncio.create_task(self._answer(message), name="request")
             self._tasks.add(task)
             task.add_done_callback(self._finished)
-        if len(self._tasks) >= AT_ONCE:
-            self._room.clear()
+        self._look_for_room()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if len(self._tasks) < AT_ONCE:
+        self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        if len(self._tasks) - self._aside < AT_ONCE:
             self._room.set()
+        else:
+            self._room.clear()
+
+    @contextmanager
+    def _step_aside(self) -> Iterator[None]:
+        """Let a request that waits for a job not count among those that are worked on."""
+        self._aside += 1
+        self._look_for_room()
+        try:
+            yield
+        finally:
+            self._aside -= 1
+            self._look_for_room()
 
     async def room(self) -> None:
         """Wait, a moment at most, while too many requests are in work; those that wait for jobs do not stop intake."""
@@ -163,22 +180,28 @@ class Responder:
             raise Throttled("too many requests are waiting")
         params = parse_params(method, body)
         transaction = body.get("transaction")
+        aside = self._step_aside
         if not method.changes or not (message.correlation_data or transaction not in (None, "")):
-            return await self._handle(method, Asking(self._workshop, caller, transaction), params)
+            return await self._handle(method, Asking(self._workshop, caller, transaction, None, None, aside), params)
         key = _repeat_key(message, address, caller, transaction)
-        return await self._once(key, method, Asking(self._workshop, caller, transaction, key), params)
+        return await self._once(key, method, Asking(self._workshop, caller, transaction, key, None, aside), params)
 
     async def _once(self, key: bytes, method: Method, asking: Asking, params: object) -> bytes:
         """Do the work of a repeated request once, also when it is asked again before it has been answered."""
         others = self._in_work.get(key)
         if others is not None:
-            return await asyncio.shield(others)
+            with self._step_aside():
+                return await asyncio.shield(others)
         mine: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._in_work[key] = mine
         try:
             since = self._workshop.clock.now() - REPEAT_MEMORY
             kept = await self._workshop.store.answer(key, since)
-            answer = kept if kept is not None else await self._handle(method, asking, params)
+            begun = None if kept is None else begun_job(kept)
+            if kept is None or begun is not None:
+                answer = await self._handle(method, replace(asking, begun=begun), params)
+            else:
+                answer = kept
         except BaseException as error:
             mine.set_exception(error)
             mine.exception()  # nobody else may be waiting

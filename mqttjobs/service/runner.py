@@ -212,17 +212,16 @@ class Runner:
             timeout=tool.operation.timeout or self._settings.service.timeout,
             grace=self._settings.service.grace,
             publish=self._publisher.publish,
-            progress=lambda text: self.progress(live.job.uid, text),
+            progress=lambda text: self._progress(live, text),
             limits=self._workbench.limits,
             depth=job.depth,
             root_id=job.root_id or job.id,
         )
 
-    def progress(self, uid: int, text: str) -> bool:
-        """Tell a progress message of a running job; whether it is running here."""
-        live = self._live.get(uid)
-        if live is None or live.job.ended:
-            return False
+    def _progress(self, live: _Live, text: str) -> None:
+        """Keep a progress message of a running program."""
+        if live.job.ended:
+            return
         live.progressed += 1
         if live.progressed <= PROGRESS_KEPT:
             event = JobEvent(self._clock.now(), EventKind.PROGRESS, self._hostname, text)
@@ -230,7 +229,12 @@ class Runner:
             update = JobUpdate(job.uid, (event,), job.status, job.phase, job.due_at, job.attempts, job.executed_at)
             live.job = apply(job, update)
             self.clerk.write(update, live.job)
-        return True
+
+    def noted(self, uid: int, event: JobEvent) -> None:
+        """Add an event that was recorded by itself to the record of a job that runs here."""
+        live = self._live.get(uid)
+        if live is not None and live.job.phase is Phase.CLAIMED:
+            live.job = live.job.evolve(timeline=(*live.job.timeline, event))
 
     def _written(self, job: Job) -> None:
         """Let go of a job whose outcome is durable, and tell those who wait for it."""
@@ -251,22 +255,21 @@ class Runner:
             if not waiter.done():
                 waiter.set_result(job)
 
-    async def wait_for_end(self, uid: int, seconds: float) -> bool:
-        """Wait until a job's end is durable; whether that came within the time. The caller reads the record."""
+    async def wait_for_end(self, uid: int, seconds: float) -> Job | None:
+        """Wait until a job's end is durable; return it as it ended, or None when that did not come within the time."""
         waiter: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         waiters = self._waiters.setdefault(uid, [])
         waiters.append(waiter)
         try:
             async with asyncio.timeout(seconds):
-                await waiter
+                stored = await self._store.get(uid)  # it may have ended before anyone waited
+                return stored if stored is not None and stored.ended else await waiter
         except TimeoutError:
-            return False
+            return None
         finally:
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters:
-                self._waiters.pop(uid, None)
-        return True
+            waiters.remove(waiter)
+            if not waiters and self._waiters.get(uid) is waiters:
+                del self._waiters[uid]
 
     def stopped(self, jobs: Sequence[Job]) -> None:
         """End what runs of jobs that were recorded as stopped, or deleted: process groups get TERM, then KILL."""

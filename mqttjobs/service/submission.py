@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from mqttjobs.domain.installation import Installation, Watcher
-from mqttjobs.domain.jobs import Job, JobUpdate, Phase, submitted
+from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply, submitted
 from mqttjobs.domain.model import EMPTY, STATE, Change, EntityKey, Json, Mode, Operation, ValueKey
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
@@ -28,7 +28,7 @@ class Cause:
     """Why a job is made, and by whom.
 
     `extra` replaces or adds variables (contract 2): payload, state and previous_state of the change.
-    `process_meta` is None unless a state change started it.
+    `process_meta` is None unless a state change started it. `target` is where it is to run.
     """
 
     user_id: str
@@ -40,6 +40,7 @@ class Cause:
     root_id: str | None = None
     retry_of: str | None = None
     depth: int = 0
+    target: str = LOCAL
 
 
 class Submission:
@@ -84,7 +85,7 @@ class Submission:
             fingerprint=operation.fingerprint,
             owner=owner,
             user_id=cause.user_id,
-            target=LOCAL,
+            target=cause.target,
             priority=operation.priority,
             takes_slot=operation.takes_slot,
             limit=1 if operation.mode is not Mode.PARALLEL else operation.max,
@@ -149,6 +150,32 @@ class Submission:
         if facts is not None:
             self._mirror.change_facts(facts.id, total=facts.total + 1, triggered_at=job.created_at)
             draft.facts.add(facts.id)
+        if job.ended:
+            self._note_end(draft, job, job.created_at)
+
+    def stop(self, draft: Draft, job: Job, at: datetime, message: str, *, strict: bool = False) -> Job:
+        """Put a stop into the draft (behaviour 3.7); return the job as it leaves it. `strict`: see JobUpdate."""
+        event = JobEvent(at, EventKind.STOPPED, self._hostname, message)
+        update = JobUpdate(
+            job.uid,
+            (event,),
+            Status.STOPPED,
+            Phase.ENDED,
+            attempts=job.attempts,
+            executed_at=job.executed_at,
+            strict=strict,
+        )
+        stopped = apply(job, update)
+        draft.updates.append(update)
+        draft.stopped.append(stopped)
+        self._note_end(draft, job, at)
+        return stopped
+
+    def _note_end(self, draft: Draft, job: Job, at: datetime) -> None:
+        facts = self._mirror.facts.get(job.operation_id or "")
+        if facts is not None:
+            self._mirror.change_facts(facts.id, ended_at=at)
+            draft.facts.add(facts.id)
 
     async def _make_room(self, draft: Draft, job: Job, operation: Operation) -> str | None:
         drafted = [each for each in draft.jobs if each.operation_id == job.operation_id and each.owner == job.owner]
@@ -160,22 +187,8 @@ class Submission:
             room = (operation.max or QUEUE_LENGTH) + running_or_next
             return "mode" if waiting + claimed + len(drafted) >= room else None
         for old in [*await self._store.active(operation.id, job.owner), *drafted]:
-            draft.updates.append(stop(old, job.created_at, self._hostname, f"Job stopped: {job.id} takes its place"))
+            self.stop(draft, old, job.created_at, f"Job stopped: {job.id} takes its place")
         return None
-
-
-def stop(job: Job, at: datetime, hostname: str, message: str, *, strict: bool = False) -> JobUpdate:
-    """Return what a stop does to a job: stopped, whatever else arrives later."""
-    event = JobEvent(at, EventKind.STOPPED, hostname, message)
-    return JobUpdate(
-        job.uid,
-        (event,),
-        Status.STOPPED,
-        Phase.ENDED,
-        attempts=job.attempts,
-        executed_at=job.executed_at,
-        strict=strict,
-    )
 
 
 def value_key(entity: EntityKey, attribute: str | None) -> ValueKey:

@@ -30,7 +30,7 @@ class Workbench:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._by_fingerprint = {each.fingerprint: each for each in settings.installation.operations.values()}
-        self._tools: dict[str, Tool] = {}
+        self._tools: dict[tuple[str, bool], Tool] = {}
         service = settings.service
         self.limits = Limits(
             program_dirs=service.program_dirs, base_topic=settings.base_topic, config_dir=settings.config_dir
@@ -42,14 +42,15 @@ class Workbench:
         Raises:
             ConfigError: the definition is one that this version no longer understands.
         """
-        found = self._tools.get(job.fingerprint)
+        name = (job.fingerprint, job.operation_id is None)
+        found = self._tools.get(name)
         if found is None:
             operation = self._by_fingerprint.get(job.fingerprint) or self._build(job.operation)
             reveal = self._settings.reveal if job.operation_id else reveal_nothing
             found = Tool(operation, executor_of(operation), reveal)
             if len(self._tools) >= CACHED:
                 self._tools.clear()
-            self._tools[job.fingerprint] = found
+            self._tools[name] = found
         return found
 
     def _build(self, definition: Mapping[str, Json]) -> Operation:

@@ -98,7 +98,9 @@ class Workshop:
         return draft
 
     async def commit(self, draft: Draft) -> None:
-        """Record a draft and start its jobs. Call it with `turn` held if the draft changed the mirror.
+        """Record a draft, end what it stopped and start its jobs.
+
+        Call it with `turn` held if the draft changed the mirror.
 
         Raises:
             StoreError: nothing was written; the mirror is read anew before it is used again.
@@ -111,6 +113,7 @@ class Workshop:
             self.mirror.stale = self.mirror.stale or bool(draft.values or draft.holds or draft.facts or draft.packets)
             raise
         self.counters.add(draft)
+        self.runner.stopped(draft.stopped)
         self.runner.start(draft.jobs)
 
     def is_active(self, operation: Operation) -> bool:

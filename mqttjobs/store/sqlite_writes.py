@@ -129,7 +129,7 @@ def _update_all(db: sqlite3.Connection, updates: Sequence[JobUpdate]) -> None:
     """Apply updates in order; those of jobs that have not ended, nearly all, in one go."""
     if not updates:
         return
-    plain = {update.uid for update in updates if not (update.strict or update.reopen)}
+    plain = {update.uid for update in updates if not (update.strict or update.reopen or update.only_events)}
     if len(plain) == len(updates):
         db.execute("SAVEPOINT plain")
         rows = [_applied(update) for update in updates]
@@ -162,9 +162,9 @@ def _update_one(db: sqlite3.Connection, update: JobUpdate) -> None:
     if row is None:
         raise NotFound("Job", f"no job has the uid {update.uid}")
     status, phase = row
-    if phase == _ENDED and not update.reopen:
-        if update.strict:
-            raise TerminalState(f"the job is {status}")
+    if phase == _ENDED and update.strict:
+        raise TerminalState(f"the job is {status}")
+    if update.only_events or (phase == _ENDED and not update.reopen):
         lines, last = _applied(update)[5:7]
         db.execute(
             "UPDATE jobs SET timeline = timeline || ?, last_ms = max(last_ms, ?) WHERE uid = ?",

@@ -454,6 +454,30 @@ async def test_a_late_event_is_appended_and_an_ended_job_keeps_its_end(store: St
     assert after.status is Status.STOPPED
 
 
+@pytest.mark.parametrize("phase", list(Phase))
+async def test_an_update_of_only_events_changes_nothing_else_whatever_the_job_is_doing(
+    store: Store, phase: Phase
+) -> None:
+    status = {Phase.WAITING: Status.SUBMITTED, Phase.CLAIMED: Status.PROCESSING, Phase.ENDED: Status.FAILED}[phase]
+    job = a_job(1, status=status, phase=phase, attempts=2, executed_at=NOW, due_at=later(9))
+    await store.record(Changes(jobs=[job]))
+    await store.record(Changes(announced=[1]))
+    event = JobEvent(later(60), EventKind.RETRIED, "hub", "Job retried as 2")
+    await store.record(Changes(updates=[JobUpdate(1, (event,), only_events=True)]))
+    assert await store.get(1) == job.evolve(timeline=(*job.timeline, event))
+    assert list(await store.unannounced(10)) == []
+
+
+async def test_strict_events_are_refused_by_an_ended_job_and_taken_by_any_other(store: Store) -> None:
+    await store.record(Changes(jobs=[a_job(1), an_ended_job(2)]))
+    event = JobEvent(later(60), EventKind.PROGRESS, "hub", "half way")
+    await store.record(Changes(updates=[JobUpdate(1, (event,), strict=True, only_events=True)]))
+    assert (await stored(store, 1)).timeline[-1] == event
+    with pytest.raises(TerminalState):
+        await store.record(Changes(updates=[JobUpdate(2, (event,), strict=True, only_events=True)]))
+    assert await store.get(2) == an_ended_job(2)
+
+
 async def test_an_update_that_reopens_changes_the_end_of_an_ended_job(store: Store) -> None:
     ended = an_ended_job(1, Status.FAILED, target=ALL)
     await store.record(Changes(jobs=[ended]))

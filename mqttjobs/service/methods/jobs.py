@@ -9,14 +9,13 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, JsonValue
 
 from mqttjobs.domain.documents import job_document, job_fields
-from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, apply
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import milliseconds, parse_time
 from mqttjobs.domain.status import EventKind, JobEvent, Status
 from mqttjobs.errors import InvalidRequest, NotFound, TerminalState
 from mqttjobs.service.asking import Asking, Params, Reply, method
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.submission import stop
 from mqttjobs.service.workbench import blank_description
 from mqttjobs.store.base import JobQuery
 
@@ -181,13 +180,12 @@ async def add_progress(asking: Asking, params: AddProgress) -> Reply:
     job = await find_job(asking, params.id)
     if job.ended:
         raise TerminalState(f"the job is {job.status.value}")
-    reply = Reply({"id": job.id, "uid": job.uid, "message": params.message})
-    if workshop.runner.progress(job.uid, params.message):
-        await workshop.runner.clerk.drained()
-        return await asking.replace_answer(reply)
     event = JobEvent(workshop.clock.now(), EventKind.PROGRESS, workshop.settings.service.hostname, params.message)
-    update = JobUpdate(job.uid, (event,), job.status, job.phase, job.due_at, job.attempts, job.executed_at, strict=True)
-    return await asking.commit(Draft(updates=[update]), reply)
+    update = JobUpdate(job.uid, (event,), strict=True, only_events=True)
+    reply = Reply({"id": job.id, "uid": job.uid, "message": params.message})
+    await asking.commit(Draft(updates=[update]), reply)
+    workshop.runner.noted(job.uid, event)
+    return reply
 
 
 @method("jobs/stop", "job:write", params=OneJob, changes=True)
@@ -196,23 +194,25 @@ async def stop_job(asking: Asking, params: OneJob) -> Reply:
     job = await find_job(asking, params.id)
     if job.ended:
         raise TerminalState(f"the job is {job.status.value}")
-    workshop = asking.workshop
-    message = f"Job stopped by {asking.caller.user.id}"
-    update = stop(job, workshop.clock.now(), workshop.settings.service.hostname, message, strict=True)
-    stopped = apply(job, update)
-    reply = await asking.commit(Draft(updates=[update]), Reply(document(stopped)))
-    workshop.runner.stopped([stopped])
-    return reply
+    draft = Draft()
+    async with asking.workshop.turn:
+        stopped = await _stop(asking, draft, job)
+        return await asking.commit(draft, Reply(document(stopped)))
 
 
 @method("jobs/delete", "job:write", params=OneJob, changes=True)
 async def delete_job(asking: Asking, params: OneJob) -> Reply:
     """Delete a job and all that belongs to it; a running one is stopped first."""
     job = await find_job(asking, params.id)
+    draft = Draft(deleted=[job.uid])
+    async with asking.workshop.turn:
+        if not job.ended:
+            await _stop(asking, draft, job, strict=False)
+        return await asking.commit(draft, Reply({"id": job.id, "uid": job.uid}, code=204))
+
+
+async def _stop(asking: Asking, draft: Draft, job: Job, *, strict: bool = True) -> Job:
     workshop = asking.workshop
-    if not job.ended:
-        message = f"Job stopped by {asking.caller.user.id}"
-        update = stop(job, workshop.clock.now(), workshop.settings.service.hostname, message)
-        await workshop.commit(Draft(updates=[update]))
-        workshop.runner.stopped([apply(job, update)])
-    return await asking.commit(Draft(deleted=[job.uid]), Reply({"id": job.id, "uid": job.uid}, code=204))
+    await workshop.refresh()
+    message = f"Job stopped by {asking.caller.user.id}"
+    return workshop.submission.stop(draft, job, workshop.clock.now(), message, strict=strict)

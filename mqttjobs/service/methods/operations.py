@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import JsonValue
 
-from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Operation
 from mqttjobs.domain.operation_document import OperationView, brief_document, operation_document
 from mqttjobs.domain.schedules import next_due
-from mqttjobs.errors import Conflict, Inactive, InvalidRequest, NotFound
+from mqttjobs.errors import InvalidRequest, NotFound
 from mqttjobs.service.asking import Asking, Params, Reply, method
+from mqttjobs.service.by_hand import Run, brief, choose_owner, finish, start
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.methods.jobs import Ids, Paging, document
 from mqttjobs.service.params import fill_params
@@ -126,52 +126,13 @@ async def execute(asking: Asking, params: Execute) -> Reply:
     filled, wrong = fill_params(operation, params.params or {})
     if wrong:
         raise InvalidRequest(f"wrong params: {', '.join(wrong)}", wrong)
-    cause = Cause(user_id=operation.run_as or asking.caller.user.id, params=filled)
-    job, reply = await submit(asking, operation, owner, cause)
+    run = Run(operation, owner, Cause(operation.run_as or asking.caller.user.id, params=filled))
     if not params.wait:
-        return reply
-    ended = await wait_for(asking, operation, job)
-    found = await asking.workshop.store.get(job.uid)
-    data = document(found or job)
-    return await asking.replace_answer(Reply(data, code=200 if ended else 202))
-
-
-def choose_owner(asking: Asking, operation: Operation, object_id: str | None, link_id: str | None) -> EntityKey | None:
-    """Return the entity that a run by hand is for: the one that is named, or the only one there is."""
-    installation = asking.workshop.settings.installation
-    if object_id is not None or link_id is not None:
-        key = asking.entity(object_id, link_id).key
-        if not installation.is_attached(operation, key):
-            raise NotFound("Operation", f"the operation is not attached to this {key.kind.value}")
-        return key
-    owners = [key for key in installation.owners(operation) if asking.caller.sees(key)]
-    if len(owners) > 1:
-        words = "is needed: the operation is attached to several"
-        raise InvalidRequest("say for which object or link", {"object": [words]})
-    return owners[0] if owners else None
-
-
-async def submit(asking: Asking, operation: Operation, owner: EntityKey | None, cause: Cause) -> tuple[Job, Reply]:
-    """Make a job by hand: recorded, answered 201 and started in one go."""
-    workshop = asking.workshop
-    if not workshop.is_active(operation):
-        raise Inactive("the operation is deactivated; operations/activate switches it on")
-    async with workshop.turn:
-        await workshop.refresh()
-        job = workshop.submission.compose(operation, owner, cause, workshop.clock.now())
-        draft = Draft()
-        if await workshop.submission.place(draft, job, operation) is not None:
-            raise Conflict(f"another job of this operation is running and its mode is {operation.mode.value}")
-        reply = Reply({"id": job.id, "uid": job.uid, "status": job.status.value}, code=201)
-        await asking.commit(draft, reply)
-    return job, reply
-
-
-async def wait_for(asking: Asking, operation: Operation, job: Job) -> bool:
-    """Wait for a job's end, at most its time limit and the grace; whether it came."""
+        return await start(asking, run, brief)
     service = asking.workshop.settings.service
     limit = (operation.timeout or service.timeout) + service.grace + timedelta(seconds=1)
-    return await asking.workshop.runner.wait_for_end(job.uid, limit / timedelta(seconds=1))
+    job = await finish(asking, run, limit / timedelta(seconds=1))
+    return await asking.replace_answer(Reply(document(job), code=200 if job.ended else 202))
 
 
 class Switch(OneOperation):
