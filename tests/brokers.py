@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 MOSQUITTO = shutil.which(
@@ -139,3 +139,7 @@ class MosquittoBroker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_S)
+
+
+StartMosquitto = Callable[..., MosquittoBroker]
+"""What the fixture start_mosquitto gives."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MISSING, MOSQUITTO, MosquittoBroker, free_port
-from running import RunningService
+from brokers import MISSING, MOSQUITTO, MosquittoBroker, StartMosquitto, free_port
+from running import RunningService, StartService, StartShared
 
 from mqttjobs.transport.embedded import EmbeddedBroker
-
-StartMosquitto = Callable[..., MosquittoBroker]
-StartService = Callable[..., RunningService]
-StartShared = Callable[..., RunningService]
 
 
 @pytest.fixture

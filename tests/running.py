@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,12 @@ class RunningService:
     def client(self, **how: Any) -> Client:
         """Return a client of the same broker."""
         return Client(self.port, base=self.base, **how)
+
+
+StartService = Callable[..., RunningService]
+"""What the fixture start_service gives."""
+StartShared = Callable[..., RunningService]
+"""What the fixture start_shared gives."""
 
 
 def mqttjobs(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

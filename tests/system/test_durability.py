@@ -11,10 +11,9 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker
+from brokers import MosquittoBroker, StartMosquitto
 from clients import Client
-from conftest import StartMosquitto, StartService
-from running import RunningService
+from running import RunningService, StartService
 
 KILLS = {"5": 33, "3.1.1": 7}
 A_ROUND = 310

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from brokers import MosquittoBroker
 from clients import Client
-from conftest import StartService, StartShared
-from running import RunningService
+from running import RunningService, StartService, StartShared
 
 STATUSES = ["submitted", "processing", "completed", "failed", "partial_failure", "stopped", "skipped"]
 WAIT = 'echo "::message:: waiting"; while [ ! -e "$GO" ]; do sleep 0.02; done'

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import StartMosquitto
+from brokers import StartMosquitto
 from transcripts import Terminal, blocks, documents
 
 from mqttjobs.config import load

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, free_port
+from brokers import MosquittoBroker, StartMosquitto, free_port
 from clients import Client
-from conftest import StartMosquitto, StartService
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from running import RunningService
+from running import RunningService, StartService
 
 HALL: dict[str, Any] = {
     "objects": {

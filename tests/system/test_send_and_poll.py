@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from brokers import MosquittoBroker
 from clients import Client
-from conftest import StartService, StartShared
-from running import RunningService
+from running import RunningService, StartService, StartShared
 
 GREETING = {
     "type": "object",

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, free_port
+from brokers import MosquittoBroker, StartMosquitto, free_port
 from clients import Client
-from conftest import StartMosquitto, StartService
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from running import RunningService, mqttjobs
+from running import RunningService, StartService, mqttjobs
 from typer.testing import CliRunner
 
 from mqttjobs.cli.app import app
