@@ -227,6 +227,19 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """How a job reaches its agents: in waves of `batch`.
+
+    The next wave begins when all of the last have ended and `interval` has passed since that began; none does any
+    more once `abort_failures` agents have failed.
+    """
+
+    batch: int
+    interval: timedelta = timedelta(0)
+    abort_failures: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """When an operation starts by the clock: cron text of five fields, or every interval; exactly one."""
 
@@ -274,6 +287,8 @@ class Operation:
     version: str | None = None
     preferences: tuple[Preference, ...] = ()
     delivery: Delivery = Delivery.AT_MOST_ONCE
+    target: str = "_local"
+    rollout: Rollout | None = None
     takes_slot: bool = True
     triggers: tuple[Trigger, ...] = ()
     inputs: frozenset[str] | None = None

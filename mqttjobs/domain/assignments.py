@@ -1,0 +1,340 @@
+"""Assignments: one attempt of a job on one agent, its deadlines, and what a report does to it and to the job.
+
+::
+
+    HELD ──its wave──▶ PLANNED ──room──▶ ASSIGNED ──outcome, deadline or lease──▶ CLOSED
+
+A closed assignment is kept as long as its job, so that a late report is recognised (behaviour 3.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum, IntEnum
+from typing import Any, NamedTuple
+
+from mqttjobs.domain.agent_messages import ReportMessage
+from mqttjobs.domain.agents import Timing
+from mqttjobs.domain.jobs import Job, JobUpdate, Phase, duration_text
+from mqttjobs.domain.model import Delivery, Json, Operation
+from mqttjobs.domain.protocol import decode_json
+from mqttjobs.domain.status import (
+    ANY,
+    TERMINAL_STATUSES,
+    EventKind,
+    JobEvent,
+    Status,
+    agent_states,
+    status_of,
+)
+from mqttjobs.errors import InvalidJson, ReportError
+
+TIMED_OUT = "timeout: agent did not respond"
+ABORTED = "rollout aborted"
+_ENDS = frozenset({EventKind.COMPLETED, EventKind.FAILED})
+
+
+class Stage(IntEnum):
+    """Where an assignment is on its way."""
+
+    HELD = 0
+    PLANNED = 1
+    ASSIGNED = 2
+    CLOSED = 3
+
+
+class Key(NamedTuple):
+    """Names one assignment."""
+
+    uid: int
+    hostname: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One attempt of one job on one agent.
+
+    `token` is given when it is sent. `planned_at` is when it could be sent at the earliest, `assigned_at` when it
+    was; `answer_by` is when its acknowledgement is due, `deadline_at` its end. `taken` are the kinds of report that
+    were taken in, `told_at` the time in the newest progress report. `superseded`: the job was given to another agent
+    since.
+    """
+
+    uid: int
+    hostname: str
+    attempt: int
+    stage: Stage
+    planned_at: datetime
+    token: str = ""
+    wave: int = 0
+    priority: int = 0
+    takes_slot: bool = True
+    assigned_at: datetime | None = None
+    answer_by: datetime | None = None
+    deadline_at: datetime | None = None
+    told_at: datetime | None = None
+    taken: frozenset[EventKind] = frozenset()
+    superseded: bool = False
+
+    @property
+    def key(self) -> Key:
+        """Its name."""
+        return Key(self.uid, self.hostname, self.attempt)
+
+    @property
+    def answered(self) -> bool:
+        """Whether its agent has said anything about it."""
+        return bool(self.taken) or self.told_at is not None
+
+    @property
+    def ran(self) -> bool:
+        """Whether its agent has said that it started."""
+        return EventKind.STARTED in self.taken
+
+    def moved(self, step: timedelta) -> Assignment:
+        """Return it with its times moved, after the wall clock was set."""
+        times = ("planned_at", "assigned_at", "answer_by", "deadline_at")
+        changes: dict[str, Any] = {name: at + step for name in times if (at := getattr(self, name)) is not None}
+        return replace(self, **changes)
+
+
+class Change(NamedTuple):
+    """What happened to a job and to one of its assignments; `next` is the attempt that follows on the same agent."""
+
+    update: JobUpdate
+    row: Assignment
+    next: Assignment | None = None
+
+
+def plan(job: Job, at: datetime, batch: int | None) -> list[Assignment]:
+    """Return the assignments of a job whose agents are fixed, in waves of `batch`; the first wave may be sent."""
+    size = batch or max(1, len(job.expected))
+    return [
+        Assignment(
+            job.uid,
+            hostname,
+            1,
+            Stage.PLANNED if place < size else Stage.HELD,
+            at,
+            wave=place // size,
+            priority=job.priority,
+            takes_slot=job.takes_slot,
+        )
+        for place, hostname in enumerate(job.expected)
+    ]
+
+
+def sent(row: Assignment, token: str, at: datetime, limit: timedelta, timing: Timing) -> Assignment:
+    """Return an assignment that is sent now; again it keeps its token, and its deadline counts from the first time."""
+    return replace(
+        row,
+        token=row.token or token,
+        stage=Stage.ASSIGNED,
+        assigned_at=row.assigned_at or at,
+        answer_by=at + timing.acknowledge,
+        deadline_at=row.deadline_at or at + limit + timing.slack,
+    )
+
+
+class Due(Enum):
+    """What happens to an assignment at a time."""
+
+    SEND_AGAIN = "send_again"
+    TAKE_BACK = "take_back"
+    TIME_OUT = "time_out"
+
+
+def next_due(row: Assignment, heard_at: datetime, timing: Timing, *, movable: bool) -> tuple[datetime, Due]:
+    """Return what happens next to an assigned one if its agent goes on as it does, and when.
+
+    Args:
+        row: the assignment.
+        heard_at: when its agent last proved to be there.
+        timing: how long to wait.
+        movable: whether it may go to another agent.
+    """
+    deadline = row.deadline_at or row.planned_at
+    if row.answered:
+        lapses_at = max(heard_at, row.assigned_at or row.planned_at) + timing.lease
+        if movable and lapses_at < deadline:
+            return lapses_at, Due.TAKE_BACK
+        return deadline, Due.TIME_OUT
+    answer_by = row.answer_by or row.planned_at
+    if movable:
+        return answer_by, Due.TAKE_BACK
+    return (answer_by, Due.SEND_AGAIN) if answer_by < deadline else (deadline, Due.TIME_OUT)
+
+
+def is_movable(job: Job, row: Assignment, operation: Operation) -> bool:
+    """Whether a job may be given to another agent: `_any` alone, at most `retry.attempts` times.
+
+    One that has started and runs at most once counts as an attempt, so that only `retry` lets it run again
+    (behaviour 3.9).
+    """
+    if job.target != ANY:
+        return False
+    attempts = operation.retry.attempts
+    if row.ran and operation.delivery is Delivery.AT_MOST_ONCE:
+        return row.attempt < attempts
+    return row.attempt <= attempts
+
+
+def take_back(job: Job, row: Assignment, at: datetime, words: str) -> Change:
+    """Return a job of `_any` to the queue."""
+    event = JobEvent(at, EventKind.RETRIED, row.hostname, f"Job given back by {row.hostname}: {words}")
+    closed = replace(row, stage=Stage.CLOSED, superseded=True)
+    return Change(_update(job, row, event, Phase.WAITING), closed)
+
+
+def time_out(job: Job, row: Assignment, at: datetime, operation: Operation) -> Change:
+    """End an assignment whose deadline has passed; under `_any` another agent may have an attempt that is left."""
+    if job.target == ANY and row.attempt < operation.retry.attempts:
+        return _again(job, replace(row, stage=Stage.CLOSED), *_repeated(row, operation, TIMED_OUT, at))
+    return fail(job, row, at, TIMED_OUT)
+
+
+def _repeated(row: Assignment, operation: Operation, error: str, at: datetime) -> tuple[JobEvent, datetime]:
+    """Return the event of an attempt that will be repeated, and when."""
+    wait = operation.retry.delay(row.attempt)
+    words = f"Attempt {row.attempt} of {operation.retry.attempts} failed, next in {duration_text(wait)}"
+    return JobEvent(at, EventKind.RETRIED, row.hostname, words, error), at + wait
+
+
+def fail(job: Job, row: Assignment, at: datetime, error: str) -> Change:
+    """End an assignment without its agent."""
+    event = JobEvent(at, EventKind.FAILED, row.hostname, f"Job failed on {row.hostname}", error)
+    return Change(_update(job, row, event, job.phase), replace(row, stage=Stage.CLOSED))
+
+
+def failures(job: Job) -> int:
+    """Return on how many agents a job has failed."""
+    states = agent_states(job.timeline, job.expected, job.target)
+    return sum(1 for state in states.values() if state.kind is EventKind.FAILED)
+
+
+class Rules(NamedTuple):
+    """What decides about the reports of a job: its operation and time limit, and the keys that describe its runs."""
+
+    operation: Operation
+    limit: timedelta
+    timing: Timing
+    blank: Mapping[str, Json]
+
+
+def take_report(job: Job, row: Assignment, report: ReportMessage, rules: Rules, at: datetime) -> Change:
+    """Return what a report does; its agent, job, attempt and token are the assignment's.
+
+    Raises:
+        ReportError: `replayed`: it counts only once.
+    """
+    kind = EventKind(report.event)
+    happened_at = min(max(report.timestamp, row.assigned_at or row.planned_at), at)
+    if kind is EventKind.PROGRESS:
+        if row.told_at is not None and report.timestamp <= row.told_at:
+            raise ReportError("this progress was told before", reason="replayed")
+        event = JobEvent(happened_at, kind, row.hostname, report.message)
+        return Change(_update(job, row, event, job.phase), replace(row, told_at=report.timestamp))
+    if kind in row.taken or (kind in _ENDS and row.taken & _ENDS):
+        raise ReportError(f"{kind.value} was reported before", reason="replayed")
+    row = replace(row, taken=row.taken | {kind})
+    if row.superseded:
+        words = f"Late report of attempt {row.attempt}, which another agent was given: {kind.value}"
+        event = JobEvent(happened_at, EventKind.PROGRESS, row.hostname, words, report.error)
+        return Change(_update(job, row, event, job.phase), row)
+    if kind in _ENDS:
+        return _ended(job, row, report, rules, happened_at)
+    if kind is EventKind.STARTED:
+        row = replace(row, deadline_at=max(row.deadline_at or at, at + rules.limit + rules.timing.slack))
+        event = JobEvent(happened_at, kind, row.hostname, f"Job processing started on {row.hostname}")
+    else:
+        event = JobEvent(happened_at, kind, row.hostname, f"Job acknowledged by {row.hostname}")
+    return Change(_update(job, row, event, job.phase), row)
+
+
+def _ended(job: Job, row: Assignment, report: ReportMessage, rules: Rules, at: datetime) -> Change:
+    """Return what the end of an attempt does: completed, failed, or another attempt later."""
+    host = row.hostname
+    open_still = row.stage is not Stage.CLOSED
+    attempts = rules.operation.retry.attempts
+    row = replace(row, stage=Stage.CLOSED)
+    if report.event == "completed":
+        told = _report_of(report, rules.blank)
+        event = JobEvent(at, EventKind.COMPLETED, host, f"Job completed successfully on {host}", report=told)
+    elif report.given_back and open_still and (job.target != ANY or row.attempt <= attempts):
+        event = JobEvent(at, EventKind.RETRIED, host, f"Job given back by {host}", report.error)
+        return _again(job, row, event, at)
+    elif report.repeatable and open_still and row.attempt < attempts:
+        return _again(job, row, *_repeated(row, rules.operation, report.error, at))
+    else:
+        told = _report_of(report, rules.blank)
+        error = report.error or "the agent said no more than that it failed"
+        event = JobEvent(at, EventKind.FAILED, host, f"Job failed on {host}", error, told)
+    return Change(_update(job, row, event, job.phase), row)
+
+
+def _again(job: Job, row: Assignment, event: JobEvent, due_at: datetime) -> Change:
+    """Have a job attempted again: by whichever agent with `_any`, else by the same."""
+    if job.target == ANY:
+        return Change(_update(job, row, event, Phase.WAITING, due_at), replace(row, superseded=True))
+    following = Assignment(
+        row.uid,
+        row.hostname,
+        row.attempt + 1,
+        Stage.PLANNED,
+        due_at,
+        wave=row.wave,
+        priority=row.priority,
+        takes_slot=row.takes_slot,
+    )
+    return Change(_update(job, row, event, job.phase), row, following)
+
+
+def _update(job: Job, row: Assignment, event: JobEvent, phase: Phase, due_at: datetime | None = None) -> JobUpdate:
+    """Return the update that an event makes; an ended job's status changes for a late completion (behaviour 3.6)."""
+    status = status_of((*job.timeline, event), job.expected, job.target)
+    ended = status in TERMINAL_STATUSES
+    return JobUpdate(
+        job.uid,
+        (event,),
+        status,
+        Phase.ENDED if ended else phase,
+        due_at=due_at,
+        attempts=max(job.attempts, row.attempt),
+        executed_at=event.at if event.kind is EventKind.STARTED and job.executed_at is None else job.executed_at,
+        reopen=job.ended and status is not job.status and job.status is not Status.STOPPED,
+    )
+
+
+def _report_of(report: ReportMessage, blank: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what a terminal event keeps of a report (see Outcome.report).
+
+    Data with the keys that describe a run is the description, and its standard output the result where that is one
+    JSON value (behaviour 3.4).
+    """
+    result, description = report.data, report.description or {}
+    if not description and blank and isinstance(result, dict) and result.keys() == blank.keys():
+        description, result = result, _result_in(result.get("stdout"))
+    changed = report.changed
+    if changed is None and report.event == "completed":
+        own = result.get("changed") if isinstance(result, dict) else None
+        changed = own if isinstance(own, bool) else "topic" in blank
+    code = description.get("exitCode")
+    return {
+        "result": result,
+        "message": report.message,
+        "changed": changed,
+        "description": description,
+        "exit_code": report.exit_code if not isinstance(code, int) else code,
+        "stderr": report.stderr,
+        "user_error": report.user_error,
+    }
+
+
+def _result_in(stdout: Json) -> Json:
+    try:
+        return decode_json(stdout.strip().encode()) if isinstance(stdout, str) else None
+    except InvalidJson:
+        return None
