@@ -94,7 +94,7 @@ class Ingest:
 
     def _report(self, draft: Draft, matches: list[Match], message: Message, at: datetime) -> Verdict:
         readers = self._installation.readers(message.topic)
-        own = message.topic.startswith(self._own_prefix)
+        own = f"{message.topic}/".startswith(self._own_prefix)
         if not readers:
             if own:
                 self._rejections.tell(message.topic, "unknown_entity", "no configured object or link has this topic")

@@ -1,0 +1,480 @@
+"""Whatever arrives, the service stays up, loses nothing that was good, and its counters add up (behaviour 5)."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import wire
+from brokers import MosquittoBroker, free_port
+from clients import Client, Received
+from conftest import StartMosquitto, StartService
+from running import RunningService
+from wire import Wire
+
+MARK = "hunter2"
+"""Stands in the input, and nowhere in what is said about it."""
+KEY = "a-key-of-alice-0123456789"
+
+PLANT: dict[str, Any] = {
+    "objects": {
+        "bare": {"state": {"topic": "plant/bare"}},
+        "deep": {"state": {"topic": "plant/deep", "value": "a.0.b"}, "attributes": {"other": {"value": "other"}}},
+        "own": {},
+        "button": {"state": {"topic": "plant/button", "event": True}},
+    },
+    "operations": {
+        "pass_on": {
+            "attach": [{"object": "bare"}, {"object": "deep"}, {"object": "own"}, {"object": "button"}],
+            "type": "mqtt",
+            "topic": "out/{{ id }}",
+            "message": "{{ state }}",
+            "triggers": [{}],
+        },
+        "greet": {
+            "attach": {"object": "bare"},
+            "type": "script",
+            "text": "true",
+            "params": {"type": "object", "properties": {"to": {"type": "string"}}, "additionalProperties": False},
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """A payload, what becomes of it as a report of `bare`, and what is answered to it as a request."""
+
+    payload: bytes
+    verdict: str
+    reason: str | None = None
+    code: int = 400
+    answer: str = "invalid_json"
+
+
+def _json(text: str) -> bytes:
+    return text.encode()
+
+
+HOSTILE: dict[str, Hostile] = {
+    "not UTF-8": Hostile(b"\xff\xfe\x80" + MARK.encode(), "invalid", "not_utf8"),
+    "not UTF-8 inside JSON": Hostile(b'{"state": "\xff' + MARK.encode() + b'"}', "invalid", "invalid_json"),
+    "UTF-16": Hostile('{"state": "hunter2"}'.encode("utf-16"), "invalid", "not_utf8"),
+    "truncated": Hostile(_json('{"state": "hunter2'), "invalid", "invalid_json"),
+    "two values": Hostile(_json('{"state": "hunter2"} {}'), "invalid", "invalid_json"),
+    "5,000 lists deep": Hostile(b"[" * 5000 + b"]" * 5000, "invalid", "invalid_json"),
+    "5,000 objects deep": Hostile(b'{"hunter2":' * 5000 + b"1" + b"}" * 5000, "invalid", "invalid_json"),
+    "60,000 brackets": Hostile(b"[" * 60_000, "invalid", "invalid_json"),
+    "NaN": Hostile(_json('{"state": NaN, "a": "hunter2"}'), "invalid", "invalid_json"),
+    "Infinity": Hostile(_json('{"state": -Infinity}'), "invalid", "invalid_json"),
+    "1e999": Hostile(_json('{"state": 1e999}'), "invalid", "invalid_json"),
+    "4,000 digits": Hostile(b'{"state": ' + b"9" * 4000 + b"}", "invalid", "invalid_json"),
+    "65 bits": Hostile(_json('{"state": 18446744073709551616}'), "invalid", "invalid_json"),
+    "a lone surrogate": Hostile(rb'{"state": "hunter2\ud800"}', "invalid", "invalid_json"),
+    "an encoded surrogate": Hostile(b'{"state": "\xed\xa0\x80"}', "invalid", "invalid_json"),
+    "a byte order mark": Hostile(b'\xef\xbb\xbf{"state": "hunter2"}', "invalid", "invalid_json"),
+    "NUL": Hostile(b"hunter2\0", "invalid", "nul"),
+    "NUL inside JSON": Hostile(rb'{"state": "hunter2\u0000"}', "invalid", "invalid_json"),
+    "NUL in a key": Hostile(rb'{"hunter2\u0000": 1}', "invalid", "invalid_json"),
+    "a key twice": Hostile(_json('{"state": "hunter2", "state": "off"}'), "invalid", "invalid_json"),
+    "a comment": Hostile(_json('{"state": "on" /* hunter2 */}'), "invalid", "invalid_json"),
+    "single quotes": Hostile(_json("{'state': 'hunter2'}"), "invalid", "invalid_json"),
+    "10,001 values": Hostile(b"[" + b"1," * 10_000 + b"1]", "invalid", "invalid_json"),
+    "200 KB": Hostile(MARK.encode() * 30_000, "invalid", "too_large", 413, "too_large"),
+    "200 KB of JSON": Hostile(
+        b'{"state": "' + MARK.encode() * 30_000 + b'"}', "invalid", "too_large", 413, "too_large"
+    ),
+    "an object as state": Hostile(_json('{"state": {"hunter2": 1}}'), "ignored", None, 400, "invalid_request"),
+    "a list as state": Hostile(_json('{"state": ["hunter2"]}'), "ignored", None, 400, "invalid_request"),
+    "null as state": Hostile(_json('{"state": null}'), "ignored", None, 400, "invalid_request"),
+    "a list": Hostile(_json('["hunter2"]'), "ignored", None, 400, "invalid_request"),
+    "unknown keys alone": Hostile(_json('{"hunter": 2}'), "ignored", None, 400, "invalid_request"),
+    "nothing": Hostile(b"", "ignored", None, 200, "ok"),
+}
+TWO_MEGABYTES = b'{"state": "' + b"x" * 2_000_000 + b'"}'
+
+
+@pytest.fixture(params=["mosquitto-5", "mosquitto-3.1.1", "embedded"])
+def plant(
+    request: pytest.FixtureRequest, start_service: StartService, start_mosquitto: StartMosquitto
+) -> Iterator[tuple[RunningService, Client]]:
+    """The service with a client on each broker; with 3.1.1 the service speaks that too."""
+    five = request.param == "mosquitto-5"
+    config = PLANT | {"mqtt": {"protocol": "auto" if five else "3.1.1"}}
+    if request.param == "embedded":
+        service = start_service(free_port(), config, arguments=["--embedded-broker"])
+    else:
+        service = start_service(start_mosquitto(autosave=False).port, config)
+    with service.client(protocol="5" if five else "3.1.1") as client:
+        client.subscribe("mqttjobs/event/#", "mqttjobs/response/#", "out/#")
+        yield service, client
+
+
+@pytest.fixture
+def hard(start_service: StartService, start_mosquitto: StartMosquitto) -> Iterator[tuple[RunningService, Client]]:
+    """The service on Mosquitto, with an MQTT 5 client that hears what anyone is told."""
+    service = start_service(start_mosquitto(autosave=False).port, PLANT)
+    with service.client() as client:
+        client.subscribe("mqttjobs/event/#", "mqttjobs/response/#", "out/#")
+        yield service, client
+
+
+def counters(client: Client) -> dict[str, Any]:
+    """Return the counters, which add up whatever was sent."""
+    found: dict[str, Any] = client.data("service/health")["counters"]
+    verdicts = ("changed", "duplicate", "unchanged", "retained_skipped", "ignored", "invalid", "unmatched")
+    assert found["received"] == sum(found[each] for each in verdicts)
+    assert found["fired"] == found["jobs"] + found["skipped"]
+    assert found["skipped"] == sum(found["skipped_by_reason"].values())
+    assert found["requests"] == sum(found["requests_by_result"].values())
+    return found
+
+
+def assert_nothing_is_repeated(service: RunningService, client: Client, mark: str = MARK) -> None:
+    """Neither what it published, answers apart that are documents, nor its log has a word of the input."""
+    for message in client.messages:
+        assert mark.encode() not in message.payload, message.topic
+    assert mark not in service.log
+
+
+def test_no_report_harms_and_each_that_cannot_be_used_is_told(plant: tuple[RunningService, Client]) -> None:
+    service, client = plant
+    for hostile in HOSTILE.values():
+        client.publish("plant/bare", hostile.payload)
+    client.publish("plant/bare", b"on")
+    client.wait_topic("out/bare")
+    told = [each.json for each in client.messages if each.topic == "mqttjobs/event/rejected"]
+    assert [each["reason"] for each in told] == [each.reason for each in HOSTILE.values() if each.reason]
+    assert {each["topic"] for each in told} == {"plant/bare"}
+    assert all(each.keys() == {"topic", "reason", "details", "timestamp"} and each["details"] for each in told)
+    expected = Counter(each.verdict for each in HOSTILE.values()) + Counter(changed=1)
+    found = counters(client)
+    assert {verdict: found[verdict] for verdict in expected} == expected
+    assert (found["received"], found["jobs"]) == (expected.total(), 1)
+    assert_nothing_is_repeated(service, client)
+
+
+def test_a_report_of_two_megabytes_does_no_harm(plant: tuple[RunningService, Client]) -> None:
+    service, client = plant
+    client.publish("plant/bare", TWO_MEGABYTES)
+    client.publish("mqttjobs/request/jobs/list", TWO_MEGABYTES)
+    client.publish("plant/bare", b"on")
+    client.wait_topic("out/bare")
+    found = counters(client)
+    arrived = 0 if client.five else 1  # on MQTT 5 the broker keeps what is over our Maximum Packet Size
+    assert (found["invalid"], found["changed"], found["requests_by_result"].get("413", 0)) == (arrived, 1, arrived)
+    assert service.process is not None
+    assert service.process.poll() is None
+
+
+def test_strange_reports_of_an_own_topic_are_told_and_good_ones_used(plant: tuple[RunningService, Client]) -> None:
+    service, client = plant
+    wrong = {
+        "by": '{"state": "on", "by": ["hunter2"]}',
+        "by too long": json.dumps({"state": "on", "by": MARK * 200}),
+        "timestamp": '{"state": "on", "timestamp": "hunter2"}',
+        "timestamp true": '{"state": "on", "timestamp": true}',
+        "event_id": '{"state": "on", "event_id": {"hunter2": 1}}',
+        "reason": '{"state": "on", "reason": 5}',
+    }
+    for payload in wrong.values():
+        client.publish("mqttjobs/state/objects/own", payload)
+    strangers = [
+        "mqttjobs/state/objects/nobody",
+        "mqttjobs/state/links/own",
+        "mqttjobs/state/objects/own/deeper",
+        "mqttjobs/state",
+        "mqttjobs/state//",
+        "mqttjobs/state/" + "a/" * 190,
+    ]
+    for topic in strangers:
+        client.publish(topic, MARK)
+    client.publish("plant/deep", '{"a": {"0": {"b": {}}}, "other": [1]}')
+    client.publish("plant/deep", '{"a": [[]], "other": null}')
+    client.publish("mqttjobs/state/objects/own", '{"state": "on", "by": null, "timestamp": 5, "more": "hunter2"}')
+    client.wait_topic("out/own")
+    told = [each.json["reason"] for each in client.messages if each.topic == "mqttjobs/event/rejected"]
+    assert Counter(told) == {"invalid_report": len(wrong), "unknown_entity": len(strangers)}
+    found = counters(client)
+    assert (found["invalid"], found["unmatched"], found["ignored"], found["changed"]) == (
+        len(wrong), len(strangers), 2, 1,
+    )  # fmt: skip
+    assert MARK not in service.log
+
+
+def test_each_hostile_request_gets_exactly_one_answer(plant: tuple[RunningService, Client]) -> None:
+    service, client = plant
+    with Wire(service.port, five=client.five) as sender:
+        for name, hostile in HOSTILE.items():
+            properties = b""
+            if client.five:
+                properties = wire.response_topic(b"mqttjobs/response/here") + wire.correlation(name.encode())
+            sender.publish(b"mqttjobs/request/jobs/list", hostile.payload, properties=properties)
+    where = "mqttjobs/response/here" if client.five else "mqttjobs/response/jobs/list"
+    client.wait_count(lambda each: each.topic == where, len(HOSTILE))
+    found = counters(client)
+    answers = [each for each in client.messages if each.topic == where]
+    assert Counter(map(_verdict, answers)) == Counter((each.code, each.answer) for each in HOSTILE.values())
+    if client.five:
+        assert {each.correlation: _verdict(each) for each in answers} == {
+            name.encode(): (each.code, each.answer) for name, each in HOSTILE.items()
+        }
+    assert found["requests_by_result"] == {
+        "400": sum(each.code == 400 for each in HOSTILE.values()), "413": 2, "ok": 1,
+    }  # fmt: skip
+    assert_nothing_is_repeated(service, client)
+
+
+def _verdict(message: Received) -> tuple[int, str]:
+    body = message.json
+    return body["code"], body.get("reason", body["status"])
+
+
+WRONG_PARAMETERS: list[tuple[str, dict[str, Any], int]] = [
+    ("jobs/list", {"limit": True}, 400),
+    ("jobs/list", {"limit": 1.5}, 400),
+    ("jobs/list", {"limit": "10"}, 400),
+    ("jobs/list", {"offset": 2**63}, 400),
+    ("jobs/list", {"status": [[MARK]]}, 400),
+    ("jobs/list", {"status": {"a": MARK}}, 400),
+    ("jobs/list", {"object": [5]}, 400),
+    ("jobs/list", {"since": MARK}, 400),
+    ("jobs/list", {"since": 10**18}, 400),
+    ("jobs/list", {"since": "-" + "9" * 4000 + "d"}, 400),
+    ("jobs/list", {"cursor": MARK}, 400),
+    ("jobs/list", {"fields": [MARK * 100]}, 400),
+    ("jobs/get", {"id": True}, 400),
+    ("jobs/get", {"id": -1}, 400),
+    ("jobs/get", {"id": 2**64 - 1}, 400),
+    ("jobs/get", {"id": "9" * 4000}, 400),
+    ("jobs/get", {"id": "' OR 1=1 -- " + MARK}, 400),
+    ("jobs/get", {}, 400),
+    ("jobs/add_result", {"id": 1, "payload": [MARK]}, 400),
+    ("operations/execute", {"id": "greet", "params": {"to": 5}}, 400),
+    ("operations/execute", {"id": "greet", "params": [MARK]}, 400),
+    ("operations/execute", {"id": "greet", "wait": "yes"}, 400),
+    ("operations/execute", {"id": "../../" + MARK}, 404),
+    ("objects/get", {"id": "%s\u202e" + MARK}, 404),
+    ("states/set", {"object": "own", "state": {"a": MARK}}, 400),
+    ("states/set", {"object": "own", "state": None}, 400),
+    ("jobs/list", {"transaction": MARK * 100}, 400),
+    ("jobs/list", {"transaction": {"a": MARK}}, 400),
+    ("jobs/list", {"api_key": MARK}, 401),
+    ("jobs/list", {"api_key": [MARK]}, 401),
+    ("jobs/list", {"reply_to": {"a": MARK}}, 403),
+]
+
+
+def test_wrong_parameters_are_refused_in_words_that_do_not_repeat_them(
+    plant: tuple[RunningService, Client],
+) -> None:
+    service, client = plant
+    for method, params, code in WRONG_PARAMETERS:
+        since = len(client.messages)
+        client.publish(f"mqttjobs/request/{method}", params)
+        answer = client.wait_topic(f"mqttjobs/response/{method}", since=since).json
+        assert answer["code"] == code, (method, params, answer)
+        assert len(json.dumps(answer)) < 2000
+    assert counters(client)["requests_by_result"].keys() == {"400", "401", "403", "404"}
+    assert client.data("jobs/list")["total_items"] == 0
+    assert_nothing_is_repeated(service, client)
+
+
+REPLY_TOPICS: dict[str, bytes] = {
+    "everything": b"#",
+    "a wildcard": b"mqttjobs/response/#",
+    "a wildcard level": b"mqttjobs/response/+/x",
+    "the broker's own": b"$SYS/broker/load",
+    "the broker's own below": b"$mqttjobs/response/x",
+    "a light switch": b"zigbee2mqtt/hall_light/set",
+    "a state": b"mqttjobs/state/objects/own",
+    "a request": b"mqttjobs/request/jobs/list",
+    "an event": b"mqttjobs/event/rejected",
+    "our status": b"mqttjobs/status",
+    "somebody's lane": b"mqttjobs/users/alice/response/x",
+    "a neighbour": b"mqttjobs/responses/x",
+    "60 KB": b"elsewhere/" + b"a/" * 30_000,
+}
+
+
+@pytest.mark.mosquitto
+def test_no_answer_goes_where_it_should_not_and_nothing_is_carried_out(hard: tuple[RunningService, Client]) -> None:
+    service, client = hard
+    method = "operations/execute"
+    with Client(service.port) as everyone, Wire(service.port) as sender:
+        everyone.subscribe("#", "$SYS/#")
+        for name, topic in REPLY_TOPICS.items():
+            since = len(client.messages)
+            sender.publish(
+                f"mqttjobs/request/{method}".encode(), b'{"id": "greet"}', properties=wire.response_topic(topic)
+            )
+            answer = client.wait_topic(f"mqttjobs/response/{method}", since=since).json
+            assert (answer["code"], answer["reason"]) == (403, "reply_topic_not_allowed"), name
+        assert client.data("jobs/list")["total_items"] == 0
+        assert counters(client)["received"] == 0
+        answers = [each for each in everyone.messages if b'"reply_topic_not_allowed"' in each.payload]
+    assert {each.topic for each in answers} == {f"mqttjobs/response/{method}"}
+    assert len(answers) == len(REPLY_TOPICS)
+
+
+@pytest.mark.mosquitto
+def test_an_answer_finds_even_the_longest_topic_that_is_allowed(hard: tuple[RunningService, Client]) -> None:
+    service, client = hard
+    longest = "mqttjobs/response/" + "x" * 60_000
+    with Wire(service.port) as sender:
+        sender.publish(b"mqttjobs/request/service/info", properties=wire.response_topic(longest.encode()))
+    assert client.wait_topic(longest).json["status"] == "ok"
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("count", [900, 5_000, 60_000])
+def test_a_crowd_of_properties_neither_stops_the_service_nor_loses_the_request(
+    hard: tuple[RunningService, Client], count: int
+) -> None:
+    service, client = hard
+    crowd = wire.user_property(b"a", MARK.encode()) * count
+    named = wire.response_topic(b"mqttjobs/response/here") + wire.correlation(b"c" * 60_000)
+    with Wire(service.port) as sender:
+        sender.publish(b"mqttjobs/request/service/info", properties=named + crowd)
+    client.wait_for(lambda each: each.topic in ("mqttjobs/response/here", "mqttjobs/response/service/info"))
+    assert counters(client)["requests_by_result"] == {"ok": 1}
+
+
+@pytest.mark.mosquitto
+def test_strange_request_topics_are_answered_where_they_can_be_and_carry_nothing_out(
+    hard: tuple[RunningService, Client],
+) -> None:
+    _, client = hard
+    client.subscribe("mqttjobs/users/#")
+    unknown = [
+        "mqttjobs/request/jobs/LIST",
+        "mqttjobs/request//list",
+        "mqttjobs/request/jobs/",
+        "mqttjobs/request//",
+        "mqttjobs/request/__class__/__init__",
+        "mqttjobs/request/\u202e/\u0661",
+        "mqttjobs/users//request/jobs/nothing",
+        "mqttjobs/users/$SYS/request/jobs/nothing",
+        "mqttjobs/users/users/request/request/request",
+    ]
+    for topic in unknown:
+        since = len(client.messages)
+        client.publish(topic, {"transaction": 5})
+        answer = client.wait_topic(topic.replace("request", "response", 1), since=since).json
+        assert (answer["code"], answer["reason"], answer["transaction"]) == (404, "unknown_method", 5)
+    unheard = [
+        "mqttjobs/request",
+        "mqttjobs/request/jobs",
+        "mqttjobs/request/jobs/list/x",
+        "mqttjobs/users/a/request/jobs",
+    ]
+    for topic in unheard:
+        client.publish(topic, b"{}")
+    assert counters(client)["requests_by_result"] == {"404": len(unknown)}
+
+
+@pytest.mark.mosquitto
+def test_the_service_never_acts_on_its_own_events_answers_or_status(hard: tuple[RunningService, Client]) -> None:
+    _, client = hard
+    document = client.data("operations/execute", {"id": "greet", "wait": True})
+    before = counters(client)
+    for topic in (
+        "mqttjobs/event/job/completed/greet/bare",
+        "mqttjobs/event/rejected",
+        "mqttjobs/response/operations/execute",
+        "mqttjobs/status",
+        "mqttjobs/info",
+        "mqttjobs/agents/hub/report",
+    ):
+        client.publish(topic, document)
+    after = counters(client)
+    assert after["received"] == before["received"] == 0
+    assert after["requests"] == before["requests"] + 1
+    assert client.data("jobs/list")["total_items"] == 1
+
+
+@pytest.mark.mosquitto
+def test_a_flood_of_what_cannot_be_used_is_told_in_part_and_counted_in_whole(
+    hard: tuple[RunningService, Client],
+) -> None:
+    service, client = hard
+    began = time.monotonic()
+    for _ in range(1000):
+        client.publish("plant/bare", b"{", wait=False)
+    client.publish("plant/bare", b"on")
+    client.wait_topic("out/bare")
+    found = counters(client)
+    lasted_s = time.monotonic() - began
+    told = sum(each.topic == "mqttjobs/event/rejected" for each in client.messages)
+    assert (found["invalid"], found["changed"]) == (1000, 1)
+    assert 0 < told <= 50 + 20 * lasted_s + 1
+    assert service.log.count('"event": "rejected"') <= 50 + 20 * lasted_s + 1
+
+
+@pytest.mark.mosquitto
+def test_guesses_at_keys_are_answered_twenty_times_a_second_and_stop_nobody(
+    start_service: StartService, mosquitto: MosquittoBroker
+) -> None:
+    users = {"alice": {"api_key": KEY, "permissions": ["job:read"]}}
+    service = start_service(mosquitto.port, PLANT | {"users": users})
+    with service.client() as client:
+        client.subscribe("mqttjobs/response/#")
+        began = time.monotonic()
+        for number in range(500):
+            client.publish("mqttjobs/request/jobs/list", {"api_key": f"{MARK}-{number}"}, wait=False)
+        assert client.data("jobs/list", api_key=KEY)["total_items"] == 0
+        lasted_s = time.monotonic() - began
+        refused = [each.json["code"] for each in client.messages if each.topic == "mqttjobs/response/jobs/list"]
+        assert set(refused) == {401}
+        assert len(refused) <= 20 + 20 * lasted_s + 1
+        found = client.data("service/health", api_key=KEY)["counters"]["requests_by_result"]
+        assert found["401"] + found["401_dropped"] == 500
+        assert found["401"] == len(refused)
+    assert KEY not in service.log
+    assert MARK not in service.log
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_request_that_is_retained_or_late_is_not_carried_out(
+    start_service: StartService, mosquitto: MosquittoBroker, protocol: str
+) -> None:
+    service = start_service(mosquitto.port, PLANT | {"mqtt": {"protocol": protocol}})
+    service.kill()
+    with service.client(protocol=protocol) as client:
+        client.subscribe("mqttjobs/event/rejected", "mqttjobs/response/#", "mqttjobs/status")
+        client.publish("mqttjobs/request/operations/execute", {"id": "greet"}, retain=True)
+        if client.five:
+            with Wire(service.port) as sender:
+                late = b'{"id": "greet", "transaction": "late"}'
+                sender.publish(b"mqttjobs/request/operations/execute", late, properties=wire.expires_in(1))
+            threading.Event().wait(1.5)
+        service.run()
+        # The broker queued the retained one for us as a live one: it came while we were away.
+        client.wait_topic("mqttjobs/response/operations/execute")
+        assert client.data("jobs/list")["total_items"] == 1
+        service.stop()
+        service.run()
+        if not client.five:
+            assert client.wait_topic("mqttjobs/event/rejected").json["reason"] == "retained_request"
+        assert client.data("jobs/list")["total_items"] == 1
+        answers = [each for each in client.messages if each.topic == "mqttjobs/response/operations/execute"]
+        assert [each.json["code"] for each in answers] == [201]
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("qos", [0, 2])
+def test_other_qualities_of_service_work_too(hard: tuple[RunningService, Client], qos: int) -> None:
+    _, client = hard
+    client.publish("plant/button", b"press", qos=qos)
+    client.publish("plant/button", b"press", qos=qos)
+    client.wait_count(lambda each: each.topic == "out/button", 2)
+    client.publish("mqttjobs/request/service/info", {"transaction": "t"}, qos=qos)
+    assert client.wait_topic("mqttjobs/response/service/info").qos == min(qos, 1)
+    assert counters(client)["changed"] == 2
