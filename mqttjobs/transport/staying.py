@@ -17,6 +17,11 @@ TAKEN_WITHIN_S = 60.0
 FIRST_S = 0.1
 LONGEST_S = 30.0
 """First and longest wait between connections; the wait itself is drawn from zero to it (full jitter)."""
+STEADY_S = 5.0
+"""A connection that held this long was a good one: after it the waits begin anew."""
+RESTLESS = 3
+"""So many connections that did not hold, one after the other, make one think of a client id that two clients share."""
+SHARED = "; the broker ends each connection soon: does another client use the same client id?"
 
 log = structlog.get_logger(__name__)
 
@@ -43,13 +48,13 @@ async def stay_connected(
     Raises:
         ClientIdTaken: another client uses our client id.
     """
-    failures = 0
+    failures = restless = 0
     taken_s: float | None = None
     while not stop.is_set():
-        connected_s = clock.monotonic()
+        began_s: float | None = None
         try:
             async with transport.connect() as session:
-                failures = 0
+                began_s = clock.monotonic()
                 await serve(session)
         except ClientIdTaken:
             now_s = clock.monotonic()
@@ -58,11 +63,16 @@ async def stay_connected(
             taken_s = now_s
             log.warning("client-id-taken", details="another client connected with our client id; trying once more")
         except ConnectionLost as error:
-            log.warning("connection-lost", details=str(error), after_s=round(clock.monotonic() - connected_s, 1))
+            held_s = 0.0 if began_s is None else clock.monotonic() - began_s
+            restless = restless + 1 if began_s is not None and held_s < STEADY_S else 0
+            hint = SHARED if restless >= RESTLESS else ""
+            log.warning("connection-lost", details=f"{error}{hint}", after_s=round(held_s, 1))
         except TransportError as error:
             log.error("connection-refused", details=str(error))
         if stop.is_set():
             return
+        if began_s is not None and clock.monotonic() - began_s >= STEADY_S:
+            failures = 0
         wait_s = min(longest_s, FIRST_S * 2 ** min(failures, 20))
         failures += 1
         await clock.wait(stop, wait_s * jitter())

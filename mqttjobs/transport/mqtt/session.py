@@ -159,8 +159,10 @@ class MqttSession:
         if _code(code) == SESSION_TAKEN_OVER:
             words = f"another client uses the client id {self._options.client_id!r} at {self._where}; give each its own"
             self._lose(ClientIdTaken(words))
-        elif self._aio._connected.done() or flags.is_disconnect_packet_from_server or _code(code) != CLOSED:
+        elif flags.is_disconnect_packet_from_server or _code(code) != CLOSED:
             self._lose(ConnectionLost(f"{self._where}: {code}"))
+        elif self._aio._connected.done():
+            self._lose(ConnectionLost(f"{self._where} closed the connection"))
         else:
             self._lose(ClosedBeforeConnack(f"{self._where} closed the connection before it answered CONNECT"))
 
