@@ -115,6 +115,11 @@ class MosquittoBroker:
         """End it at once with SIGKILL."""
         self._end(signal.SIGKILL)
 
+    def forget(self) -> None:
+        """Throw its data away while it is stopped: sessions, queues and retained messages."""
+        assert self._process is None, "the broker is running"
+        (self.directory / "mosquitto.db").unlink(missing_ok=True)
+
     def restart(self, *, kill: bool = False) -> None:
         """Stop (or kill) it and start it on the same port and data."""
         self._end(signal.SIGKILL if kill else signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 from typing import Self
 
 WAIT_S = 20.0
@@ -99,3 +100,37 @@ class Wire:
             assert self.read()[0] == PUBREC
             self.send(PUBREL | 2, packet_id.to_bytes(2))
             assert self.read()[0] == PUBCOMP
+
+
+class TakingOver:
+    """A broker that lets everyone in and says at once that another client has taken over (MQTT 5, DISCONNECT 0x8E)."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(WAIT_S)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client:
+                client.settimeout(WAIT_S)
+                client.recv(65_536)
+                client.sendall(b"\x20\x03\x00\x00\x00")
+                self.connections += 1
+                client.sendall(b"\xe0\x01\x8e")
+                while client.recv(65_536):
+                    pass

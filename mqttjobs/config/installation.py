@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mqttjobs.config.entities import (
@@ -24,6 +24,7 @@ from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import (
     AVAILABILITY,
     STATE,
+    Attach,
     Entity,
     EntityClass,
     EntityKey,
@@ -244,13 +245,15 @@ class _Builder:
             place: Place = ("operations", operation_id)
             operation = read_operation(operation_id, raw, self.document, place, self.limits, self.secrets.revealed)
             if operation is None:
+                self._check_attach(_attach_in(raw), place)
                 continue
             self.known_operations[operation_id] = operation
+            self._check_attach(operation.attach, place)
             self._check_operation(operation, place)
 
-    def _check_operation(self, operation: Operation, place: Place) -> None:
-        several = len(operation.attach) > 1
-        for number, attach in enumerate(operation.attach):
+    def _check_attach(self, places: Sequence[Attach], place: Place) -> None:
+        several = len(places) > 1
+        for number, attach in enumerate(places):
             where: Place = (*place, "attach", number) if several else (*place, "attach")
             if attach.object is not None:
                 self._check_reference((*where, "object"), EntityKind.OBJECT, attach.object)
@@ -259,6 +262,8 @@ class _Builder:
             elif attach.class_id is not None and attach.class_id not in self.known_classes:
                 words = f"there is no class {attach.class_id[:64]!r}{did_you_mean(attach.class_id, self.known_classes)}"
                 self.document.wrong((*where, "class"), words)
+
+    def _check_operation(self, operation: Operation, place: Place) -> None:
         if operation.run_as is not None and self.known_users and operation.run_as not in self.known_users:
             words = f"there is no user {operation.run_as[:64]!r}{did_you_mean(operation.run_as, self.known_users)}"
             self.document.wrong((*place, "run_as"), words)
@@ -312,6 +317,14 @@ class _Builder:
                             words = f"{one} and {other} both bring the event {source.topic}: it would come twice"
                             self.document.wrong(("classes",), words)
                             return
+
+
+def _attach_in(written: Json) -> list[Attach]:
+    """Return what can be understood of where an operation belongs that cannot be read as a whole."""
+    attach = written.get("attach") if isinstance(written, dict) else None
+    places = [each if isinstance(each, dict) else {} for each in (attach if isinstance(attach, list) else [attach])]
+    texts = [{key: name for key, name in each.items() if isinstance(name, str)} for each in places]
+    return [Attach(each.get("object"), each.get("link"), each.get("class")) for each in texts]
 
 
 def _user(user_id: str, section: UserSection) -> User:
