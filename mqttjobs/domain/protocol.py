@@ -146,9 +146,12 @@ def decode_report(payload: bytes, max_payload: int) -> Report | None:
         raise ReportError(f"the payload has {len(payload)} bytes, more than {max_payload}", reason="too_large")
     if payload[0] in b'{["':
         try:
-            return Report(decode_json(payload), is_json=True)
+            content = decode_json(payload)
         except InvalidJson as error:
             raise ReportError(error.details, reason="invalid_json") from None
+        if isinstance(content, dict):
+            content.pop("api_key", None)  # a request that was sent here by mistake: its key is not to be kept
+        return Report(content, is_json=True)
     if payload.startswith(_BOM):
         raise ReportError("the payload begins with a byte order mark", reason="invalid_json")
     try:

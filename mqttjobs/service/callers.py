@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mqttjobs.domain.model import EntityKey, EntityKind, User
+from mqttjobs.domain.model import EntityKey, EntityKind, Json, User
 from mqttjobs.errors import Unauthorized
 from mqttjobs.service.settings import Settings
 from mqttjobs.store.base import Scope
@@ -33,6 +34,18 @@ class Caller:
         """Whether an entity is in the caller's scope."""
         ids = self.user.objects if key.kind is EntityKind.OBJECT else self.user.links
         return ids is None or key.id in ids
+
+    def in_scope(self, definition: Mapping[str, Json]) -> dict[str, Json]:
+        """Return an operation's definition or document without what it is attached to outside of the caller's scope."""
+        made = dict(definition)
+        attach = made.get("attach")
+        if self.scope is not None and isinstance(attach, list):
+            made["attach"] = [each for each in attach if self._sees_place(each)]
+        return made
+
+    def _sees_place(self, place: Mapping[str, Json]) -> bool:
+        kind = next((kind for kind in EntityKind if kind.value in place), None)
+        return kind is None or self.sees(EntityKey(kind, str(place[kind.value])))
 
 
 def identify(settings: Settings, api_key: str | None, lane: str | None) -> Caller:

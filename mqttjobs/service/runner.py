@@ -63,6 +63,7 @@ class Runner:
         self._hostname = settings.service.hostname
         self.install(settings)
         self._live: dict[int, _Live] = {}
+        self._publishing: set[int] = set()
         self._waiters: dict[int, list[asyncio.Future[Job]]] = {}
         self._dying: set[tuple[tuple[str | None, EntityKey | None], asyncio.Task[None]]] = set()
         self._wake = asyncio.Event()
@@ -81,14 +82,15 @@ class Runner:
         """How many jobs are being run."""
         return len(self._live)
 
-    def _count(self, *, takes_slot: bool) -> int:
-        return sum(1 for live in self._live.values() if live.job.takes_slot is takes_slot)
+    def _let_go(self, uid: int) -> None:
+        self._live.pop(uid, None)
+        self._publishing.discard(uid)
 
     def admit(self, job: Job) -> Job:
         """Claim a new job in the transaction that creates it, if it publishes and nothing waits before it."""
         if job.takes_slot or job.limit is not None or job.ended or job.target != LOCAL:
             return job
-        if self._left_waiting or self._closing or len(self._live) >= PUBLISHING:
+        if self._left_waiting or self._closing or len(self._publishing) >= PUBLISHING:
             self._leave_waiting()
             return job
         return job.evolve(phase=Phase.CLAIMED, attempts=1, executed_at=job.created_at)
@@ -129,14 +131,14 @@ class Runner:
         """Claim what there is room for; return the seconds until the next waiting job is due."""
         self._wake.clear()
         now = self._clock.now()
-        room = PUBLISHING - len(self._live)
+        room = PUBLISHING - len(self._publishing)
         if room > 0 and self._left_waiting:
             before = self._times_left
             publishing = await self._store.claim(now, room, takes_slot=False, begin=self._begin_publishing)
             for job in publishing:
                 self._run_soon(job, begun=False)
             self._left_waiting = self._times_left != before or len(publishing) >= room
-        slots = self._settings.service.concurrency - self._count(takes_slot=True)
+        slots = self._settings.service.concurrency - (len(self._live) - len(self._publishing))
         if slots > 0:
             taken = await self._store.claim(now, slots, takes_slot=True, begin=self._begin)
             for job in taken:
@@ -162,6 +164,8 @@ class Runner:
     def _run_soon(self, job: Job, *, begun: bool) -> None:
         live = _Live(job, begun)
         self._live[job.uid] = live
+        if not job.takes_slot:
+            self._publishing.add(job.uid)
         live.task = asyncio.create_task(self._run(live), name=f"job-{job.uid}")
 
     async def _run(self, live: _Live) -> None:
@@ -244,7 +248,7 @@ class Runner:
             self._answer_waiters(job)
         live = self._live.get(job.uid)
         if live is not None and live.job is job:
-            del self._live[job.uid]
+            self._let_go(job.uid)
             if job.takes_slot or self._left_waiting or job.limit is not None or job.phase is Phase.WAITING:
                 if job.phase is Phase.WAITING and not job.takes_slot:
                     self._leave_waiting()
@@ -289,7 +293,7 @@ class Runner:
 
         def gone(_: object) -> None:
             self._dying.discard(dying)
-            self._live.pop(job.uid, None)
+            self._let_go(job.uid)
             self._wake.set()
 
         live.dropped = True

@@ -108,9 +108,15 @@ def _cursor(value: str | None) -> int | None:
     return int(value)
 
 
-def document(job: Job) -> dict[str, Json]:
-    """Return a job's whole document."""
-    return job_document(job, blank_description(str(job.operation.get("type"))))
+def document(asking: Asking, job: Job) -> dict[str, Json]:
+    """Return a job's whole document, of its operation only what the caller may see."""
+    made = job_document(job, blank_description(str(job.operation.get("type"))))
+    user = asking.caller.user
+    if user.may("job:read") or user.may("operation:read"):
+        return made | {"operation": asking.caller.in_scope(job.operation)}
+    name = job.operation.get("name") or job.operation_id
+    brief = {"id": job.operation_id, "name": name, "description": job.operation.get("description", "")}
+    return made | {"operation": brief}
 
 
 async def find_job(asking: Asking, job_id: int | str) -> Job:
@@ -144,7 +150,7 @@ async def list_jobs(asking: Asking, params: ListJobs) -> Json:
     page = await asking.workshop.store.find(query)
     jobs = page.jobs[: params.limit]
     counts = await asking.workshop.store.counts(scope)
-    items = [document(job) for job in jobs]
+    items = [document(asking, job) for job in jobs]
     if params.fields is not None:
         items = [{name: item[name] for name in params.fields} for item in items]
     data: dict[str, Json] = {
@@ -161,7 +167,7 @@ async def list_jobs(asking: Asking, params: ListJobs) -> Json:
 @method("jobs/get", "job:read", params=OneJob)
 async def get_job(asking: Asking, params: OneJob) -> Json:
     """Return the job document."""
-    return document(await find_job(asking, params.id))
+    return document(asking, await find_job(asking, params.id))
 
 
 @method("jobs/add_result", "job:write", params=AddResult, changes=True)
@@ -197,7 +203,7 @@ async def stop_job(asking: Asking, params: OneJob) -> Reply:
     draft = Draft()
     async with asking.workshop.turn:
         stopped = await _stop(asking, draft, job)
-        return await asking.commit(draft, Reply(document(stopped)))
+        return await asking.commit(draft, Reply(document(asking, stopped)))
 
 
 @method("jobs/delete", "job:write", params=OneJob, changes=True)

@@ -74,7 +74,7 @@ async def view(asking: Asking, operation: Operation) -> dict[str, Json]:
     if operation.schedule is not None and facts is not None:
         zone = ZoneInfo(workshop.settings.service.time_zone)
         due = next_due(operation.schedule, facts.due_at or facts.created_at, zone)
-    return operation_document(
+    made = operation_document(
         OperationView(
             operation=operation,
             facts=facts,
@@ -88,6 +88,7 @@ async def view(asking: Asking, operation: Operation) -> dict[str, Json]:
             users=workshop.settings.installation.users,
         )
     )
+    return asking.caller.in_scope(made)
 
 
 @method("operations/list", READ, EXECUTE, params=ListOperations)
@@ -132,7 +133,7 @@ async def execute(asking: Asking, params: Execute) -> Reply:
     service = asking.workshop.settings.service
     limit = (operation.timeout or service.timeout) + service.grace + timedelta(seconds=1)
     job = await finish(asking, run, limit / timedelta(seconds=1))
-    return await asking.replace_answer(Reply(document(job), code=200 if job.ended else 202))
+    return await asking.replace_answer(Reply(document(asking, job), code=200 if job.ended else 202))
 
 
 class Switch(OneOperation):
