@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +15,24 @@ from mqttjobs.errors import ConfigError, Problem
 
 Place = tuple[str | int, ...]
 
-MOST_NODES = 3_000_000
+MOST_REPEATS = 100_000
+"""How many values aliases may add to what is written out."""
 DEEPEST = 64
+LONGEST_NUMBER = 300
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PLAIN = "plain"
+_CORE = "tag:yaml.org,2002:"
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
+_FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_FAST):  # type: ignore[misc]
+    """Composes nodes and reads no meaning into plain scalars, but that they are plain."""
+
+    yaml_implicit_resolvers = {None: [(_PLAIN, re.compile(""))]}  # noqa: RUF012 - the library's own name for it
 
 
 @dataclass(slots=True)
@@ -63,49 +75,81 @@ def parse(text: str, file: str) -> Document:
     """Return the content of a YAML text. See read."""
     document = Document(file)
     try:
-        loader = _LOADER(text)
+        loader = _Loader(text)
         try:
             node = loader.get_single_node()
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        words = getattr(error, "problem", None) or str(error)
-        line = mark.line + 1 if mark is not None else 0
-        hint = "; indent with spaces" if "\\t" in words else ""
-        raise ConfigError([Problem(file, line, f"this is not YAML: {words}{hint}")]) from None
+        raise ConfigError([_explained(error, text, file)]) from None
+    except UnicodeEncodeError:
+        raise ConfigError([Problem(file, 0, "is not UTF-8")]) from None
     if node is not None:
-        document.content = _Builder(document).build(node, (), 0)
+        document.content = _Builder(document, len(text) + MOST_REPEATS).build(node, (), 0)
     return document
+
+
+def _explained(error: yaml.YAMLError, text: str, file: str) -> Problem:
+    """Return what the library says, in one line, with what probably led to it."""
+    words = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).partition("\n")[0]
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        line = text.encode()[: getattr(error, "position", 0)].count(b"\n") + 1
+        return Problem(file, line, f"this is not YAML: {words}")
+    lines = text.rstrip().split("\n")
+    began = getattr(error, "context_mark", None)
+    at_end = mark.line >= len(lines) or not "".join(lines[mark.line :])[mark.column :].strip()
+    if began is not None and (at_end or words.startswith("did not find expected ','")):
+        mark = began  # what is not closed is told where it was opened
+    number = min(mark.line, len(lines) - 1)
+    return Problem(file, number + 1, f"this is not YAML: {words}{_hint(lines[number], mark.column)}")
+
+
+def _hint(line: str, column: int) -> str:
+    if "\t" in line[: column + 1]:
+        return "; indent with spaces, not with tabs"
+    if "{{" in line:
+        return "; put a text with {{ … }} in quotes"
+    if line[column : column + 1] in tuple("@`%"):
+        return f"; put a text that begins with {line[column]} in quotes"
+    return ""
 
 
 class _Builder:
     """Makes plain values of composed nodes."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, most_nodes: int) -> None:
         self._document = document
-        self._nodes = 0
+        self._nodes_left = most_nodes
 
     def build(self, node: Any, place: Place, depth: int) -> Json:
-        self._nodes += 1
-        if self._nodes > MOST_NODES or depth > DEEPEST:
+        self._nodes_left -= 1
+        if self._nodes_left < 0 or depth > DEEPEST:
             line = node.start_mark.line + 1
             raise ConfigError([Problem(self._document.file, line, "nested or repeated beyond all measure (aliases?)")])
         self._document.lines[place] = node.start_mark.line + 1
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and node.tag == f"{_CORE}map":
             return self._mapping(node, place, depth)
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.SequenceNode) and node.tag == f"{_CORE}seq":
             return [self.build(item, (*place, number), depth + 1) for number, item in enumerate(node.value)]
-        return _scalar(node)
+        return self._scalar(node)
+
+    def _scalar(self, node: Any) -> Json:
+        """Return a scalar's value, or None with what is wrong noted."""
+        try:
+            return _value(node)
+        except ValueError as error:
+            self._note(node.start_mark.line + 1, str(error))
+            return None
 
     def _mapping(self, node: Any, place: Place, depth: int) -> dict[str, Json]:
         made: dict[str, Json] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self._note(line, "a key is a text")
+                self._note(line, "a key is a text; put a text with {{ … }} in quotes")
                 continue
-            key = key_text(_scalar(key_node), str(key_node.value))
+            key = key_text(self._scalar(key_node), str(key_node.value))
             inner = (*place, key)
             if key == "<<" and not key_node.style:
                 self._note(line, "merge keys (<<) are not part of YAML 1.2; write the keys out, or use a class")
@@ -128,16 +172,48 @@ def key_text(value: Json, written: str) -> str:
     return written
 
 
-def _scalar(node: Any) -> Json:
-    text: str = node.value
-    if node.style:
-        return text
+def _value(node: Any) -> Json:
+    tag: str = node.tag
+    if tag == _PLAIN:
+        return _plain(node.value)
+    if isinstance(node, yaml.ScalarNode) and tag == f"{_CORE}str":
+        return _checked_text(node.value)
+    types = _TYPES.get(tag.removeprefix(_CORE)) if isinstance(node, yaml.ScalarNode) else None
+    if types is None:
+        written = tag.replace(_CORE, "!!")[:64]
+        raise ValueError(f"the tag {written} is not known here; for secrets write ${{ENV:NAME}} or ${{FILE:path}}")
+    value = _plain(node.value)
+    if type(value) not in types:
+        raise ValueError(f"this is no {tag.replace(_CORE, '!!')}")
+    return float(value) if types == (int, float) else value
+
+
+def _plain(text: str) -> Json:
+    """Return what a plain scalar is in the core schema of YAML 1.2."""
     if text in _NULL:
         return None
     if text in _BOOL:
         return _BOOL[text]
     if _INT.match(text):
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        number = _integer(text) if len(text) <= LONGEST_NUMBER else None
+        if number is None or not -(2**63) <= number < 2**64:
+            raise ValueError("a number is beyond 64 bits; put it in quotes if it is a text")
+        return number
     if _FLOAT.match(text):
-        return float(text)
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError("a number is too large; put it in quotes if it is a text")
+        return value
+    return _checked_text(text)
+
+
+def _integer(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _checked_text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text has half a character (a lone surrogate)") from None
     return text
