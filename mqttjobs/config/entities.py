@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from mqttjobs.config.sections import Section
+from mqttjobs.config.sections import Id, Section
 from mqttjobs.domain.model import AVAILABILITY, STATE, Json, Retained, ValueSource
 from mqttjobs.domain.protocol import scalar_text
 from mqttjobs.domain.topics import check_topic
 
 IDS_AT_MOST = 1_000_000
 _ID_VARIABLE = re.compile(r"\{\{\s*id\s*\}\}")
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
@@ -35,22 +36,24 @@ def _path(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _dotted(value: str) -> str:
+    if not all(value.split(".")):
+        raise ValueError("must be a dotted path such as occupancy or data.0.power")
+    return value
+
+
+DottedPath = Annotated[str, BeforeValidator(_path), AfterValidator(_dotted)]
+
+
 class ValueSection(Section):
     """Where a value comes from, and how it is read: a state, or an attribute."""
 
     topic: str | None = None
-    value: Annotated[str | None, BeforeValidator(_path)] = None
+    value: DottedPath | None = None
     map: dict[str, Text] = Field(default_factory=dict)
     retained: Literal["init", "fire", "ignore"] = "init"
     ignore: list[Text] = Field(default_factory=lambda: ["", "unavailable", "unknown"])
     event: bool = False
-
-    @field_validator("value")
-    @classmethod
-    def _dotted(cls, value: str | None) -> str | None:
-        if value is not None and not all(value.split(".")):
-            raise ValueError("must be a dotted path such as occupancy or data.0.power")
-        return value
 
     def source(self, topic: str, path: tuple[str, ...] | None = None) -> ValueSource:
         """Return the source at a topic; `path` is what is read when no `value` is given."""
@@ -62,7 +65,7 @@ class AvailabilitySection(Section):
     """Where it is said whether an entity is there."""
 
     topic: str
-    value: str | None = None
+    value: DottedPath | None = None
     online: Text = "online"
     offline: Text = "offline"
 
@@ -71,11 +74,22 @@ class AvailabilitySection(Section):
     def _topic_alone(cls, value: Any) -> Any:
         return {"topic": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _two_words(self) -> AvailabilitySection:
+        if self.online == self.offline:
+            raise ValueError("online and offline must be two different words")
+        return self
+
     def source(self) -> ValueSource:
         """Return its source; the configured words become `online` and `offline`."""
         words = {self.online: "online", self.offline: "offline"}
         path = tuple(self.value.split(".")) if self.value else ()
-        return ValueSource(self.topic, path, words, ignore=frozenset({""}))
+        return ValueSource(self.topic, path, words, ignore=frozenset({""}) - words.keys())
+
+
+def _nothing_is_empty(value: Any) -> Any:
+    """Return an empty mapping for a key with nothing behind it, as in `battery:`."""
+    return {} if value is None else value
 
 
 class _Valued(Section):
@@ -83,9 +97,7 @@ class _Valued(Section):
 
     name: str | None = None
     properties: dict[str, Any] = Field(default_factory=dict)
-    attributes: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], ValueSection] = Field(
-        default_factory=dict
-    )
+    attributes: dict[Id, Annotated[ValueSection, BeforeValidator(_nothing_is_empty)]] = Field(default_factory=dict)
     availability: AvailabilitySection | None = None
 
     def sources(self, state: ValueSection, default_topic: str) -> dict[str, ValueSource]:
@@ -93,11 +105,13 @@ class _Valued(Section):
 
         An attribute without a topic is read from the state's topic, at its own name unless it says where.
         """
-        state_topic = state.topic or default_topic
+        state_topic = default_topic if state.topic is None else state.topic
         made = {STATE: state.source(state_topic)}
         for name, attribute in self.attributes.items():
-            own = None if attribute.topic is not None else (name,)
-            made[name] = attribute.source(attribute.topic or state_topic, own)
+            if attribute.topic is None:
+                made[name] = attribute.source(state_topic, (name,))
+            else:
+                made[name] = attribute.source(attribute.topic)
         if self.availability is not None:
             made[AVAILABILITY] = self.availability.source()
         return made
@@ -110,20 +124,20 @@ class ObjectSection(_Valued):
     state: ValueSection = ValueSection()
 
 
+def _shape(value: Any) -> str:
+    """Return which of the two shapes of a link's `state` is meant, so that errors speak of that one."""
+    return "mapping" if isinstance(value, Mapping | ValueSection) else "word"
+
+
 class LinkSection(_Valued):
     """links.<id>; `state` says whose state it has."""
 
     source: str
     target: str
-    state: Literal["source", "target"] | ValueSection = "source"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_branch(cls, value: Any) -> Any:
-        """Decide between the two shapes of `state` by what is written, so that errors speak of that one."""
-        if isinstance(value, Mapping) and isinstance(value.get("state"), Mapping):
-            return {**value, "state": ValueSection.model_validate(value["state"])}
-        return value
+    state: Annotated[
+        Annotated[Literal["source", "target"], Tag("word")] | Annotated[ValueSection, Tag("mapping")],
+        Discriminator(_shape),
+    ] = "source"
 
 
 class ClassSection(_Valued):
@@ -142,14 +156,10 @@ class ClassSection(_Valued):
     @field_validator("ids")
     @classmethod
     def _good_ids(cls, value: list[str]) -> list[str]:
-        count = 0
-        for each in value:
-            for made in expand_ids(each):
-                count += 1
-                if not _ID.match(made):
-                    raise ValueError("an id has 1 to 64 letters, digits, _ or -")
-                if count > IDS_AT_MOST:
-                    raise ValueError(f"more than {IDS_AT_MOST} ids")
+        if sum(count_ids(each) for each in value) > IDS_AT_MOST:
+            raise ValueError(f"makes more than {IDS_AT_MOST} ids")
+        if not all(_ID.match(made) for each in value for made in expand_ids(each)):
+            raise ValueError("an id has 1 to 64 letters, digits, _ or -; a range is like line_{001..200}")
         return value
 
     def members(self) -> list[str]:
@@ -157,21 +167,25 @@ class ClassSection(_Valued):
         return list(dict.fromkeys(made for each in self.ids for made in expand_ids(each)))
 
 
+def count_ids(text: str) -> int:
+    """Return how many ids a text with ranges makes, without making them."""
+    return math.prod(max(0, int(last) - int(first) + 1) for first, last in _RANGE.findall(text))
+
+
 def expand_ids(text: str) -> Iterator[str]:
     """Yield the ids of a text with ranges: `line_{001..200}` keeps its zeros, several ranges multiply."""
     parts = _RANGE.split(text)
-    choices: list[list[str] | range] = []
-    width = []
-    for place in range(1, len(parts), 3):
-        first, last = parts[place], parts[place + 1]
+    choices: list[range] = []
+    widths: list[int] = []
+    for first, last in zip(parts[1::3], parts[2::3], strict=True):
         if int(first) > int(last):
             raise ValueError("a range goes from the smaller number to the greater")
         choices.append(range(int(first), int(last) + 1))
-        width.append(len(first) if first.startswith("0") else 0)
+        widths.append(len(first) if first.startswith("0") else 0)
     for numbers in itertools.product(*choices):
         pieces = [parts[0]]
-        for place, number in enumerate(numbers):
-            pieces += [str(number).zfill(width[place]), parts[place * 3 + 3]]
+        for number, width, rest in zip(numbers, widths, parts[3::3], strict=True):
+            pieces += [str(number).zfill(width), rest]
         yield "".join(pieces)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +15,8 @@ from mqttjobs.domain.model import Json
 
 M = TypeVar("M", bound=BaseModel)
 
+_SHORT_NAMES = {"duration": "for"}
+_QUOTED = re.compile(r"'([^']*)'")
 _WORDS = {
     "missing": "is missing",
     "bool_type": "must be true or false",
@@ -34,10 +38,33 @@ _WORDS = {
 }
 
 
+_PATTERNS = {
+    r"^[A-Za-z0-9_-]{1,64}$": "must have 1 to 64 letters, digits, _ or -",
+    r"^[A-Za-z0-9_.-]{1,64}$": "must have 1 to 64 letters, digits, _, . or -",
+}
+_LIMITS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("more than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+}
+MOST_COMPARED = 2000
+"""Names beyond this are not searched for a likely one: a suggestion is not worth seconds."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:64], list(itertools.islice(known, MOST_COMPARED)), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def unknown_name(document: Document, place: Place, noun: str, name: str, known: Iterable[str]) -> None:
+    """Note that there is no such thing; what stands behind a `${…}` is not told."""
+    written = document.written(place)
+    if isinstance(written, str) and "${" in written:
+        document.wrong(place, f"there is no {noun} of the name that {written[:64]} stands for")
+    else:
+        document.wrong(place, f"there is no {noun} {name[:64]!r}{did_you_mean(name, known)}")
 
 
 def validate(model: type[M], value: Json, document: Document, place: Place) -> M | None:
@@ -46,38 +73,54 @@ def validate(model: type[M], value: Json, document: Document, place: Place) -> M
         return model.model_validate({} if value is None else value)
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False):
-            location = tuple(
-                part for part in each["loc"] if isinstance(part, int) or _is_written(part, place, each, document)
-            )
-            document.wrong((*place, *location), _words(each, model, location))
+            location, found = _located(each["loc"], value, missing=each["type"] == "missing")
+            document.wrong((*place, *location), _words(each, model, location, found))
         return None
 
 
-def _is_written(part: str | int, place: Place, error: Any, document: Document) -> bool:
-    """Whether a part of pydantic's location is a key, and not the name of a branch it tried."""
-    del error, place, document
-    return isinstance(part, str) and not part.startswith(
-        ("function-", "constrained-", "dict[", "list[", "tuple[", "lax-", "is-")
-    )
+def _located(parts: Place, value: Json, *, missing: bool) -> tuple[Place, Json]:
+    """Return where in what is written an error is, and what stands there.
+
+    Pydantic's location also has the names of branches that it tried, and the long name of what has a short one.
+    """
+    location: list[str | int] = []
+    for number, part in enumerate(parts):
+        name = _SHORT_NAMES.get(str(part), part) if isinstance(value, Mapping) and part not in value else part
+        written = name in value if isinstance(value, Mapping) else isinstance(value, list) and name in range(len(value))
+        if written:
+            value = value[name]
+        elif missing and number == len(parts) - 1:
+            value = None
+        else:
+            continue
+        location.append(name)
+    return tuple(location), value
 
 
-def _words(error: Any, model: type[BaseModel], location: Place) -> str:
+def _words(error: Any, model: type[BaseModel], location: Place, found: Json) -> str:
     kind: str = error["type"]
     context: Mapping[str, Any] = error.get("ctx", {})
+    if error["loc"] and error["loc"][-1] == "[key]":
+        return "a name has 1 to 64 letters, digits, _ or -"
     if kind == "extra_forbidden":
         return f"unknown key{did_you_mean(str(location[-1]), _known_keys(model, location))}"
     if kind in ("value_error", "assertion_error"):
         return str(context.get("error", error["msg"]))
     if kind in ("literal_error", "enum"):
-        return f"must be one of {context.get('expected')}"
-    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
-        words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-        limit = next(iter(context))
-        return f"must be {words[limit]} {context[limit]}"
+        expected = str(context.get("expected"))
+        likely = did_you_mean(found, _QUOTED.findall(expected)) if isinstance(found, str) else ""
+        return f"must be one of {expected}{likely}"
+    if kind in _LIMITS:
+        words, limit = _LIMITS[kind]
+        return f"must be {words} {context[limit]}"
     if kind == "string_pattern_mismatch":
-        return f"must match {context.get('pattern')}"
+        return _PATTERNS[context["pattern"]]
     if kind == "string_too_short" and context.get("min_length", 1) > 1:
         return f"must have at least {context['min_length']} characters"
+    if kind == "string_too_long":
+        return f"must have at most {context['max_length']} characters"
+    if kind == "string_type" and isinstance(found, int | float):
+        return "must be a text; put it in quotes"
     return _WORDS.get(kind, str(error["msg"]).removeprefix("Input should be "))
 
 
@@ -85,14 +128,20 @@ def _known_keys(model: type[BaseModel], location: Place) -> list[str]:
     """Return the keys that the mapping around a location may have."""
     current: Any = model
     for part in location[:-1]:
-        field = getattr(current, "model_fields", {}).get(part)
-        if field is None and not isinstance(part, int):
-            break
-        current = _model_in(field.annotation) if field is not None else current
-        if current is None:
-            return []
-    found = getattr(current, "model_fields", {})
-    return [field.alias or name for name, field in found.items()]
+        current = _step(current, part)
+    found = _model_in(current)
+    return [field.alias or name for name, field in found.model_fields.items()] if found else []
+
+
+def _step(annotation: Any, part: str | int) -> Any:
+    """Return the annotation of a part of what an annotation describes, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = {field.alias or name: field.annotation for name, field in annotation.model_fields.items()}
+        return fields.get(str(part))
+    arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
+    if getattr(annotation, "__origin__", None) in (dict, list):
+        return arguments[-1]
+    return next((found for inner in arguments if (found := _step(inner, part)) is not None), None)
 
 
 def _model_in(annotation: Any) -> Any:

@@ -15,10 +15,12 @@ from mqttjobs.config.entities import (
     topic_error,
     with_id,
 )
-from mqttjobs.config.explain import did_you_mean, validate
+from mqttjobs.config.explain import unknown_name, validate
+from mqttjobs.config.inheritance import inherited
 from mqttjobs.config.operations import read_operation
+from mqttjobs.config.overlaps import doubled_events
 from mqttjobs.config.secrets import Secrets
-from mqttjobs.config.sections import PERMISSIONS, UserSection
+from mqttjobs.config.users import ids_of, read_users
 from mqttjobs.config.yaml12 import Document, Place
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import (
@@ -34,11 +36,10 @@ from mqttjobs.domain.model import (
     User,
     ValueSource,
 )
-from mqttjobs.domain.topics import covers, matches, overlaps
 from mqttjobs.executors.base import Limits
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-KEPT_AS_WRITTEN = ("properties", "name")
+KEPT_AS_WRITTEN = ("properties", "name", "display_name", "email", "role")
 """What documents show, with its `${…}`."""
 
 
@@ -46,7 +47,7 @@ def build_installation(
     document: Document, content: Mapping[str, Json], secrets: Secrets, limits: Limits, max_objects: int
 ) -> Installation:
     """Return the installation of a configuration; what is wrong with it is noted in the document."""
-    builder = _Builder(document, secrets, limits)
+    builder = _Builder(document, secrets, limits, max_objects)
     builder.classes(_section(document, content, "classes"))
     builder.objects(_section(document, content, "objects"))
     builder.links(_section(document, content, "links"))
@@ -75,7 +76,8 @@ def _section(document: Document, content: Mapping[str, Json], name: str) -> dict
 
 
 class _Builder:
-    def __init__(self, document: Document, secrets: Secrets, limits: Limits) -> None:
+    def __init__(self, document: Document, secrets: Secrets, limits: Limits, max_objects: int) -> None:
+        self.max_objects = max_objects
         self.document = document
         self.secrets = secrets
         self.limits = limits
@@ -106,8 +108,12 @@ class _Builder:
                 self.known_classes[class_id] = EntityClass(class_id, ())
                 continue
             members = section.members()
+            if len(members) > self.max_objects:
+                words = f"makes {len(members)} objects, more than service.max_objects ({self.max_objects})"
+                self.document.wrong((*place, "ids"), words)
+                members = members[:1]
             self.known_classes[class_id] = EntityClass(class_id, tuple(members))
-            self._written_classes[class_id] = {key: value for key, value in body.items() if key != "ids"}
+            self._written_classes[class_id] = body
             sources = section.sources(section.state, f"{self.base}/state/objects/{{{{ id }}}}")
             self._check_sources(sources, place, shown_id="x")
             if len(members) > 1:
@@ -128,6 +134,10 @@ class _Builder:
             self.document.wrong((*place, "ids"), f"the id {member} is a member of the class {other} already")
             return
         own = {name: replace(each, topic=str(with_id(each.topic, member))) for name, each in sources.items()}
+        for value, source in own.items():
+            if source.topic.startswith(f"{self.base}/") and not sources[value].topic.startswith(f"{self.base}/"):
+                words = f"for the id {member} it is under {self.base}/, where topics are the service's own"
+                self.document.wrong((*place, *value_place(value), "topic"), words)
         name = str(with_id(section.name, member)) if section.name is not None else member
         self.entities[key] = Entity(key, name, class_id, with_id(section.properties, member), own)
 
@@ -148,33 +158,29 @@ class _Builder:
             self.entities[key] = Entity(key, section.name or object_id, class_id, section.properties, sources)
 
     def _with_class(self, object_id: str, body: Json, place: Place) -> Json:
-        """Return an object's keys over those of its class: its own win, key by key."""
+        """Return an object's keys over those of its class; a wrong one is told, or left to be told."""
         if body is None:
             body = {}
-        if not isinstance(body, dict):
-            return body
         member = self.entities.get(EntityKey(EntityKind.OBJECT, object_id))
-        class_id = body.get("class") or (member.class_id if member else None)
-        if class_id is None:
+        class_id = body.get("class") or (member.class_id if member else None) if isinstance(body, dict) else None
+        if not isinstance(class_id, str):
             return body
         if class_id not in self.known_classes:
-            words = f"there is no class {str(class_id)[:64]!r}{did_you_mean(str(class_id), self.known_classes)}"
-            self.document.wrong((*place, "class"), words)
+            unknown_name(self.document, (*place, "class"), "class", class_id, self.known_classes)
             return body
-        base = with_id(self._written_classes.get(str(class_id), {}), object_id)
-        merged = {**base, **body, "class": class_id}
-        for nested in ("properties", "attributes"):
-            if isinstance(base.get(nested), dict) and isinstance(body.get(nested), dict):
-                merged[nested] = {**base[nested], **body[nested]}
-        return merged
+        return inherited(body, self._written_classes.get(class_id, {}), class_id, object_id)
 
     def _check_sources(self, sources: Mapping[str, ValueSource], place: Place, shown_id: str | None = None) -> None:
+        """Tell which of the topics that are written here cannot be listened to."""
         for name, source in sources.items():
             topic = source.topic if shown_id is None else str(with_id(source.topic, shown_id))
             problem = topic_error(topic, self.base)
-            if problem:
-                where = {STATE: ("state",), AVAILABILITY: ("availability",)}.get(name, ("attributes", name))
-                self.document.wrong((*place, *where, "topic"), problem)
+            where: Place = (*place, *value_place(name))
+            written = self.document.written(where)
+            if problem and isinstance(written, str):
+                self.document.wrong(where, problem)
+            elif problem and isinstance(written, dict) and "topic" in written:
+                self.document.wrong((*where, "topic"), problem)
 
     # -- links --------------------------------------------------------------------------------------------------
 
@@ -214,59 +220,38 @@ class _Builder:
 
     def _check_reference(self, place: Place, kind: EntityKind, name: str) -> None:
         if EntityKey(kind, name) not in self.entities:
-            known = [key.id for key in self.entities if key.kind is kind]
-            self.document.wrong(place, f"there is no {kind.value} {name[:64]!r}{did_you_mean(name, known)}")
+            unknown_name(self.document, place, kind.value, name, ids_of(kind, self.entities))
 
     # -- users and operations -----------------------------------------------------------------------------------
 
     def users(self, written: Mapping[str, Json]) -> None:
-        keys: dict[str, str] = {}
-        for user_id, raw in written.items():
-            place: Place = ("users", user_id)
-            section = validate(UserSection, self.secrets.revealed(raw), self.document, place)
-            if section is None:
-                self.known_users[user_id] = User(user_id)
-                continue
-            for number, permission in enumerate(section.permissions):
-                if permission not in PERMISSIONS:
-                    words = f"must be one of {', '.join(PERMISSIONS)}{did_you_mean(permission, PERMISSIONS)}"
-                    self.document.wrong((*place, "permissions", number), words)
-            for noun, kind in (("objects", EntityKind.OBJECT), ("links", EntityKind.LINK)):
-                for number, name in enumerate(getattr(section, noun) or ()):
-                    self._check_reference((*place, noun, number), kind, name)
-            if section.api_key is not None and keys.setdefault(section.api_key, user_id) != user_id:
-                self.document.wrong(
-                    (*place, "api_key"), f"is the key of {keys[section.api_key]} too; give each its own"
-                )
-            self.known_users[user_id] = _user(user_id, section)
+        body = {user_id: self._revealed(raw) for user_id, raw in written.items()}
+        self.known_users = read_users(body, self.document, self.entities)
 
     def operations(self, written: Mapping[str, Json]) -> None:
         for operation_id, raw in written.items():
             place: Place = ("operations", operation_id)
             operation = read_operation(operation_id, raw, self.document, place, self.limits, self.secrets.revealed)
             if operation is None:
-                self._check_attach(_attach_in(raw), place)
+                self._check_attach(_attach_in(self.secrets.revealed(raw)), place)
                 continue
             self.known_operations[operation_id] = operation
             self._check_attach(operation.attach, place)
             self._check_operation(operation, place)
 
     def _check_attach(self, places: Sequence[Attach], place: Place) -> None:
-        several = len(places) > 1
         for number, attach in enumerate(places):
-            where: Place = (*place, "attach", number) if several else (*place, "attach")
+            where: Place = (*place, "attach", number)
             if attach.object is not None:
                 self._check_reference((*where, "object"), EntityKind.OBJECT, attach.object)
             elif attach.link is not None:
                 self._check_reference((*where, "link"), EntityKind.LINK, attach.link)
             elif attach.class_id is not None and attach.class_id not in self.known_classes:
-                words = f"there is no class {attach.class_id[:64]!r}{did_you_mean(attach.class_id, self.known_classes)}"
-                self.document.wrong((*where, "class"), words)
+                unknown_name(self.document, (*where, "class"), "class", attach.class_id, self.known_classes)
 
     def _check_operation(self, operation: Operation, place: Place) -> None:
         if operation.run_as is not None and self.known_users and operation.run_as not in self.known_users:
-            words = f"there is no user {operation.run_as[:64]!r}{did_you_mean(operation.run_as, self.known_users)}"
-            self.document.wrong((*place, "run_as"), words)
+            unknown_name(self.document, (*place, "run_as"), "user", operation.run_as, self.known_users)
         self._check_triggers(operation, place)
 
     def _check_triggers(self, operation: Operation, place: Place) -> None:
@@ -283,9 +268,7 @@ class _Builder:
                 source = sources.get(trigger.value_name)
                 if source is None:
                     known = [name for name in sources if name and name != AVAILABILITY]
-                    wanted = str(trigger.attribute)
-                    words = f"there is no attribute {wanted[:64]!r}{did_you_mean(wanted, known)}"
-                    self.document.wrong((*where, "attribute"), words)
+                    unknown_name(self.document, (*where, "attribute"), "attribute", str(trigger.attribute), known)
                 elif source.event and trigger.holds:
                     words = "a value with event: true lasts no time; duration and periodicity cannot be used on it"
                     self.document.wrong(where, words)
@@ -305,18 +288,17 @@ class _Builder:
         return found
 
     def check_overlaps(self) -> None:
-        """Refuse partly overlapping filters that feed an event value: a broker may deliver it twice (behaviour 1.8)."""
-        filters = [*dict.fromkeys(self.patterns), f"{self.base}/state/#"]
-        for number, one in enumerate(filters):
-            for other in filters[number + 1 :]:
-                if not overlaps(one, other) or covers(one, other) or covers(other, one):
-                    continue
-                for entity in self.entities.values():
-                    for source in entity.sources.values():
-                        if source.event and matches(one, source.topic) and matches(other, source.topic):
-                            words = f"{one} and {other} both bring the event {source.topic}: it would come twice"
-                            self.document.wrong(("classes",), words)
-                            return
+        """Refuse partly overlapping filters that feed an event value (behaviour 1.8)."""
+        for key, one, other in doubled_events([*self.patterns, f"{self.base}/state/#"], self.entities):
+            class_id = self.entities[key.entity].class_id
+            place: Place = (f"{key.kind}s", key.id) if class_id is None else ("classes", class_id)
+            words = f"{one} and {other} both bring this event, and a broker may deliver it twice"
+            self.document.wrong((*place, *value_place(key.name), "event"), words)
+
+
+def value_place(name: str) -> Place:
+    """Return where a value of an entity is configured, under the entity."""
+    return {STATE: ("state",), AVAILABILITY: ("availability",)}.get(name, ("attributes", name))
 
 
 def _attach_in(written: Json) -> list[Attach]:
@@ -325,23 +307,3 @@ def _attach_in(written: Json) -> list[Attach]:
     places = [each if isinstance(each, dict) else {} for each in (attach if isinstance(attach, list) else [attach])]
     texts = [{key: name for key, name in each.items() if isinstance(name, str)} for each in places]
     return [Attach(each.get("object"), each.get("link"), each.get("class")) for each in texts]
-
-
-def _user(user_id: str, section: UserSection) -> User:
-    """Return the user; of objects and links, one given makes the other none (contract 2)."""
-    objects = None if section.objects is None else frozenset(section.objects)
-    links = None if section.links is None else frozenset(section.links)
-    if objects is None and links is not None:
-        objects = frozenset()
-    if links is None and objects is not None:
-        links = frozenset()
-    return User(
-        user_id,
-        frozenset(section.permissions),
-        objects,
-        links,
-        section.display_name,
-        section.email,
-        section.role,
-        section.api_key,
-    )

@@ -220,6 +220,7 @@ def _normal(written: Mapping[str, Json], document: Document, place: Place) -> di
         normal["triggers"] = [{"states": states}, *(existing if isinstance(existing, list) else [])]
     if isinstance(normal.get("attach"), Mapping):
         normal["attach"] = [normal["attach"]]
+        document.moved[(*place, "attach", 0)] = (*place, "attach")
     return normal
 
 

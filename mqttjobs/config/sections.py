@@ -53,7 +53,7 @@ def positive(value: timedelta | None) -> timedelta | None:
 class Section(BaseModel):
     """A mapping in which an unknown key is an error, and no type is bent to fit."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class TlsSection(Section):

@@ -37,12 +37,16 @@ class _Loader(_FAST):  # type: ignore[misc]
 
 @dataclass(slots=True)
 class Document:
-    """A file's content, and where each part of it stands."""
+    """A file's content, and where each part of it stands.
+
+    `moved` maps places in what was made of the content to the places that were written.
+    """
 
     file: str
     content: Json = None
     lines: dict[Place, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    moved: dict[Place, Place] = field(default_factory=dict)
 
     def line(self, place: Place) -> int:
         """Return the line of a place, or of the nearest thing around it that is written."""
@@ -52,8 +56,25 @@ class Document:
 
     def wrong(self, place: Place, message: str) -> None:
         """Note a problem at a place; the message says what is wrong and what to do."""
-        where = ".".join(str(part) for part in place)
+        place = self._written(place)
+        where = ".".join(str(part)[:64] for part in place)
         self.problems.append(Problem(self.file, self.line(place), f"{where}: {message}" if where else message))
+
+    def written(self, place: Place) -> Json:
+        """Return what is written at a place, or None where nothing is."""
+        value = self.content
+        for part in self._written(place):
+            if isinstance(value, dict) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
+                value = value.get(part) if isinstance(value, dict) else value[int(part)]
+            else:
+                return None
+        return value
+
+    def _written(self, place: Place) -> Place:
+        for length in range(len(place), 0, -1):
+            if place[:length] in self.moved:
+                return self.moved[place[:length]] + place[length:]
+        return place
 
 
 def read(path: Path) -> Document:
