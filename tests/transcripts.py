@@ -114,6 +114,7 @@ class Terminal:
             "MQTTJOBS_URL": f"mqtt://127.0.0.1:{port}",
             "COLUMNS": "120",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(folder),
         }
 
     def write(self, name: str, text: str) -> None:

@@ -3,44 +3,49 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import StartMosquitto
-from transcripts import Terminal, blocks, documents
+from transcripts import Block, Terminal, blocks, documents
 
 from mqttjobs.config import load
 from mqttjobs.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [str(each.relative_to(ROOT)) for each in documents(ROOT)]
-ENVIRONMENT = re.compile(r"\$\{ENV:(\w+)\}")
-_LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 TUTORIAL = "README.md"
+SECRET = "a-made-up-secret-of-some-length"  # noqa: S105 - as it says
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 
 
-def configurations() -> Iterator[tuple[str, str]]:
+def configurations() -> Iterator[tuple[str, Block]]:
+    """Yield every configuration and where it is; those that need a plug-in are proven by the sessions beside them."""
     for document in DOCUMENTS:
-        for block in blocks(ROOT / document):
-            if block.language == "yaml":
-                yield f"{document}:{block.line}", block.text
+        found = blocks(ROOT / document)
+        if not any(block.language == "toml" for block in found):
+            yield from ((f"{document}:{block.line}", block) for block in found if block.language == "yaml")
 
 
-@pytest.mark.parametrize(("where", "text"), list(configurations()), ids=[where for where, _ in configurations()])
+@pytest.mark.parametrize(("where", "block"), list(configurations()), ids=[where for where, _ in configurations()])
 def test_every_configuration_in_the_documentation_is_good(
-    where: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ENVIRONMENT.findall(text):
-        monkeypatch.setenv(name, "a-made-up-secret-of-some-length")
-    for name in re.findall(r"\$\{FILE:([^}]+)\}", text):
-        (tmp_path / name).write_text("a-made-up-secret-of-some-length")
+    """One that is shown to be wrong is called so; what is wrong with it is in a session."""
+    for name in re.findall(r"\$\{ENV:(\w+)\}", block.text):
+        monkeypatch.setenv(name, SECRET)
+    for name in re.findall(r"\$\{FILE:([^}]+)\}", block.text):
+        (tmp_path / name).write_text(SECRET)
     file = tmp_path / "config.yaml"
-    file.write_text(text)
+    file.write_text(block.text)
     try:
         load(file)
     except ConfigError as error:
-        pytest.fail("\n".join([where, *map(str, error.problems)]), pytrace=False)
+        if not (block.file_name or "").startswith("wrong"):
+            pytest.fail("\n".join([where, *map(str, error.problems)]), pytrace=False)
 
 
 @pytest.fixture
@@ -61,17 +66,46 @@ def terminal(tmp_path: Path, start_mosquitto: StartMosquitto) -> Iterator[Callab
 def test_every_session_in_the_documentation_prints_what_is_written(
     document: str, terminal: Callable[[], Terminal]
 ) -> None:
-    """A document that starts no service itself is about the one of the tutorial."""
+    """A document that starts no service and only asks is about the one of the tutorial."""
     here = terminal()
     for source in (TUTORIAL, document):
         for block in blocks(ROOT / source):
             if block.file_name is not None and block.language != "console":
                 here.write(block.file_name, block.text)
+                install(here, block)
     sessions = [block for block in blocks(ROOT / document) if block.language == "console"]
-    if not any(command.startswith("./scripts/run run ") for each in sessions for command, _ in each.steps()):
+    commands = [command for block in sessions for command, _ in block.steps()]
+    starts = any(command.startswith("./scripts/run run ") for command in commands)
+    if not starts and any("request/" in command for command in commands):
         here.play_service("hall.yaml")
     for block in sessions:
         here.play(block, f"{document}:{block.line}")
+
+
+def install(here: Terminal, block: Block) -> None:
+    """Let a plug-in of the documentation be found as if pip had installed it: by its entry points, from the folder."""
+    if block.language != "toml":
+        return
+    project = tomllib.loads(block.text)["project"]
+    lines = [
+        line
+        for group, entries in project["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {module}" for name, module in entries.items()))
+    ]
+    folder = f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    here.write(f"{folder}/entry_points.txt", "\n".join(lines) + "\n")
+    here.write(f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+
+
+def test_every_class_in_the_documentation_is_an_operation_type() -> None:
+    kinds = []
+    for document in DOCUMENTS:
+        for block in blocks(ROOT / document):
+            if block.language == "python":
+                defined: dict[str, Any] = {"__name__": f"{document}:{block.line}"}
+                exec(compile(block.text, defined["__name__"], "exec"), defined)  # noqa: S102 - our own documentation
+                kinds += [each.kind for each in defined.values() if isinstance(each, type) and "kind" in vars(each)]
+    assert kinds == ["pause", "wake"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -1,0 +1,95 @@
+"""Writes what docs/ takes from the code, between `<!-- NAME: by scripts/docs -->` and `<!-- /NAME -->`."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mqttjobs.service.asking import methods
+
+ROOT = Path(__file__).parents[1]
+HOUSE = ROOT / "mqttjobs"
+FLOORS = {
+    "cli": "TOP",
+    "config": "",
+    "service": "FLOOR 3",
+    "agent": "FLOOR 3",
+    "executors": "FLOOR 2",
+    "store": "FLOOR 2",
+    "transport": "FLOOR 1",
+    "domain": "GROUND",
+}
+"""The rooms from the top down; what lies directly in the house is below all of them."""
+WIDTH = 22
+_CLAUSE = re.compile(r" \((contract|behaviour|seeds)[^)]*\)")
+
+
+def role(file: Path) -> str:
+    """Return a module's role: the first line of its docstring, without the clause of the specification."""
+    text = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return _CLAUSE.sub("", text.partition("\n")[0]).rstrip(".:")
+
+
+def room(folder: Path, depth: int) -> Iterator[str]:
+    """Yield the lines of a folder: its modules, then its folders."""
+    indent = "  " * depth
+    for file in sorted(folder.glob("*.py")):
+        if file.name != "__init__.py":
+            yield f"{indent}{file.name:<{WIDTH}} {role(file)}"
+    for inner in sorted(each for each in folder.iterdir() if (each / "__init__.py").exists()):
+        yield f"{indent}{inner.name + '/':<{WIDTH}} {role(inner / '__init__.py')}"
+        yield from room(inner, depth + 1)
+    for schema in sorted(folder.glob("*/*.sql")):
+        yield f"{indent}{schema.relative_to(folder).as_posix()}"
+
+
+def tree() -> str:
+    """Return the tree of the house."""
+    lines = ["mqttjobs/"]
+    for name, floor in FLOORS.items():
+        folder = HOUSE / name
+        if folder.exists():
+            lines.append(f"  {name + '/':<{WIDTH}} {role(folder / '__init__.py')}{f'   [{floor}]' if floor else ''}")
+            lines += room(folder, 2)
+    lines += [f"  {file.name:<{WIDTH}} {role(file)}" for file in sorted(HOUSE.glob("*.py"))]
+    return "\n".join(["```", *lines, "```"])
+
+
+def table_of_methods() -> str:
+    """Return every method with its parameters and permissions."""
+    lines = ["| method | parameters | permission |", "|---|---|---|"]
+    for name, method in methods().items():
+        fields = method.params.model_fields
+        parameters = ", ".join(f"**{key}**" if field.is_required() else key for key, field in fields.items())
+        lines.append(f"| `{name}` | {parameters} | {' or '.join(f'`{each}`' for each in method.permissions)} |")
+    return "\n".join(lines)
+
+
+WRITTEN = {"docs/architecture.md": {"tree": tree}, "docs/requests.md": {"methods": table_of_methods}}
+
+
+def main() -> int:
+    """Write, or say what is behind."""
+    only_check = "--check" in sys.argv[1:]
+    behind = []
+    for name, parts in WRITTEN.items():
+        file = ROOT / name
+        before = after = file.read_text()
+        for part, make in parts.items():
+            head, tail = f"<!-- {part}: by scripts/docs -->", f"<!-- /{part} -->"
+            start, end = after.index(head) + len(head), after.index(tail)
+            after = f"{after[:start]}\n{make()}\n{after[end:]}"
+        if after != before:
+            behind.append(name)
+            if not only_check:
+                file.write_text(after)
+    for name in behind:
+        print(f"{name} is behind the code: run scripts/docs" if only_check else f"{name} is written anew")
+    return 1 if behind and only_check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
