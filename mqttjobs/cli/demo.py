@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from mqttjobs.transport.embedded import EmbeddedBroker
 
 USUAL_PORT = 1883
+PROGRAM = "MQTTJOBS_PROGRAM"
+"""How the program was called, where that is not by its name: scripts/run says so."""
 
 EXPLAINED = """\
 The demo's broker listens on {url}. In another terminal:
 
-  mqttjobs jobs list{option}
-  mqttjobs operations list{option}
-  mqttjobs operations execute greet --param to=Ada --wait{option}
+  {program} jobs list{option}
+  {program} operations list{option}
+  {program} operations execute greet --param to=Ada --wait{option}
   mosquitto_sub -V 311 -h 127.0.0.1 -p {port} -v -t '#'
   mosquitto_pub -V 311 -h 127.0.0.1 -p {port} -q 1 -t mqttjobs/request/jobs/list -m '{{"limit": 1}}'
   mosquitto_pub -V 311 -h 127.0.0.1 -p {port} -q 1 -t zigbee2mqtt/doorbell -m '{{"action": "double"}}'
@@ -92,7 +95,8 @@ async def _demo(
             return settings_for(config, broker.url, folder)
 
         option = "" if broker.port == USUAL_PORT else f" --url {broker.url}"
-        terminal.tell(EXPLAINED.format(url=broker.url, port=broker.port, option=option))
+        program = os.environ.get(PROGRAM, "mqttjobs")
+        terminal.tell(EXPLAINED.format(program=program, url=broker.url, port=broker.port, option=option))
         with view() as show:
             service = asyncio.create_task(app.serve(load(), load, stop=stop, reload=asyncio.Event()), name="service")
             others = [

@@ -195,6 +195,16 @@ def test_the_example_configurations_are_good(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_demo_in_config_is_the_one_that_is_in_the_package() -> None:
+    assert (CONFIG / "demo.yaml").read_bytes() == (CONFIG.parent / "mqttjobs/cli/demo.yaml").read_bytes()
+
+
+def test_the_demo_says_commands_as_they_can_be_typed() -> None:
+    arguments = ["demo", "--port", str(free_port()), "--duration", "1s", "--no-live"]
+    assert "  mqttjobs jobs list" in mqttjobs(*arguments).stderr
+    assert "  ./scripts/run jobs list" in mqttjobs(*arguments, MQTTJOBS_PROGRAM="./scripts/run").stderr
+
+
 def unit() -> configparser.SectionProxy:
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
