@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -72,10 +72,32 @@ def validate(model: type[M], value: Json, document: Document, place: Place) -> M
     try:
         return model.model_validate({} if value is None else value)
     except ValidationError as error:
-        for each in error.errors(include_url=False, include_input=False):
+        told: dict[Place, list[str]] = {}
+        for each in _flat(error):
             location, found = _located(each["loc"], value, missing=each["type"] == "missing")
-            document.wrong((*place, *location), _words(each, model, location, found))
+            told.setdefault(location, []).append(_words(each, model, location, found))
+        for location, words in told.items():
+            for sentence in _together(words):
+                document.wrong((*place, *location), sentence)
         return None
+
+
+def _flat(error: ValidationError) -> Iterator[dict[str, Any]]:
+    """Yield every error, those of a model that was validated on its own inside another too."""
+    for each in error.errors(include_url=False, include_input=False):
+        inner = each.get("ctx", {}).get("error")
+        if isinstance(inner, ValidationError):
+            yield from ({**one, "loc": (*each["loc"], *one["loc"])} for one in _flat(inner))
+        else:
+            yield {**each}
+
+
+def _together(words: list[str]) -> list[str]:
+    """Return what is wrong at one place: of several shapes that it could have, one sentence."""
+    shapes = [each.partition(";")[0] for each in words]
+    if len(words) > 1 and all(each in _WORDS.values() for each in shapes):
+        return [" or ".join([shapes[0], *(each.removeprefix("must be ") for each in shapes[1:])])]
+    return words
 
 
 def _located(parts: Place, value: Json, *, missing: bool) -> tuple[Place, Json]:
@@ -114,7 +136,7 @@ def _words(error: Any, model: type[BaseModel], location: Place, found: Json) -> 
         words, limit = _LIMITS[kind]
         return f"must be {words} {context[limit]}"
     if kind == "string_pattern_mismatch":
-        return _PATTERNS[context["pattern"]]
+        return _PATTERNS.get(context["pattern"], f"must match {context['pattern']}")
     if kind == "string_too_short" and context.get("min_length", 1) > 1:
         return f"must have at least {context['min_length']} characters"
     if kind == "string_too_long":

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mqttjobs.config.entities import Text
 from mqttjobs.config.explain import did_you_mean, validate
+from mqttjobs.config.schemas import check_references
 from mqttjobs.config.sections import Duration, Section, positive
 from mqttjobs.config.yaml12 import Document, Place
 from mqttjobs.domain.model import (
@@ -157,6 +158,7 @@ class OperationSection(Section):
             except SchemaError as error:
                 where = ".".join(str(part) for part in error.absolute_path)
                 raise ValueError(f"is no JSON Schema{f' at {where}' if where else ''}") from None
+            check_references(value)
         return value
 
     @field_validator("schedule")
@@ -171,6 +173,9 @@ class OperationSection(Section):
     def _one_branch(cls, value: Any) -> Any:
         return ScheduleSection.model_validate(value) if isinstance(value, Mapping) else value
 
+
+KEPT_AS_WRITTEN = frozenset({"name", "description", "environment", "version", "preferences", "params"})
+"""What documents show of an operation, with its `${…}`."""
 
 COMMON = frozenset(OperationSection.model_fields) | {"trigger_states", "triggerStates"}
 
@@ -194,7 +199,8 @@ def read_operation(
     normal = _normal(written, document, place)
     own = {key: value for key, value in normal.items() if key not in COMMON}
     common = {key: value for key, value in normal.items() if key in COMMON}
-    section = validate(OperationSection, reveal(common), document, place)
+    revealed = {key: value if key in KEPT_AS_WRITTEN else reveal(value) for key, value in common.items()}
+    section = validate(OperationSection, revealed, document, place)
     kinds = executor_types()
     kind = kinds.get(str(written.get("type")))
     if kind is None and isinstance(written.get("type"), str):
@@ -213,15 +219,25 @@ def _normal(written: Mapping[str, Json], document: Document, place: Place) -> di
         if short not in normal:
             continue
         states = normal.pop(short)
-        if not isinstance(states, list | str) or not states:
+        existing = normal.setdefault("triggers", [])
+        if not isinstance(states, list | str | int | float) or states in ([], ""):
             document.wrong((*place, short), "must be a list of states")
-            continue
-        existing = normal.get("triggers")
-        normal["triggers"] = [{"states": states}, *(existing if isinstance(existing, list) else [])]
+        elif isinstance(existing, list):
+            normal["triggers"] = [*existing, {"states": states}]
+            _is_short_for(document, place, short, len(existing))
     if isinstance(normal.get("attach"), Mapping):
         normal["attach"] = [normal["attach"]]
         document.moved[(*place, "attach", 0)] = (*place, "attach")
     return normal
+
+
+def _is_short_for(document: Document, place: Place, short: str, number: int) -> None:
+    """Remember that what is wrong with a trigger is told where its short form is written."""
+    triggers: Place = (*place, "triggers")
+    made = [(*triggers, number), (*triggers, number, "states")]
+    if document.written(triggers) is None:
+        made.append(triggers)
+    document.moved |= dict.fromkeys(made, (*place, short))
 
 
 def _read_executor(
@@ -279,5 +295,5 @@ def _schedule(section: str | ScheduleSection | None, written: Json) -> Schedule 
     if section is None:
         return None
     if isinstance(section, str):
-        return Schedule(cron=section, text=section)
+        return Schedule(cron=section, text=written)
     return Schedule(every=section.every, text=written)

@@ -28,8 +28,8 @@ class Mqtt(Executor):
 
     topic: str = Field(min_length=1)
     message: JsonValue = ""
-    qos: int = Field(default=1, ge=0, le=2)
-    retain: bool = False
+    qos: int = Field(default=1, ge=0, le=2, strict=True)
+    retain: bool = Field(default=False, strict=True)
 
     @cached_property
     def _topic(self) -> Template:

@@ -46,7 +46,7 @@ class Script(Executor):
             found["text"] = "give either text or ref"
         if self.text is not None and "{{" in self.text:
             found["text"] = "variables are not put into a script's text; use $MQTTJOBS_… or the JSON on standard input"
-        if self.ref is not None:
+        if self.ref is not None and self.text is None:
             path = self._path(limits)
             if path is None:
                 found["ref"] = "must be a file in the configuration's folder"

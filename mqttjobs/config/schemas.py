@@ -1,0 +1,37 @@
+"""JSON Schemas of params: what the schema of schemas does not refuse, but would fail when a job is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+from mqttjobs.domain.model import Json
+
+NO_SCHEMAS = frozenset({"const", "default", "enum", "examples"})
+"""Keys behind which there are values and no schemas."""
+
+
+def check_references(schema: Mapping[str, Json]) -> None:
+    """Raise ValueError in words unless every `$ref` names a part of the same schema; none is fetched from elsewhere."""
+    resource = DRAFT202012.create_resource(dict(schema))
+    resolver = Registry().with_resource("", resource).resolver()
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except (Unresolvable, ValueError):
+            raise ValueError(f"the reference {reference[:64]!r} names nothing in this schema") from None
+
+
+def _references(value: Json) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(item, str):
+                yield item
+            elif key not in NO_SCHEMAS:
+                yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)
