@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import wire
-from brokers import MosquittoBroker, free_port
+from brokers import MosquittoBroker, StartMosquitto, free_port
 from clients import Client, Received
-from conftest import StartMosquitto, StartService
-from running import RunningService
+from running import RunningService, StartService
 from wire import Wire
 
 MARK = "hunter2"

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, free_port
-from conftest import StartMosquitto, StartService
-from running import RunningService, mqttjobs
+from brokers import MosquittoBroker, StartMosquitto, free_port
+from running import RunningService, StartService, mqttjobs
 from wire import TakingOver
 
 LAMP: dict[str, Any] = {
