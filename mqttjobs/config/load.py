@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def load(path: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
     secrets.check(content, document, ())
     settings = _settings(document, content, secrets, folder)
     if document.problems or settings is None:
-        raise ConfigError(sorted(set(document.problems), key=lambda each: (each.line, each.message)))
+        told = {replace(each, message=secrets.kept_out(each.message)) for each in document.problems}
+        raise ConfigError(sorted(told, key=lambda each: (each.line, each.message)))
     return settings
 
 

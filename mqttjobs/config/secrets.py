@@ -9,6 +9,8 @@ from mqttjobs.config.yaml12 import Document, Place
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.templates import reveal_text, secret_names
 
+SHORTEST_HIDDEN = 4
+
 
 class Secrets:
     """The texts behind the names that a configuration uses."""
@@ -44,17 +46,28 @@ class Secrets:
             return [self.revealed(item) for item in value]
         return value
 
+    def kept_out(self, words: str) -> str:
+        """Return words in which what stands behind a name is the name again; what is very short tells nothing."""
+        for name, text in sorted(self._known.items(), key=lambda each: -len(each[1])):
+            if len(text) >= SHORTEST_HIDDEN:
+                words = words.replace(text, "${" + name + "}")
+        return words
+
     def _look_up(self, name: str, document: Document, place: Place) -> None:
         if name in self._known:
             return
         kind, _, what = name.partition(":")
-        if kind == "ENV":
-            if what in self._environ:
-                self._known[name] = self._environ[what]
-            else:
-                document.wrong(place, f"the environment has no variable {what}")
-            return
         try:
-            self._known[name] = (self._folder / what).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError):
+            text = self._environ[what] if kind == "ENV" else self._read(what)
+            text.encode()
+        except KeyError:
+            document.wrong(place, f"the environment has no variable {what}")
+        except UnicodeError:
+            document.wrong(place, f"what ${{{name}}} stands for is not UTF-8")
+        except (OSError, ValueError):
             document.wrong(place, f"the file {what} cannot be read")
+        else:
+            self._known[name] = text
+
+    def _read(self, path: str) -> str:
+        return (self._folder / path).read_text(encoding="utf-8").rstrip("\r\n")

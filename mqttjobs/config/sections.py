@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +20,11 @@ PERMISSIONS = (
     "admin", "job:read", "job:write", "operation:read", "operation:execute", "operation:manage", "agent:read",
     "agent:write", "config:write",
 )  # fmt: skip
+
+
+_HOST = re.compile(r"[^\s/?#@\x00-\x1f]+\Z")
+LARGEST_PAYLOAD = 1024 * 1024
+"""The client takes no larger packet, so that a larger limit would never be reached."""
 
 
 def _duration(value: Any) -> Any:
@@ -92,7 +99,8 @@ class MqttSection(Section):
             port_is_fine = parts.port is None or parts.port > 0
         except ValueError:
             raise ValueError("must be like mqtt://host:1883") from None
-        if parts.scheme not in ("mqtt", "mqtts", "ws", "wss", "memory") or not (parts.hostname and port_is_fine):
+        host_is_fine = _HOST.match(parts.hostname or "") is not None
+        if parts.scheme not in ("mqtt", "mqtts", "ws", "wss", "memory") or not (host_is_fine and port_is_fine):
             raise ValueError("must be like mqtt://host:1883; mqtts, ws and wss work too")
         return value
 
@@ -137,13 +145,21 @@ class StoreSection(Section):
 
 
 def host_time_zone() -> str:
-    """Return the name of this host's time zone, or UTC where it has none."""
+    """Return the name of this host's time zone: what TZ says, else /etc/localtime, else UTC."""
+    linked = str(Path("/etc/localtime").resolve()).partition("zoneinfo/")[2]
+    for name in (os.environ.get("TZ", "").removeprefix(":"), linked):
+        if is_time_zone(name):
+            return name
+    return "UTC"
+
+
+def is_time_zone(name: str) -> bool:
+    """Whether there is a time zone of that name."""
     try:
-        name = str(Path("/etc/localtime").resolve()).partition("zoneinfo/")[2]
         ZoneInfo(name)
-    except (OSError, ValueError, KeyError):
-        return "UTC"
-    return name
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
 
 
 class ServiceSection(Section):
@@ -158,7 +174,7 @@ class ServiceSection(Section):
     program_dirs: list[str] = []
     inline_operations: list[str] = ["mqtt"]
     event_qos: Literal[0, 1] = 0
-    max_payload: Size = 64 * 1024
+    max_payload: Annotated[Size, Field(le=LARGEST_PAYLOAD)] = 64 * 1024
     max_objects: Annotated[int, Field(ge=1)] = 100_000
     time_zone: str | None = None
     latitude: Annotated[float, Field(ge=-90, le=90)] | None = None
@@ -172,11 +188,8 @@ class ServiceSection(Section):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                ZoneInfo(value)
-            except (KeyError, ValueError, OSError):
-                raise ValueError("is no time zone; write it like Europe/Berlin") from None
+        if value is not None and not is_time_zone(value):
+            raise ValueError("is no time zone; write it like Europe/Berlin")
         return value
 
     @property
