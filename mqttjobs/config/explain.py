@@ -48,7 +48,7 @@ _LIMITS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
-MOST_COMPARED = 2000
+MOST_COMPARED = 500
 """Names beyond this are not searched for a likely one: a suggestion is not worth seconds."""
 
 
