@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -69,6 +69,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._left_waiting = True
         self._times_left = 0
+        self._due_at: datetime | None = None
         self._closing = False
         self.clerk = Clerk(store, mirror, announcer, clock, self._written)
 
@@ -131,6 +132,8 @@ class Runner:
         """Claim what there is room for; return the seconds until the next waiting job is due."""
         self._wake.clear()
         now = self._clock.now()
+        if self._due_at is not None and self._due_at <= now:
+            self._leave_waiting()
         room = PUBLISHING - len(self._publishing)
         if room > 0 and self._left_waiting:
             before = self._times_left
@@ -144,8 +147,10 @@ class Runner:
             for job in taken:
                 self._run_soon(job, begun=True)
             self._announcer.tell(taken)
-        due = await self._store.next_due(now)
-        return None if due is None else max(0.0, (due - self._clock.now()) / timedelta(seconds=1))
+        self._due_at = await self._store.next_due(now)
+        if self._due_at is None:
+            return None
+        return max(0.0, (self._due_at - self._clock.now()) / timedelta(seconds=1))
 
     def _begin(self, job: Job) -> JobUpdate:
         return begin(job, self._clock.now(), self._hostname)
