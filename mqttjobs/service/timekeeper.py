@@ -193,12 +193,17 @@ class Timekeeper:
         workshop.runner.clerk.nudge()
 
     def _pause_s(self, now: datetime) -> float:
-        dues = [
-            next_due(schedule, facts.due_at or facts.created_at, self._zone) for _, schedule, facts in self._scheduled()
-        ]
+        dues: list[datetime | None] = []
+        if self._schedules_open:
+            dues += [
+                next_due(schedule, facts.due_at or facts.created_at, self._zone)
+                for _, schedule, facts in self._scheduled()
+            ]
         if self._settled:
             dues.append(self._workshop.mirror.next_deadline())
         seconds = [max(0.0, (due - now) / timedelta(seconds=1)) for due in dues if due is not None]
+        if not self._schedules_open:
+            seconds.append(SETTLE_S - (self._clock.monotonic() - self._started_s))
         if self._connected_s is not None and not self._settled:
             seconds.append(QUIET_S - (self._clock.monotonic() - self._heard_s))
         if self._workshop.mirror.heard:
