@@ -19,6 +19,7 @@ from mqttjobs.config.explain import unknown_name, validate
 from mqttjobs.config.inheritance import inherited
 from mqttjobs.config.operations import read_operation
 from mqttjobs.config.overlaps import doubled_events
+from mqttjobs.config.references import References
 from mqttjobs.config.secrets import Secrets
 from mqttjobs.config.users import ids_of, read_users
 from mqttjobs.config.yaml12 import Document, Place
@@ -44,7 +45,13 @@ KEPT_AS_WRITTEN = ("properties", "name", "display_name", "email", "role")
 
 
 def build_installation(
-    document: Document, content: Mapping[str, Json], secrets: Secrets, limits: Limits, max_objects: int
+    document: Document,
+    content: Mapping[str, Json],
+    secrets: Secrets,
+    limits: Limits,
+    max_objects: int,
+    *,
+    has_spot: bool = True,
 ) -> Installation:
     """Return the installation of a configuration; what is wrong with it is noted in the document."""
     builder = _Builder(document, secrets, limits, max_objects)
@@ -57,9 +64,11 @@ def build_installation(
     objects = sum(key.kind is EntityKind.OBJECT for key in builder.entities)
     if objects > max_objects:
         document.wrong(("objects",), f"{objects} objects are more than service.max_objects ({max_objects})")
-    return Installation(
+    installation = Installation(
         builder.entities, builder.known_classes, builder.known_operations, builder.known_users, builder.patterns
     )
+    References(document, installation, has_spot=has_spot).check()
+    return installation
 
 
 def _section(document: Document, content: Mapping[str, Json], name: str) -> dict[str, Json]:
@@ -237,7 +246,6 @@ class _Builder:
                 continue
             self.known_operations[operation_id] = operation
             self._check_attach(operation.attach, place)
-            self._check_operation(operation, place)
 
     def _check_attach(self, places: Sequence[Attach], place: Place) -> None:
         for number, attach in enumerate(places):
@@ -248,44 +256,6 @@ class _Builder:
                 self._check_reference((*where, "link"), EntityKind.LINK, attach.link)
             elif attach.class_id is not None and attach.class_id not in self.known_classes:
                 unknown_name(self.document, (*where, "class"), "class", attach.class_id, self.known_classes)
-
-    def _check_operation(self, operation: Operation, place: Place) -> None:
-        if operation.run_as is not None and self.known_users and operation.run_as not in self.known_users:
-            unknown_name(self.document, (*place, "run_as"), "user", operation.run_as, self.known_users)
-        self._check_triggers(operation, place)
-
-    def _check_triggers(self, operation: Operation, place: Place) -> None:
-        """Every watched value exists on what the operation is attached to, and fits the trigger (behaviour 1.2)."""
-        if not operation.triggers:
-            return
-        if not operation.attach:
-            self.document.wrong(
-                (*place, "triggers"), "nothing is watched: say with attach what the operation belongs to"
-            )
-        for sources in self._attached_sources(operation):
-            for number, trigger in enumerate(operation.triggers):
-                where: Place = (*place, "triggers", number)
-                source = sources.get(trigger.value_name)
-                if source is None:
-                    known = [name for name in sources if name and name != AVAILABILITY]
-                    unknown_name(self.document, (*where, "attribute"), "attribute", str(trigger.attribute), known)
-                elif source.event and trigger.holds:
-                    words = "a value with event: true lasts no time; duration and periodicity cannot be used on it"
-                    self.document.wrong(where, words)
-
-    def _attached_sources(self, operation: Operation) -> list[Mapping[str, ValueSource]]:
-        """Return the sources of what an operation is attached to; one member stands for its class."""
-        found: list[Mapping[str, ValueSource]] = []
-        for attach in operation.attach:
-            members = self.known_classes.get(attach.class_id or "", EntityClass("", ())).ids
-            kind = EntityKind.OBJECT if attach.link is None else EntityKind.LINK
-            name = attach.object or attach.link or (members[0] if members else None)
-            entity = self.entities.get(EntityKey(kind, name)) if name else None
-            if entity is not None and entity.follows is not None:
-                entity = self.entities.get(EntityKey(EntityKind.OBJECT, entity.follows))
-            if entity is not None and entity.sources:
-                found.append(entity.sources)
-        return found
 
     def check_overlaps(self) -> None:
         """Refuse partly overlapping filters that feed an event value (behaviour 1.8)."""

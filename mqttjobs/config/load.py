@@ -60,7 +60,14 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
     limits = Limits(
         tuple(str(folder / each) for each in service.program_dirs) if service else (), base_topic, str(folder)
     )
-    installation = build_installation(document, content, secrets, limits, service.max_objects if service else 100_000)
+    installation = build_installation(
+        document,
+        content,
+        secrets,
+        limits,
+        service.max_objects if service else 100_000,
+        has_spot=service is None or (service.latitude is not None and service.longitude is not None),
+    )
     if mqtt is None or store is None or service is None:
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -12,10 +13,11 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from mqttjobs.config.entities import Text
+from mqttjobs.config.conditions import read_conditions
 from mqttjobs.config.explain import did_you_mean, validate
 from mqttjobs.config.schemas import check_references
 from mqttjobs.config.sections import Duration, Section, positive
+from mqttjobs.config.triggers import States, TriggerSection
 from mqttjobs.config.yaml12 import Document, Place
 from mqttjobs.domain.model import (
     Attach,
@@ -26,14 +28,10 @@ from mqttjobs.domain.model import (
     Preference,
     Retry,
     Schedule,
-    Trigger,
 )
 from mqttjobs.domain.schedules import check_cron
+from mqttjobs.domain.starting import SELF, BreakerRule, Condition, Confirm
 from mqttjobs.executors.base import Executor, Limits, executor_types
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str | int | float | bool) else value
 
 
 class AttachSection(Section):
@@ -48,38 +46,6 @@ class AttachSection(Section):
         if sum(each is not None for each in (self.object, self.link, self.class_id)) != 1:
             raise ValueError("must name exactly one object, link or class; use a list for several")
         return self
-
-
-class TriggerSection(Section):
-    """One trigger; every key that is given must agree."""
-
-    states: Annotated[list[Text], Field(min_length=1), BeforeValidator(_as_list)] | None = None
-    attribute: str | None = None
-    duration: Duration | None = None
-    periodicity: Duration | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _for(cls, value: Any) -> Any:
-        """Accept `for` for duration."""
-        if isinstance(value, Mapping) and "for" in value and "duration" not in value:
-            return {("duration" if key == "for" else key): item for key, item in value.items()}
-        return value
-
-    @field_validator("duration", "periodicity")
-    @classmethod
-    def _some_time(cls, value: timedelta | None) -> timedelta | None:
-        return positive(value)
-
-    def trigger(self) -> Trigger:
-        """Return the trigger."""
-        return Trigger(
-            None if self.states is None else frozenset(self.states),
-            None if self.states is None else tuple(self.states),
-            self.attribute,
-            self.duration,
-            self.periodicity,
-        )
 
 
 class RetrySection(Section):
@@ -97,6 +63,33 @@ class PreferenceSection(Section):
     key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     value: Any = None
     description: str = ""
+
+
+class ConfirmSection(Section):
+    """What the device must report after a publish, for the job to be done."""
+
+    entity: str = SELF
+    attribute: str | None = None
+    states: States
+    within: Duration
+
+    @field_validator("within")
+    @classmethod
+    def _some_time(cls, value: timedelta) -> timedelta | None:
+        return positive(value)
+
+
+class BreakerSection(Section):
+    """How many firings within what time pause an operation for one entity, and for how long."""
+
+    firings: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    within: Duration = timedelta(seconds=10)
+    pause: Duration = timedelta(seconds=60)
+
+    @field_validator("within", "pause")
+    @classmethod
+    def _some_time(cls, value: timedelta) -> timedelta | None:
+        return positive(value)
 
 
 class ScheduleSection(Section):
@@ -138,6 +131,12 @@ class OperationSection(Section):
     delivery: Literal["at_least_once", "at_most_once"] | None = None
     target: Literal["_local"] = "_local"
     triggers: list[TriggerSection] = Field(default_factory=list)
+    conditions: Any = None
+    on_failure: str | None = None
+    confirm: ConfirmSection | None = None
+    breaker: BreakerSection | Literal["off"] = BreakerSection()
+    allow_loop: bool = False
+    record_skipped: bool = False
 
     @field_validator("attach", mode="before")
     @classmethod
@@ -172,6 +171,15 @@ class OperationSection(Section):
     @classmethod
     def _one_branch(cls, value: Any) -> Any:
         return ScheduleSection.model_validate(value) if isinstance(value, Mapping) else value
+
+    @field_validator("breaker", mode="before")
+    @classmethod
+    def _breaker_branch(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return BreakerSection.model_validate(value)
+        if value != "off" and not isinstance(value, BreakerSection):
+            raise ValueError("must be off, or a mapping with firings, within and pause")
+        return value
 
 
 KEPT_AS_WRITTEN = frozenset({"name", "description", "environment", "version", "preferences", "params"})
@@ -209,7 +217,20 @@ def read_operation(
     executor = _read_executor(kind, own, document, place, limits) if kind is not None else None
     if section is None or kind is None or executor is None:
         return None
-    return _operation(operation_id, section, executor, normal)
+    if section.confirm is not None and kind.kind != "mqtt":
+        document.wrong((*place, "confirm"), "belongs to operations of the type mqtt")
+        return None
+    operation = _operation(operation_id, section, executor, normal)
+    conditions = _conditions(section.conditions, document, place)
+    triggers = tuple(
+        each.trigger(_conditions(each.conditions, document, (*place, "triggers", number)))
+        for number, each in enumerate(section.triggers)
+    )
+    return replace(operation, conditions=conditions, triggers=triggers)
+
+
+def _conditions(written: Json, document: Document, place: Place) -> Condition | None:
+    return None if written is None else read_conditions(written, document, (*place, "conditions"))
 
 
 def _normal(written: Mapping[str, Json], document: Document, place: Place) -> dict[str, Json]:
@@ -286,9 +307,25 @@ def _operation(
         preferences=tuple(Preference(each.key, each.value, each.description) for each in section.preferences),
         delivery=Delivery(section.delivery) if section.delivery else kind.delivery,
         takes_slot=kind.takes_slot,
-        triggers=tuple(each.trigger() for each in section.triggers),
+        on_failure=section.on_failure,
+        confirm=_confirm(section.confirm),
+        breaker=_breaker(section.breaker),
+        allow_loop=section.allow_loop,
+        record_skipped=section.record_skipped,
         inputs=executor.inputs(),
     )
+
+
+def _confirm(section: ConfirmSection | None) -> Confirm | None:
+    if section is None:
+        return None
+    return Confirm(section.entity, section.attribute, frozenset(section.states), section.within)
+
+
+def _breaker(section: BreakerSection | str) -> BreakerRule | None:
+    if isinstance(section, str):
+        return None
+    return BreakerRule(section.firings, section.within, section.pause)
 
 
 def _schedule(section: str | ScheduleSection | None, written: Json) -> Schedule | None:

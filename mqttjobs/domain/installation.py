@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mqttjobs.domain.model import (
@@ -18,6 +18,7 @@ from mqttjobs.domain.model import (
     ValueKey,
     ValueSource,
 )
+from mqttjobs.domain.starting import SELF, SOURCE, TARGET
 from mqttjobs.domain.topics import minimal_filters
 
 
@@ -29,11 +30,15 @@ class Reader(NamedTuple):
 
 
 class Watcher(NamedTuple):
-    """One trigger that watches a value; `place` is where it stands among the operation's triggers."""
+    """One trigger that watches a value, and the entity it runs its operation for.
+
+    `place` is where it stands among the operation's triggers.
+    """
 
     operation: Operation
     place: int
     trigger: Trigger
+    owner: EntityKey
 
 
 class Installation:
@@ -70,7 +75,8 @@ class Installation:
         self._attached: dict[EntityKey, list[Operation]] = {}
         self._attached_classes: dict[str, list[Operation]] = {}
         self._watchers: dict[ValueKey, list[Watcher]] = {}
-        self._class_watchers: dict[tuple[str, str], list[Watcher]] = {}
+        self._class_watchers: dict[tuple[str, str], list[tuple[Operation, int, Trigger]]] = {}
+        self._far_class_watchers: dict[ValueKey, list[tuple[str, Operation, int, Trigger]]] = {}
         for entity in self.entities.values():
             self._add_entity(entity)
         for operation in operations.values():
@@ -87,20 +93,49 @@ class Installation:
             self._members.setdefault(entity.class_id, []).append(entity.key)
 
     def _add_operation(self, operation: Operation) -> None:
-        for attach in operation.attach:
+        for attach in dict.fromkeys(operation.attach):
             key = attached_entity(attach)
             if key is not None:
                 self._attached.setdefault(key, []).append(operation)
             elif attach.class_id is not None:
                 self._attached_classes.setdefault(attach.class_id, []).append(operation)
             for index, trigger in enumerate(operation.triggers):
-                watcher = Watcher(operation, index, trigger)
-                if key is not None:
-                    value = ValueKey(key.kind, key.id, trigger.value_name)
-                    self._watchers.setdefault(value, []).append(watcher)
-                elif attach.class_id is not None:
-                    place = (attach.class_id, trigger.value_name)
-                    self._class_watchers.setdefault(place, []).append(watcher)
+                if trigger.watches_changes:
+                    self._add_trigger(operation, index, trigger, key, attach.class_id or "")
+
+    def _add_trigger(
+        self, operation: Operation, index: int, trigger: Trigger, owner: EntityKey | None, class_id: str
+    ) -> None:
+        """Index a trigger under what it watches; one of a class stands once for all members."""
+        if owner is not None:
+            value = self.watched(trigger, owner)
+            if value is not None:
+                self._watchers.setdefault(value, []).append(Watcher(operation, index, trigger, owner))
+        elif trigger.entity in (None, SELF):
+            self._class_watchers.setdefault((class_id, trigger.value_name), []).append((operation, index, trigger))
+        else:
+            found = self.resolve(trigger.entity or "", None)
+            if found is not None:
+                value = ValueKey(found.kind, found.id, trigger.value_name)
+                self._far_class_watchers.setdefault(value, []).append((class_id, operation, index, trigger))
+
+    def resolve(self, name: str, owner: EntityKey | None) -> EntityKey | None:
+        """Return the entity that an operation means by `self`, `source`, `target` or an id; objects come first."""
+        if name == SELF:
+            return owner
+        if name in (SOURCE, TARGET) and owner is not None and owner.kind is EntityKind.LINK:
+            link = self.entities.get(owner)
+            end = None if link is None else link.source if name == SOURCE else link.target
+            return None if end is None else EntityKey(EntityKind.OBJECT, end)
+        for kind in EntityKind:
+            if EntityKey(kind, name) in self.entities:
+                return EntityKey(kind, name)
+        return None
+
+    def watched(self, trigger: Trigger, owner: EntityKey) -> ValueKey | None:
+        """Return the value that a trigger of an owner looks at, or None if there is no such entity."""
+        found = self.resolve(trigger.entity or SELF, owner)
+        return None if found is None else ValueKey(found.kind, found.id, trigger.value_name)
 
     def readers(self, topic: str) -> Sequence[Reader]:
         """Return the values that `topic` feeds; none for an unmatched topic."""
@@ -117,16 +152,30 @@ class Installation:
             entity = self.entities.get(EntityKey(EntityKind.OBJECT, entity.follows))
         return None if entity is None else entity.sources.get(key.name)
 
+    def value_names(self, key: EntityKey) -> Iterable[str]:
+        """Return the names of an entity's values, through the object that a link follows."""
+        entity = self.entities.get(key)
+        if entity is not None and entity.follows is not None:
+            entity = self.entities.get(EntityKey(EntityKind.OBJECT, entity.follows))
+        return () if entity is None else entity.sources
+
     def watchers(self, key: ValueKey) -> Iterator[Watcher]:
         """Yield the triggers that watch a value, of the entity's own operations and of its class's, each once."""
         own = self._watchers.get(key, ())
         yield from own
         class_id = self.entities[key.entity].class_id if key.entity in self.entities else None
         if class_id is not None:
-            seen = {watcher.operation.id for watcher in own}
-            for watcher in self._class_watchers.get((class_id, key.name), ()):
-                if watcher.operation.id not in seen:
-                    yield watcher
+            for operation, place, trigger in self._class_watchers.get((class_id, key.name), ()):
+                if not self._attached_itself(operation, key.entity):
+                    yield Watcher(operation, place, trigger, key.entity)
+        for far_class, operation, place, trigger in self._far_class_watchers.get(key, ()):
+            for member in self._members.get(far_class, ()):
+                if not self._attached_itself(operation, member):
+                    yield Watcher(operation, place, trigger, member)
+
+    def _attached_itself(self, operation: Operation, key: EntityKey) -> bool:
+        """Whether an operation is attached to an entity by its own name, so that its class's is not counted twice."""
+        return len(operation.attach) > 1 and any(attached_entity(attach) == key for attach in operation.attach)
 
     def operations_of(self, key: EntityKey) -> list[Operation]:
         """Return the operations attached to an entity, its class's included, each once."""
@@ -146,6 +195,10 @@ class Installation:
                 if each not in seen:
                     seen.add(each)
                     yield each
+
+    def members(self, class_id: str) -> Sequence[EntityKey]:
+        """Return the members of a class that there are."""
+        return self._members.get(class_id, ())
 
     def is_attached(self, operation: Operation, key: EntityKey) -> bool:
         """Whether an operation is attached to an entity, directly or through its class."""

@@ -61,6 +61,7 @@ class Job:
     depth: int = 0
     invalid_fields: Mapping[str, list[str]] | None = None
     expected: tuple[str, ...] = ()
+    trigger: str | None = None
     # what changes:
     phase: Phase = Phase.WAITING
     due_at: datetime | None = None

@@ -9,6 +9,9 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from mqttjobs.domain.crossing import Band
+from mqttjobs.domain.starting import At, BreakerRule, Condition, Confirm, OnRestart
+
 Json = Any
 """Any value that JSON can hold."""
 
@@ -173,23 +176,45 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What starts an operation by itself (behaviour 2); every key that is given must agree."""
+    """What starts an operation by itself (behaviour 2); every key that is given must agree.
+
+    `entity` None is the entity that the operation is attached to. `availability` watches that instead of the state;
+    the word that it waits for is in `states`.
+    """
 
     states: frozenset[str] | None = None
     states_in_order: tuple[str, ...] | None = None
     attribute: str | None = None
     duration: timedelta | None = None
     periodicity: timedelta | None = None
+    from_states: frozenset[str] | None = None
+    not_from: frozenset[str] = frozenset()
+    not_states: frozenset[str] = frozenset()
+    band: Band | None = None
+    entity: str | None = None
+    debounce: timedelta | None = None
+    throttle: timedelta | None = None
+    silence: timedelta | None = None
+    availability: bool = False
+    at: At | None = None
+    conditions: Condition | None = None
+    on_restart: OnRestart = OnRestart.RESUME
+    enabled: bool = True
 
     @property
     def value_name(self) -> str:
         """The name of the value that is watched."""
-        return self.attribute or STATE
+        return AVAILABILITY if self.availability else self.attribute or STATE
 
     @property
     def holds(self) -> bool:
-        """Whether it has deadlines, and so a stored hold."""
+        """Whether it fires because time passes: it needs a value that lasts."""
         return self.duration is not None or self.periodicity is not None
+
+    @property
+    def watches_changes(self) -> bool:
+        """Whether it is tested at each change of a value; the others go by silence or by the clock."""
+        return self.enabled and self.silence is None and self.at is None
 
 
 class Mode(StrEnum):
@@ -291,6 +316,12 @@ class Operation:
     rollout: Rollout | None = None
     takes_slot: bool = True
     triggers: tuple[Trigger, ...] = ()
+    conditions: Condition | None = None
+    on_failure: str | None = None
+    confirm: Confirm | None = None
+    breaker: BreakerRule | None = BreakerRule()
+    allow_loop: bool = False
+    record_skipped: bool = False
     inputs: frozenset[str] | None = None
     """The variables its templates name, or None when it is given all of them."""
 

@@ -99,6 +99,7 @@ class Service:
         workshop.submission.repaint()
         now = self._clock.now()
         draft = await workshop.adopt(now, workshop.settings.service.system_user)
+        workshop.agenda.begin(draft, now)
         if draft:
             await workshop.commit(draft)
         if not workshop.settings.installation.users:

@@ -185,7 +185,8 @@ class Connection:
         async with workshop.turn:
             await workshop.refresh()
             reports = [each for each in messages if not self._is_request(each)]
-            draft = await workshop.ingest.take(reports, workshop.clock.now())
+            draft, now = Draft(), workshop.clock.now()
+            await workshop.ingest.take(draft, reports, now, self._timekeeper.before_batch(draft, now))
             requests = [
                 each for each in messages if self._is_request(each) and workshop.ingest.note_packet(draft, each)
             ]

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from mqttjobs.domain.installation import Installation, Reader
+from mqttjobs.domain.installation import Installation, Reader, Watcher
 from mqttjobs.domain.jobs import Job
-from mqttjobs.domain.model import EMPTY, Change, EntityKey, Json, Operation, Value, ValueKey, ValueSource
+from mqttjobs.domain.model import (
+    AVAILABILITY,
+    EMPTY,
+    Change,
+    EntityKey,
+    Json,
+    Operation,
+    Value,
+    ValueKey,
+    ValueSource,
+)
 from mqttjobs.domain.protocol import Report, ReportMeta, decode_report, digest, read_state, report_meta
 from mqttjobs.domain.triggers import Hold, hold_name, receive, tick
 from mqttjobs.domain.values import ORDER, Result, Sighting, Verdict, sight
@@ -53,15 +63,18 @@ class Ingest:
         self._own_prefix = f"{base_topic}/state/"
         self._max_payload = max_payload
 
-    async def take(self, messages: Sequence[Message], at: datetime) -> Draft:
-        """Return what the messages of one batch do, requests' packet identifiers included.
+    async def take(
+        self, draft: Draft, messages: Sequence[Message], at: datetime, matches: Sequence[Match] = ()
+    ) -> None:
+        """Put what the messages of one batch do into the draft.
 
         Args:
+            draft: to add to.
             messages: in order of receipt; those that are no reports are only remembered by their identifier.
             at: the time of receipt.
+            matches: what fell due before the batch came.
         """
-        draft = Draft()
-        matches: list[Match] = []
+        matches = list(matches)
         for message in messages:
             if message.qos and not self._is_new(draft, message):
                 draft.reports[Verdict.DUPLICATE] += 1
@@ -69,7 +82,6 @@ class Ingest:
             verdict = self._report(draft, matches, message, at)
             draft.reports[verdict] += 1
         await self.place(draft, matches)
-        return draft
 
     def note_packet(self, draft: Draft, message: Message) -> bool:
         """Remember a request's packet identifier; whether it is new (and no repeat by the broker)."""
@@ -78,11 +90,7 @@ class Ingest:
     async def place(self, draft: Draft, matches: Sequence[Match]) -> None:
         """Put the jobs of matches into the draft, each as its operation's mode says."""
         for match in matches:
-            refusal = await self._submission.place(draft, match.job, match.operation)
-            if refusal is None:
-                draft.fired += 1
-            else:
-                draft.skipped[refusal] += 1
+            await self._submission.place_match(draft, match.job, match.operation)
 
     def _is_new(self, draft: Draft, message: Message) -> bool:
         mark = digest(message.topic, message.payload)
@@ -149,6 +157,8 @@ class Ingest:
         result = sight(key, source, mirror.values.get(key), seen)
         if not retained and result.verdict is not Verdict.IGNORED:
             mirror.live.add(key)
+        if mirror.fallen and not retained and result.value is not None and key.entity in mirror.fallen:
+            self._heard_again(draft, key)
         if result.verdict is Verdict.UNCHANGED and result.value is not None:
             mirror.values[key] = result.value
             mirror.heard[key] = received.at
@@ -181,20 +191,31 @@ class Ingest:
             HistoryEntry(change.key, change.at, change.text, change.previous, change.reported_by, change.reason)
         )
         for watcher in self._installation.watchers(change.key):
-            trigger_id = watcher.operation.trigger_ids[watcher.place]
-            name = hold_name(trigger_id, change.key.entity)
-            held = self._mirror.holds.get(name)
-            step = receive(watcher.trigger, change.key.entity, name, held, change)
-            if step.hold is not None:
-                hold = step.hold if held is not None else _with_cause(step.hold, change)
-                self._keep(draft, hold)
-            elif held is not None:
+            self._match(draft, matches, watcher, change)
+
+    def _match(self, draft: Draft, matches: list[Match], watcher: Watcher, change: Change) -> None:
+        """Test one trigger against a change, and keep what it has to remember."""
+        name = hold_name(watcher.operation.trigger_ids[watcher.place], watcher.owner)
+        held = self._mirror.holds.get(name)
+        step = receive(watcher.trigger, watcher.owner, name, held, change)
+        if step.hold is None:
+            if held is not None:
                 self._mirror.drop_hold(name)
                 draft.holds[name] = None
-            if step.fires:
-                job = self._submission.fire(draft, watcher, change, change.at)
-                if job is not None:
-                    matches.append(Match(job, watcher.operation))
+        elif step.hold != held:
+            hold = step.hold
+            if hold.since_at is not None and (step.fires or held is None or held.since_at != hold.since_at):
+                hold = replace(hold, meta=_cause(change))
+            self._keep(draft, hold)
+        if step.fires:
+            job = self._submission.fire(draft, watcher, change, change.at)
+            if job is not None:
+                matches.append(Match(job, watcher.operation))
+
+    def _heard_again(self, draft: Draft, key: ValueKey) -> None:
+        """An entity that was silent has reported: its next silence counts anew."""
+        if key.name != AVAILABILITY:
+            draft.holds |= self._mirror.heard_again(key.entity)
 
     def set_state(
         self, draft: Draft, key: ValueKey, text: str, at: datetime, *, by: str, reason: str | None
@@ -213,6 +234,8 @@ class Ingest:
             bare = ValueSource(source.topic, event=source.event, ignore=frozenset())
             result = sight(each, bare, self._mirror.values.get(each), Sighting(text, at, text))
             self._mirror.live.add(each)
+            if each.entity in self._mirror.fallen:
+                self._heard_again(draft, each)
             if result.verdict is Verdict.CHANGED and result.value is not None:
                 change = Change(
                     each,
@@ -235,14 +258,17 @@ class Ingest:
         return matches
 
     def _tick(self, draft: Draft, matches: list[Match], hold: Hold, now: datetime) -> None:
-        watcher = self._mirror.watcher(hold.name)
+        watcher = self._mirror.watcher(hold)
         if watcher is None:
             return
         step = tick(watcher.trigger, hold, now)
         if step.hold is not None:
             self._keep(draft, step.hold)
-        key = ValueKey(hold.entity.kind, hold.entity.id, watcher.trigger.value_name)
-        value = self._mirror.values.get(key)
+        else:
+            self._mirror.drop_hold(hold.name)
+            draft.holds[hold.name] = None
+        key = self._installation.watched(watcher.trigger, watcher.owner)
+        value = None if key is None else self._mirror.values.get(key)
         if step.fires and value is not None:
             job = self._submission.fire(draft, watcher, self._held_change(value, hold), now)
             if job is not None:
@@ -261,6 +287,8 @@ class Ingest:
             value.payload,
             reported_by=meta.get("reported_by"),
             user_id=meta.get("user_id"),
+            depth=meta.get("depth", 0),
+            root_id=meta.get("root_id"),
         )
 
     def _keep(self, draft: Draft, hold: Hold) -> None:
@@ -278,13 +306,16 @@ class _Received:
     at: datetime
 
 
-def _with_cause(hold: Hold, change: Change) -> Hold:
+def _cause(change: Change) -> dict[str, Json]:
+    """Return what a job that a hold starts later says of the change that armed it."""
     meta: dict[str, Json] = {}
-    for name in ("topic", "reported_by", "user_id"):
+    for name in ("topic", "reported_by", "user_id", "root_id"):
         value = getattr(change, name)
         if value is not None:
             meta[name] = value
-    return Hold(hold.name, hold.entity, hold.since_at, hold.fired_at, meta)
+    if change.depth:
+        meta["depth"] = change.depth
+    return meta
 
 
 def _trace(message: Message) -> tuple[int, str | None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mqttjobs.domain.installation import Installation, Watcher
 from mqttjobs.domain.jobs import OperationFacts
-from mqttjobs.domain.model import EntityKey, Json, Operation, Value, ValueKey
+from mqttjobs.domain.model import EntityKey, Json, Operation, Trigger, Value, ValueKey
 from mqttjobs.domain.triggers import Hold, deadline
 from mqttjobs.store.base import Snapshot
 from mqttjobs.transport.base import Message
@@ -28,6 +28,8 @@ class Mirror:
         facts: what is remembered of each operation.
         live: values that had a live report since this connection was made.
         heard: values that were repeated since the last flush, and when.
+        fallen: entities whose silence has fired, and the holds that say so.
+        awakened: names of such holds since something was heard, until their next silence is waited for.
         stale: a write failed, so that this may be ahead of the store.
     """
 
@@ -40,10 +42,14 @@ class Mirror:
         self.notes: dict[str, Json] = {}
         self.live: set[ValueKey] = set()
         self.heard: dict[ValueKey, datetime] = {}
+        self.fallen: dict[EntityKey, set[str]] = {}
+        self.awakened: list[str] = []
         self.last_uid = 0
         self.stale = False
-        self._watchers: dict[str, Watcher] = {}
+        self._installation = Installation()
+        self._triggers: dict[str, tuple[Operation, int, Trigger]] = {}
         self._deadlines: list[tuple[datetime, str]] = []
+        self._gone: list[str] = []
 
     def load(self, snapshot: Snapshot, installation: Installation) -> None:
         """Take over what is stored; uids that were given are never given again."""
@@ -58,48 +64,85 @@ class Mirror:
         self.install(installation)
         self.stale = False
 
-    def install(self, installation: Installation) -> list[str]:
-        """Index the holds under a configuration; return the names of those that it no longer has."""
-        self._watchers = {}
+    def install(self, installation: Installation) -> None:
+        """Index the holds under a configuration; those that it no longer has are gone."""
+        self._installation = installation
+        self._triggers = {}
         for operation in installation.operations.values():
-            for index, (name, trigger) in enumerate(zip(operation.trigger_ids, operation.triggers, strict=True)):
-                self._watchers[name] = Watcher(operation, index, trigger)
+            for place, (name, trigger) in enumerate(zip(operation.trigger_ids, operation.triggers, strict=True)):
+                self._triggers[name] = (operation, place, trigger)
         gone = [name for name, hold in self.holds.items() if not self._belongs(installation, hold)]
         for name in gone:
             del self.holds[name]
-        self._deadlines = []
-        for hold in self.holds.values():
-            self._remember_deadline(hold)
+        self._gone += gone
+        self._index_holds()
+
+    def take_gone(self) -> list[str]:
+        """Return the names of holds that are gone and still stored, once."""
+        gone, self._gone = self._gone, []
         return gone
 
+    def _index_holds(self) -> None:
+        self._deadlines = []
+        self.fallen = {}
+        for hold in self.holds.values():
+            self._index_hold(hold)
+
     def _belongs(self, installation: Installation, hold: Hold) -> bool:
-        watcher = self.watcher(hold.name)
+        watcher = self.watcher(hold)
         return watcher is not None and installation.is_attached(watcher.operation, hold.entity)
 
-    def watcher(self, hold_name: str) -> Watcher | None:
+    def watcher(self, hold: Hold) -> Watcher | None:
         """Return the trigger that a hold belongs to, or None if the configuration has it no more."""
-        return self._watchers.get(hold_name.rsplit("|", 2)[0])
+        found = self._triggers.get(hold.name.rsplit("|", 2)[0])
+        return None if found is None else Watcher(*found, hold.entity)
+
+    def hear(self, key: ValueKey, at: datetime) -> None:
+        """Take a value as heard at a time, to be written at the next flush."""
+        self.values[key] = replace(self.values[key], heard_at=at)
+        self.heard[key] = at
 
     def put_hold(self, hold: Hold) -> None:
         """Arm or advance a hold."""
         self.holds[hold.name] = hold
-        self._remember_deadline(hold)
+        self._index_hold(hold)
 
     def drop_hold(self, name: str) -> None:
         """Forget a hold whose trigger is satisfied no longer."""
         self.holds.pop(name, None)
 
-    def _remember_deadline(self, hold: Hold) -> None:
-        watcher = self.watcher(hold.name)
-        due = None if watcher is None else deadline(watcher.trigger, hold)
+    def _index_hold(self, hold: Hold) -> None:
+        watcher = self.watcher(hold)
+        if watcher is None:
+            return
+        if watcher.trigger.silence is not None:
+            watched = self._installation.watched(watcher.trigger, watcher.owner)
+            if watched is not None and hold.fired_at is not None:
+                self.fallen.setdefault(watched.entity, set()).add(hold.name)
+            return
+        due = deadline(watcher.trigger, hold)
         if due is not None:
             heapq.heappush(self._deadlines, (due, hold.name))
+
+    def heard_again(self, entity: EntityKey) -> dict[str, Hold | None]:
+        """Forget that an entity was silent; return what becomes of the holds that said so."""
+        changed: dict[str, Hold | None] = {}
+        for name in sorted(self.fallen.pop(entity, ())):
+            hold = self.holds.pop(name, None)
+            if hold is not None and hold.ran_at is not None:
+                hold = self.holds[name] = replace(hold, fired_at=None)
+                changed[name] = hold
+            else:
+                changed[name] = None
+            self.awakened.append(name)
+        return changed
 
     def next_deadline(self) -> datetime | None:
         """Return when the next hold is due, or None; entries that no longer hold are thrown out."""
         while self._deadlines:
             due, name = self._deadlines[0]
-            hold, watcher = self.holds.get(name), self.watcher(name)
+            hold = self.holds.get(name)
+            watcher = None if hold is None else self.watcher(hold)
             if hold is not None and watcher is not None and deadline(watcher.trigger, hold) == due:
                 return due
             heapq.heappop(self._deadlines)
@@ -116,9 +159,7 @@ class Mirror:
     def replace_holds(self, holds: Iterable[Hold]) -> None:
         """Put all of `holds` in place of what there was (after the wall clock was set)."""
         self.holds = {hold.name: hold for hold in holds}
-        self._deadlines = []
-        for hold in self.holds.values():
-            self._remember_deadline(hold)
+        self._index_holds()
 
     def is_redelivery(self, message: Message, digest: bytes) -> bool:
         """Whether a message with DUP was committed before its acknowledgement was lost (behaviour 1.7)."""

@@ -37,7 +37,7 @@ def info_document(workshop: Workshop) -> dict[str, Json]:
 
 async def health_document(workshop: Workshop) -> dict[str, Json]:
     """Return `service/health`: degraded as long as there is a reason, each told in words."""
-    reasons = list(workshop.notices.values())
+    reasons = [*workshop.notices.values(), *workshop.breakers.reasons()]
     try:
         store: dict[str, Json] = {"status": "ok", **await workshop.store.health()}
     except StoreError as error:

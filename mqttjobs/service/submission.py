@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from mqttjobs.domain.installation import Installation, Watcher
+from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply, submitted
-from mqttjobs.domain.model import EMPTY, STATE, Change, EntityKey, Json, Mode, Operation, ValueKey
+from mqttjobs.domain.model import AVAILABILITY, EMPTY, STATE, Change, EntityKey, Json, Mode, Operation, ValueKey
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
+from mqttjobs.domain.triggers import Hold, hold_name
 from mqttjobs.service.draft import Draft
+from mqttjobs.service.gate import Gate, Miss, Misses, Refusal
 from mqttjobs.service.mirror import Mirror
+from mqttjobs.service.settings import Settings
 from mqttjobs.service.variables import Painter
 from mqttjobs.store.base import Store
 
 QUEUE_LENGTH = 10
 """How many jobs of a `queued` operation wait per owner when `max` is left out."""
-
-MAX_DEPTH = 8
-"""Publishes into state topics carry their depth; beyond this nothing starts (behaviour 4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Cause:
     retry_of: str | None = None
     depth: int = 0
     target: str = LOCAL
+    trigger: str | None = None
 
 
 class Submission:
@@ -48,21 +49,22 @@ class Submission:
 
     def __init__(
         self,
-        installation: Installation,
+        settings: Settings,
         mirror: Mirror,
         store: Store,
-        *,
-        hostname: str,
-        system_user: str,
+        gate: Gate,
+        misses: Misses,
         new_id: Callable[[], str],
     ) -> None:
-        self._installation = installation
+        self._installation = settings.installation
         self._mirror = mirror
         self._store = store
-        self._hostname = hostname
-        self._system_user = system_user
+        self._gate = gate
+        self._misses = misses
+        self._hostname = settings.service.hostname
+        self._system_user = settings.service.system_user
         self._new_id = new_id
-        self._painter = Painter(installation, mirror.values)
+        self._painter = Painter(settings.installation, mirror.values)
 
     def repaint(self) -> None:
         """Take variables from the mirror's values as they now are (it was read anew)."""
@@ -98,41 +100,79 @@ class Submission:
             root_id=cause.root_id or job_id,
             retry_of=cause.retry_of,
             depth=cause.depth,
+            trigger=cause.trigger,
             timeline=(submitted(at, self._hostname),),
         )
 
-    def fire(self, draft: Draft, watcher: Watcher, change: Change, at: datetime) -> Job | None:
-        """Return the job of a trigger that fired, or None with the reason counted when it may not run."""
+    def fire(self, draft: Draft, watcher: Watcher, change: Change | None, at: datetime) -> Job | None:
+        """Return the job of a trigger that fired, or None with the reason counted when it may not run.
+
+        `change` is None for a trigger that goes by silence or by the clock: no state change started its job.
+        """
+        operation, trigger = watcher.operation, watcher.trigger
+        refused = self._gate.of_trigger(watcher, change, at)
+        if refused is not None:
+            cause = self._cause(watcher, change) if operation.record_skipped else None
+            self.refuse(draft, operation, watcher.owner, refused, at, cause, watcher.place, change)
+            return None
+        if trigger.throttle is not None:
+            name = hold_name(operation.trigger_ids[watcher.place], watcher.owner)
+            hold = replace(self._mirror.holds.get(name) or Hold(name, watcher.owner), ran_at=at)
+            self._mirror.put_hold(hold)
+            draft.holds[name] = hold
+        return self.compose(operation, watcher.owner, self._cause(watcher, change), at)
+
+    def start(self, draft: Draft, operation: Operation, owner: EntityKey | None, at: datetime) -> Job | None:
+        """Return the job of a schedule that is due, or None with the reason counted when its conditions do not hold."""
+        cause = Cause(user_id=operation.run_as or self._system_user)
+        refused = self._gate.of_conditions(operation, owner, at)
+        if refused is None:
+            return self.compose(operation, owner, cause, at)
+        self.refuse(draft, operation, owner, refused, at, cause)
+        return None
+
+    def refuse(
+        self,
+        draft: Draft,
+        operation: Operation,
+        owner: EntityKey | None,
+        refusal: Refusal,
+        at: datetime,
+        cause: Cause | None = None,
+        place: int | None = None,
+        change: Change | None = None,
+    ) -> None:
+        """Count a match that does not run, remember why, and keep a skipped job if the operation wants that."""
+        draft.skipped[refusal.reason] += 1
+        self._misses.note(operation.id, Miss(at, owner, place, change.text if change else None, refusal))
+        if operation.record_skipped and cause is not None:
+            self.add(draft, _skipped(self.compose(operation, owner, cause, at), refusal, at, self._hostname))
+
+    def _cause(self, watcher: Watcher, change: Change | None) -> Cause:
         operation = watcher.operation
-        if not operation.event_driven:
-            draft.skipped["event_driven"] += 1
-            return None
-        if not self._mirror.is_active(operation):
-            draft.skipped["inactive"] += 1
-            return None
-        if change.depth > MAX_DEPTH:
-            draft.skipped["depth"] += 1
-            return None
+        trigger_id = operation.trigger_ids[watcher.place]
+        if change is None:
+            return Cause(user_id=operation.run_as or self._system_user, trigger=trigger_id)
         extra: dict[str, Json] = {"payload": change.payload}
-        if change.key.name == STATE:
+        if change.key.name == STATE and change.key.entity == watcher.owner:
             extra |= {"state": change.text, "previous_state": change.previous}
         states = watcher.trigger.states_in_order
-        cause = Cause(
+        return Cause(
             user_id=operation.run_as or change.user_id or self._system_user,
             extra=extra,
             process_meta={
                 "triggerStates": [change.text] if states is None else list(states),
                 "state": change.text,
                 "previous_state": change.previous,
-                "attribute": change.key.attribute,
+                "attribute": None if change.key.name == AVAILABILITY else change.key.attribute,
                 "topic": change.topic,
                 "received_at": iso(change.at),
                 "reported_by": change.reported_by,
             },
             root_id=change.root_id,
             depth=change.depth,
+            trigger=trigger_id,
         )
-        return self.compose(operation, change.key.entity, cause, at)
 
     async def place(self, draft: Draft, job: Job, operation: Operation) -> str | None:
         """Put a job into the draft as its operation's mode says (behaviour 3.8), or return why it may not run."""
@@ -142,6 +182,19 @@ class Submission:
                 return refusal
         self.add(draft, job)
         return None
+
+    async def place_match(self, draft: Draft, job: Job, operation: Operation) -> None:
+        """Put the job of a match into the draft, or count it as skipped: `fired` and `skipped` add up."""
+        reason = await self.place(draft, job, operation)
+        if reason is None:
+            draft.fired += 1
+            return
+        refusal = Refusal(reason, f"another job of it is there, and its mode is {operation.mode.value}")
+        draft.skipped[reason] += 1
+        state = None if job.process_meta is None else job.process_meta["state"]
+        self._misses.note(operation.id, Miss(job.created_at, job.owner, _place(operation, job), state, refusal))
+        if operation.record_skipped:
+            self.add(draft, _skipped(job, refusal, job.created_at, self._hostname))
 
     def add(self, draft: Draft, job: Job) -> None:
         """Put a job into the draft and count it among its operation's runs."""
@@ -178,7 +231,11 @@ class Submission:
             draft.facts.add(facts.id)
 
     async def _make_room(self, draft: Draft, job: Job, operation: Operation) -> str | None:
-        drafted = [each for each in draft.jobs if each.operation_id == job.operation_id and each.owner == job.owner]
+        drafted = [
+            each
+            for each in draft.jobs
+            if each.operation_id == job.operation_id and each.owner == job.owner and not each.ended
+        ]
         waiting, claimed = await self._store.count_active(operation.id, job.owner)
         if operation.mode is Mode.SINGLE:
             return "mode" if waiting + claimed + len(drafted) else None
@@ -189,6 +246,16 @@ class Submission:
         for old in [*await self._store.active(operation.id, job.owner), *drafted]:
             self.stop(draft, old, job.created_at, f"Job stopped: {job.id} takes its place")
         return None
+
+
+def _place(operation: Operation, job: Job) -> int | None:
+    return operation.trigger_ids.index(job.trigger) if job.trigger in operation.trigger_ids else None
+
+
+def _skipped(job: Job, refusal: Refusal, at: datetime, hostname: str) -> Job:
+    """Return the record of a match that did not run: it has ended, and never ran."""
+    event = JobEvent(at, EventKind.SKIPPED, hostname, f"Job skipped: {refusal.reason} ({refusal.details})")
+    return job.evolve(status=Status.SKIPPED, phase=Phase.ENDED, timeline=(*job.timeline, event))
 
 
 def value_key(entity: EntityKey, attribute: str | None) -> ValueKey:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta, tzinfo
-from zoneinfo import ZoneInfo
+from datetime import datetime, timedelta
 
 import structlog
 
-from mqttjobs.domain.jobs import Job, OperationFacts
-from mqttjobs.domain.model import EntityKey, Operation, Schedule
-from mqttjobs.domain.schedules import latest_due, next_due
-from mqttjobs.domain.triggers import shift
 from mqttjobs.errors import StoreError
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.ingest import Match
-from mqttjobs.service.submission import Cause
 from mqttjobs.service.workshop import Workshop
 
 QUIET_S = 1.0
@@ -57,17 +51,25 @@ class Timekeeper:
         """A session's subscriptions are granted: wait for its replays."""
         self._connected_s = self._heard_s = self._clock.monotonic()
         self._settled = False
+        self._workshop.agenda.connected(self._clock.now())
         self._wake.set()
 
     def disconnected(self) -> None:
         """The session is gone: holds wait for the next."""
         self._connected_s = None
         self._settled = False
+        self._workshop.agenda.connected(None)
+
+    def before_batch(self, draft: Draft, now: datetime) -> list[Match]:
+        """Return what fell due before a batch came: a hold that lasted long enough is not undone by a later change."""
+        self._follow_wall_clock(draft)
+        due = self._workshop.agenda.next_hold() if self._settled and self._connected_s is not None else None
+        return self._workshop.agenda.holds_due(draft, now) if due is not None and due <= now else []
 
     def heard(self) -> None:
         """A batch was taken in: its holds may be due sooner than what is waited for."""
         self._heard_s = self._clock.monotonic()
-        due = self._workshop.mirror.next_deadline()
+        due = self._workshop.agenda.next_hold()
         if due is not None and due < self._next_look_at:
             self._wake.set()
 
@@ -97,9 +99,9 @@ class Timekeeper:
             now = self._clock.now()
             matches: list[Match] = []
             if self._may_test_holds():
-                matches = workshop.ingest.pass_time(draft, now)
+                matches = workshop.agenda.holds_due(draft, now)
             if self._may_test_schedules():
-                matches += self._run_schedules(draft, now)
+                matches += workshop.agenda.clock_due(draft, now)
             self._flush_heard(draft)
             await workshop.ingest.place(draft, matches)
             if draft:
@@ -117,11 +119,8 @@ class Timekeeper:
         if abs(step) < STEP:
             return
         self._offset_s = offset_s
-        mirror = self._workshop.mirror
-        log.warning("wall-clock-set", seconds=step.total_seconds(), holds=len(mirror.holds))
-        moved = [shift(hold, step) for hold in mirror.holds.values()]
-        mirror.replace_holds(moved)
-        draft.holds |= {hold.name: hold for hold in moved}
+        log.warning("wall-clock-set", seconds=step.total_seconds(), holds=len(self._workshop.mirror.holds))
+        self._workshop.agenda.follow_wall_clock(draft, step)
 
     def _may_test_holds(self) -> bool:
         if self._connected_s is None:
@@ -135,41 +134,6 @@ class Timekeeper:
         if not self._schedules_open:
             self._schedules_open = self._settled or self._clock.monotonic() - self._started_s >= SETTLE_S
         return self._schedules_open
-
-    def _run_schedules(self, draft: Draft, now: datetime) -> list[Match]:
-        """Start what a schedule makes due; what was missed while away runs at most once (behaviour 2)."""
-        matches: list[Match] = []
-        for operation, schedule, facts in self._scheduled():
-            last = facts.due_at or facts.created_at
-            due = latest_due(schedule, last, now, self._zone)
-            if due is None:
-                continue
-            self._workshop.mirror.change_facts(operation.id, due_at=due)
-            draft.facts.add(operation.id)
-            missed = due < self._workshop.started_at
-            if (missed and not operation.catch_up) or not self._workshop.is_active(operation):
-                continue
-            matches += [Match(self._job(operation, owner, now), operation) for owner in self._owners(operation)]
-        return matches
-
-    def _owners(self, operation: Operation) -> list[EntityKey | None]:
-        return list(self._workshop.settings.installation.owners(operation)) or [None]
-
-    def _job(self, operation: Operation, owner: EntityKey | None, now: datetime) -> Job:
-        user_id = operation.run_as or self._workshop.settings.service.system_user
-        return self._workshop.submission.compose(operation, owner, Cause(user_id=user_id), now)
-
-    @property
-    def _zone(self) -> tzinfo:
-        return ZoneInfo(self._workshop.settings.service.time_zone)
-
-    def _scheduled(self) -> list[tuple[Operation, Schedule, OperationFacts]]:
-        mirror = self._workshop.mirror
-        return [
-            (operation, operation.schedule, mirror.facts[operation.id])
-            for operation in self._workshop.settings.installation.scheduled
-            if operation.schedule is not None and operation.id in mirror.facts
-        ]
 
     def _flush_heard(self, draft: Draft) -> None:
         """Write when repeated values were last heard: at most every ten seconds (behaviour 1.2)."""
@@ -193,17 +157,14 @@ class Timekeeper:
         workshop.runner.clerk.nudge()
 
     def _pause_s(self, now: datetime) -> float:
-        dues: list[datetime | None] = []
+        agenda = self._workshop.agenda
+        dues = [agenda.next_hold()] if self._settled else []
+        seconds = []
         if self._schedules_open:
-            dues += [
-                next_due(schedule, facts.due_at or facts.created_at, self._zone)
-                for _, schedule, facts in self._scheduled()
-            ]
-        if self._settled:
-            dues.append(self._workshop.mirror.next_deadline())
-        seconds = [max(0.0, (due - now) / timedelta(seconds=1)) for due in dues if due is not None]
-        if not self._schedules_open:
+            dues.append(agenda.next_moment())
+        else:
             seconds.append(SETTLE_S - (self._clock.monotonic() - self._started_s))
+        seconds += [max(0.0, (due - now) / timedelta(seconds=1)) for due in dues if due is not None]
         if self._connected_s is not None and not self._settled:
             seconds.append(QUIET_S - (self._clock.monotonic() - self._heard_s))
         if self._workshop.mirror.heard:

@@ -7,11 +7,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from mqttjobs.clock import Clock
-from mqttjobs.domain.model import Json, Operation
+from mqttjobs.domain.model import EntityKey, Json, Operation
 from mqttjobs.errors import MqttJobsError
+from mqttjobs.service.agenda import Agenda
 from mqttjobs.service.announcer import Announcer
+from mqttjobs.service.breakers import Breakers
 from mqttjobs.service.counters import Counters
 from mqttjobs.service.draft import Draft
+from mqttjobs.service.gate import Gate, Misses
 from mqttjobs.service.ingest import Ingest
 from mqttjobs.service.mirror import Mirror
 from mqttjobs.service.runner import Runner
@@ -51,6 +54,9 @@ class Workshop:
         self.rejections = Rejections(settings.base_topic, clock, self.publisher.publish)
         self.announcer = Announcer(store, self.publisher, settings.base_topic, settings.service.event_qos)
         self.runner = Runner(settings, store, self.mirror, self.publisher, self.announcer, clock)
+        self.breakers = Breakers(clock.monotonic, self._tell_breaker)
+        self.misses = Misses()
+        self.agenda = Agenda(self.mirror, self.started_at)
         self.turn = asyncio.Lock()
         self.notices: dict[str, str] = {}
         self.protocol: str | None = None
@@ -63,14 +69,8 @@ class Workshop:
         self.workbench = Workbench(settings)
         self.runner.install(settings)
         service = settings.service
-        self.submission = Submission(
-            settings.installation,
-            self.mirror,
-            self.store,
-            hostname=service.hostname,
-            system_user=service.system_user,
-            new_id=self.new_id,
-        )
+        self.gate = Gate(settings, self.mirror, self.breakers)
+        self.submission = Submission(settings, self.mirror, self.store, self.gate, self.misses, self.new_id)
         self.ingest = Ingest(
             settings.installation,
             self.mirror,
@@ -79,17 +79,25 @@ class Workshop:
             base_topic=settings.base_topic,
             max_payload=service.max_payload,
         )
+        self.agenda.install(settings, self.ingest, self.submission)
 
     async def refresh(self) -> None:
         """Read the mirror anew from the store if a write failed since."""
         if self.mirror.stale:
             self.mirror.load(await self.store.load(), self.settings.installation)
             self.submission.repaint()
+            self.agenda.restore()
+
+    def _tell_breaker(self, operation: Operation, owner: EntityKey | None, words: str) -> None:
+        nobody = "_"
+        topic = f"{self.settings.base_topic}/event/job/skipped/{operation.id}/{owner.id if owner else nobody}"
+        self.rejections.tell(topic, "breaker_open", words)
 
     async def adopt(self, at: datetime, by: str) -> Draft:
         """Return the draft that brings what is remembered in line with the installed configuration."""
         draft = Draft()
-        for name in self.mirror.install(self.settings.installation):
+        self.mirror.install(self.settings.installation)
+        for name in self.mirror.take_gone():
             draft.holds[name] = None
         for operation in self.settings.installation.operations.values():
             before = self.mirror.facts.get(operation.id)

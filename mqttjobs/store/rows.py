@@ -23,7 +23,7 @@ JOB_COLUMNS = (
 )
 _DETAILS = (
     "params", "events", "inputs", "hidden", "process_meta", "parent_id", "root_id", "retry_of", "depth",
-    "invalid_fields", "expected",
+    "invalid_fields", "expected", "trigger",
 )  # fmt: skip
 
 
@@ -150,15 +150,36 @@ def history_of(row: Row, key: ValueKey) -> HistoryEntry:
     return HistoryEntry(key, moment(row[0]), row[1], row[2], row[3], row[4])
 
 
+HOLD_COLUMNS = "name, kind, id, since_ms, fired_ms, meta, beyond, changed_ms, ran_ms"
+
+
 def hold_row(hold: Hold) -> Row:
-    """Return a hold as a row."""
-    return (hold.name, hold.entity.kind.value, hold.entity.id, ms(hold.since_at), ms(hold.fired_at), text(hold.meta))
+    """Return a hold as a row in the order of HOLD_COLUMNS."""
+    return (
+        hold.name,
+        hold.entity.kind.value,
+        hold.entity.id,
+        ms(hold.since_at),
+        ms(hold.fired_at),
+        text(hold.meta),
+        int(hold.beyond),
+        ms(hold.changed_at),
+        ms(hold.ran_at),
+    )
 
 
 def hold_of(row: Row) -> Hold:
     """Return the hold of a row."""
-    entity = EntityKey(EntityKind(row[1]), row[2])
-    return Hold(row[0], entity, moment(row[3]), time(row[4]), orjson.loads(row[5]))
+    return Hold(
+        name=row[0],
+        entity=EntityKey(EntityKind(row[1]), row[2]),
+        since_at=time(row[3]),
+        fired_at=time(row[4]),
+        meta=orjson.loads(row[5]),
+        beyond=bool(row[6]),
+        changed_at=time(row[7]),
+        ran_at=time(row[8]),
+    )
 
 
 _TIMES = ("created_at", "updated_at", "first_run_at", "triggered_at", "due_at", "completed_at", "ended_at")

@@ -15,6 +15,7 @@ from mqttjobs.domain.protocol import milliseconds
 from mqttjobs.domain.status import LOCAL, Status
 from mqttjobs.store.base import EXACT_LIMIT, HistoryPage, JobPage, JobQuery, Runs, Scope, Snapshot
 from mqttjobs.store.rows import (
+    HOLD_COLUMNS,
     JOB_COLUMNS,
     facts_of,
     history_of,
@@ -41,7 +42,7 @@ def load(db: sqlite3.Connection) -> Snapshot:
             value_of(row)
             for row in db.execute('SELECT kind, id, name, text, previous, since_ms, heard_ms, payload FROM "values"')
         ],
-        holds=[hold_of(row) for row in db.execute("SELECT name, kind, id, since_ms, fired_ms, meta FROM holds")],
+        holds=[hold_of(row) for row in db.execute(f"SELECT {HOLD_COLUMNS} FROM holds")],
         packets=dict(db.execute("SELECT packet_id, digest FROM packets").fetchall()),
         event_ids=[(EntityKey(EntityKind(row[0]), row[1]), row[2], moment(row[3])) for row in events],
         facts=[facts_of(row) for row in db.execute("SELECT id, facts FROM facts")],

@@ -13,6 +13,7 @@ from mqttjobs.domain.status import LOCAL, Status
 from mqttjobs.errors import NotFound, TerminalState
 from mqttjobs.store.base import Changes, Retention
 from mqttjobs.store.rows import (
+    HOLD_COLUMNS,
     JOB_COLUMNS,
     Row,
     event_lines,
@@ -84,7 +85,7 @@ def _record_values(db: sqlite3.Connection, changes: Changes) -> None:
         )
     if changes.holds:
         db.executemany(
-            "INSERT OR REPLACE INTO holds (name, kind, id, since_ms, fired_ms, meta) VALUES (?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO holds ({HOLD_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [hold_row(each) for each in changes.holds],
         )
     if changes.dropped_holds:

@@ -1,0 +1,58 @@
+"""Conditions as they are written: a mapping of one kind, of several that must all agree, or a list of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mqttjobs.config.explain import did_you_mean, validate
+from mqttjobs.config.yaml12 import Document, Place
+from mqttjobs.domain.conditions.base import ConditionKind, condition_kinds
+from mqttjobs.domain.conditions.tree import All
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.starting import Condition
+
+
+def read_conditions(written: Json, document: Document, place: Place) -> Condition | None:
+    """Return the condition of what is written, or None with every problem noted."""
+    if isinstance(written, list) and written:
+        return _all([read_conditions(each, document, (*place, number)) for number, each in enumerate(written)])
+    if not isinstance(written, Mapping) or not written:
+        document.wrong(place, "must be a condition, or a list of conditions")
+        return None
+    kinds = condition_kinds()
+    groups: dict[type[ConditionKind], dict[str, Json]] = {}
+    known = True
+    for key, value in written.items():
+        if key in kinds:
+            groups.setdefault(kinds[key], {})[key] = value
+        else:
+            known = False
+            document.wrong((*place, key), f"unknown key{did_you_mean(str(key), kinds)}")
+    made = [_read(kind, keys, document, place) for kind, keys in groups.items()]
+    return _all(made) if known else None
+
+
+def _read(kind: type[ConditionKind], keys: Mapping[str, Json], document: Document, place: Place) -> Condition | None:
+    """Return the condition of one kind."""
+    if kind.inner is None:
+        return validate(kind, dict(keys), document, place)
+    inner = keys[kind.inner]
+    where = (*place, kind.inner)
+    if isinstance(inner, list) and kind.inner != "not":
+        if not inner:
+            document.wrong(where, "must not be empty")
+            return None
+        parts = [read_conditions(each, document, (*where, number)) for number, each in enumerate(inner)]
+        return None if None in parts else validate(kind, {kind.inner: parts}, document, place)
+    part = read_conditions(inner, document, where)
+    if part is None:
+        return None
+    return validate(kind, {kind.inner: part if kind.inner == "not" else [part]}, document, place)
+
+
+def _all(parts: list[Condition | None]) -> Condition | None:
+    """Return the condition that all of `parts` are, or None where one of them could not be read."""
+    good = [part for part in parts if part is not None]
+    if len(good) < len(parts) or not good:
+        return None
+    return good[0] if len(good) == 1 else All.model_validate({"all": good})

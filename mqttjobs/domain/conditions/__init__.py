@@ -1,0 +1,1 @@
+"""The kinds of condition: one file for each, found by the registry."""

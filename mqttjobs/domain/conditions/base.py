@@ -1,0 +1,51 @@
+"""What a kind of condition is: a frozen model whose fields are its keys, and whose `holds` is its test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from mqttjobs.domain.starting import Scene
+from mqttjobs.registry import leaf_modules
+
+
+class ConditionKind(BaseModel):
+    """One kind. Its fields are its keys in the configuration; no two kinds share one.
+
+    `inner` names the field, if there is one, that holds other conditions: a list of them, or one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+    inner: ClassVar[str | None] = None
+
+    def holds(self, scene: Scene) -> bool:
+        """See Condition."""
+        raise NotImplementedError
+
+    def references(self) -> Iterator[tuple[str, str | None]]:
+        """See Condition."""
+        yield from ()
+
+    def needs_sun(self) -> bool:
+        """See Condition."""
+        return False
+
+    def told(self, scene: Scene) -> str:
+        """See Condition."""
+        raise NotImplementedError
+
+
+@cache
+def condition_kinds() -> Mapping[str, type[ConditionKind]]:
+    """Return the kind that each key belongs to."""
+    found: dict[str, type[ConditionKind]] = {}
+    for module in leaf_modules("mqttjobs.domain.conditions"):
+        for item in vars(module).values():
+            if isinstance(item, type) and issubclass(item, ConditionKind) and item is not ConditionKind:
+                for name, field in item.model_fields.items():
+                    found[field.alias or name] = item
+    return found

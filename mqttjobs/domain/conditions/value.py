@@ -1,0 +1,67 @@
+"""What a stored value is at the moment: one of some states, or a number beyond a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from mqttjobs.domain.conditions.base import ConditionKind
+from mqttjobs.domain.crossing import Band, number_of
+from mqttjobs.domain.protocol import scalar_text
+from mqttjobs.domain.starting import SELF, Scene
+
+
+def _texts(value: Any) -> Any:
+    """Read states as YAML has them: one or a list, numbers and booleans as JSON writes them."""
+    if not isinstance(value, list):
+        value = [value]
+    texts = [scalar_text(item) for item in value]
+    if None in texts:
+        raise ValueError("must be a text, a number, true or false, or a list of these")
+    return texts
+
+
+class ValueCondition(ConditionKind):
+    """The state, or an attribute, of an entity; a value that was never reported satisfies nothing."""
+
+    entity: str = SELF
+    attribute: str | None = None
+    states: Annotated[tuple[str, ...], BeforeValidator(_texts), Field(min_length=1)] | None = None
+    above: float | None = None
+    below: float | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.states is None and self.above is None and self.below is None:
+            raise ValueError("say with states, above or below what the value must be")
+        if self.above is not None and self.below is not None and self.above >= self.below:
+            raise ValueError("no number is above the one and below the other; above must be the smaller one")
+        return self
+
+    def holds(self, scene: Scene) -> bool:
+        """See Condition."""
+        text = scene.text(self.entity, self.attribute)
+        if text is None or (self.states is not None and text not in self.states):
+            return False
+        if self.above is None and self.below is None:
+            return True
+        number = number_of(text)
+        return number is not None and Band(self.above, self.below).contains(number)
+
+    def references(self) -> Iterator[tuple[str, str | None]]:
+        """See Condition."""
+        yield (self.entity, self.attribute)
+
+    def told(self, scene: Scene) -> str:
+        """See Condition."""
+        wanted = []
+        if self.states is not None:
+            wanted.append(" or ".join(self.states))
+        wanted += [
+            f"{word} {limit:g}" for word, limit in (("above", self.above), ("below", self.below)) if limit is not None
+        ]
+        whose = self.entity if self.attribute is None else f"{self.attribute} of {self.entity}"
+        found = scene.text(self.entity, self.attribute)
+        return f"{whose} must be {' and '.join(wanted)}, and is {'not known' if found is None else found}"

@@ -1,0 +1,99 @@
+"""What starts an operation by itself, and what keeps it from it: small records that triggers are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, tzinfo
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+SELF = "self"
+SOURCE = "source"
+TARGET = "target"
+"""How an operation names the entity that it runs for, and the two ends of a link."""
+
+
+class OnRestart(StrEnum):
+    """What a start of the service does to a hold that has not fired yet."""
+
+    RESUME = "resume"
+    RESTART = "restart"
+    DROP = "drop"
+
+
+class Moment(StrEnum):
+    """A moment that comes by itself."""
+
+    START = "start"
+    SUNRISE = "sunrise"
+    SUNSET = "sunset"
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """A trigger's `at`: when the service is ready, or this long after (negative: before) the sun rises or sets."""
+
+    moment: Moment
+    offset: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """What a device must report, and within what time, for a published command to count as done."""
+
+    entity: str
+    attribute: str | None
+    states: frozenset[str]
+    within: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRule:
+    """More than so many firings within that time pause an operation for one entity (behaviour 4)."""
+
+    firings: int = 1000
+    within: timedelta = timedelta(seconds=10)
+    pause: timedelta = timedelta(seconds=60)
+
+
+class Daylight(NamedTuple):
+    """The sun's day in one place; where it does not rise or set both are None, and `up` says whether it is day."""
+
+    sunrise: datetime | None
+    sunset: datetime | None
+    up: bool = False
+
+
+class Scene(Protocol):
+    """What a condition is tested against: the values as they are, and the moment."""
+
+    @property
+    def now(self) -> datetime:
+        """The moment, aware."""
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone that times and weekdays are in."""
+
+    def text(self, entity: str, attribute: str | None) -> str | None:
+        """Return the state, or the attribute, of an id, `self`, `source` or `target`; None where none is known."""
+
+    def daylight(self, day: date) -> Daylight | None:
+        """Return the sun's day, or None where it is not known where we are."""
+
+
+class Condition(Protocol):
+    """A test that is made at the moment of firing; see the leaves in domain/conditions."""
+
+    def holds(self, scene: Scene) -> bool:
+        """Whether it is so."""
+
+    def references(self) -> Iterable[tuple[str, str | None]]:
+        """Yield the values that it looks at, as entity and attribute."""
+
+    def needs_sun(self) -> bool:
+        """Whether it cannot be tested without a latitude and a longitude."""
+
+    def told(self, scene: Scene) -> str:
+        """Return what it wants and what it finds, in words."""
