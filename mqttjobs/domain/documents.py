@@ -130,8 +130,8 @@ def _error(job: Job, ended: list[AgentState]) -> str:
 
 
 def _message(job: Job, ended: list[AgentState]) -> str:
-    """Return what the job last said: the end's own message, else its last progress."""
-    for state in ended:
+    """Return what the job last said: the last end's own message, else its last progress."""
+    for state in sorted(ended, key=_end_order, reverse=True):
         message = _report(state).get("message")
         if message:
             return str(message)

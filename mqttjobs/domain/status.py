@@ -103,9 +103,9 @@ class AgentState:
         return max(self.ended_at - self.started_at, timedelta(0))
 
 
-def _precedence(event: JobEvent) -> tuple[datetime, str, str, str]:
+def _precedence(event: JobEvent) -> tuple[datetime, str, str, str, str]:
     """Order events of equal rank: the earliest counts, and any order of arrival gives the same."""
-    return (event.at, event.hostname, event.error, event.message)
+    return (event.at, event.hostname, event.error, event.message, str(event.report))
 
 
 def agent_states(

@@ -84,6 +84,7 @@ events_of_jobs = st.lists(
         st.sampled_from(["a", "b", "c"]),
         st.just("told"),
         st.sampled_from(["", "first error", "other error"]),
+        st.none() | st.builds(lambda result: {"result": result}, st.integers(0, 1)),
     ),
     max_size=12,
 )
