@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import select
 import shutil
@@ -25,6 +27,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def password_file(path: Path, **users: str) -> Path:
+    """Write Mosquitto's file of users and their passwords."""
+    lines = []
+    for name, password in users.items():
+        salt = os.urandom(12)
+        digest = hashlib.sha512(password.encode() + salt).digest()
+        lines.append(f"{name}:$6${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n")
+    path.write_text("".join(lines))
+    return path
 
 
 def wait_until_listening(port: int, process: subprocess.Popen[bytes] | None = None) -> None:

@@ -245,12 +245,15 @@ async def subscribe(session: Session, *filters: str | Subscription) -> Sequence[
 class FakeServer:
     """A TCP server that answers CONNECT with whatever bytes a test wants; `levels` are the protocols it was asked.
 
+    `connects` are the CONNECT packets without their fixed headers.
+
     `answer` is given the protocol level (5, or 4 for 3.1.1) and returns what to send, None to close at once;
     with b"" the connection stays open. `afterwards` follows the answer. DISCONNECT makes it close, as brokers do.
     """
 
     def __init__(self, answer: Callable[[int], bytes | None]) -> None:
         self.levels: list[int] = []
+        self.connects: list[bytes] = []
         self.afterwards = b""
         self.received = bytearray()
         self.changed = asyncio.Condition()
@@ -296,6 +299,7 @@ class FakeServer:
             body = await reader.readexactly(size)
             level = body[6]
             self.levels.append(level)
+            self.connects.append(body)
             answer = self._answer(level)
             if answer is None:
                 return
@@ -311,6 +315,11 @@ class FakeServer:
             pass
         finally:
             writer.close()
+
+    def send(self, data: bytes) -> None:
+        """Send to whoever is connected."""
+        for writer in self._writers:
+            writer.write(data)
 
     async def wait_for(self, wanted: bytes) -> None:
         """Wait until these bytes came."""

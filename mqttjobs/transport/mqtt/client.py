@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -13,6 +14,7 @@ from paho.mqtt.properties import Properties
 
 from mqttjobs.errors import TransportError
 from mqttjobs.transport.base import ConnectOptions
+from mqttjobs.transport.mqtt.dialing import Address, dial
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 CONNECT_S = 10.0
@@ -34,13 +36,10 @@ def make_client(options: ConnectOptions, protocol: str) -> aiomqtt.Client:
     more: dict[str, Any] = {"clean_session": options.clean}
     if five:
         more = {"clean_start": options.clean, "properties": _connect_properties(options)}
-    if parts.scheme in ("ws", "wss"):
-        more |= {"transport": "websockets", "websocket_path": parts.path or "/mqtt"}
-    if parts.scheme in ("mqtts", "wss"):
-        more |= {"tls_context": _tls_context(options, parts), "tls_insecure": options.tls.insecure}
+    address = _address(options)
     client = aiomqtt.Client(
-        parts.hostname or "127.0.0.1",
-        parts.port or PORTS[parts.scheme],
+        address.host,
+        address.port,
         identifier=options.client_id,
         username=options.username or (unquote(parts.username) if parts.username else None),
         password=options.password or (unquote(parts.password) if parts.password else None),
@@ -53,7 +52,19 @@ def make_client(options: ConnectOptions, protocol: str) -> aiomqtt.Client:
         **more,
     )
     client.pending_calls_threshold = 100_000
+    raw: Any = client._client
+    raw._create_socket = partial(dial, address)
     return client
+
+
+def _address(options: ConnectOptions) -> Address:
+    parts = urlsplit(options.url)
+    return Address(
+        parts.hostname or "127.0.0.1",
+        parts.port or PORTS[parts.scheme],
+        _tls_context(options, parts) if parts.scheme in ("mqtts", "wss") else None,
+        parts.path or "/mqtt" if parts.scheme in ("ws", "wss") else None,
+    )
 
 
 def _will(options: ConnectOptions) -> aiomqtt.Will | None:

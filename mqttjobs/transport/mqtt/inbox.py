@@ -24,6 +24,9 @@ READ_AT_MOST = 64 * 1024
 class Inbox:
     """The reading side of one connection; `broken` is told what ends it.
 
+    Of a packet over `longest` bytes only so much is kept: MQTT 3.1.1 has no Maximum Packet Size to ask the broker for,
+    and the message must reach who refuses and acknowledges it, or it would come again for ever.
+
     Attributes:
         unread: messages that nobody has taken yet.
         urgent: how many wait for an answer: it comes behind whatever was sent before, so reading may not pause.
@@ -31,13 +34,14 @@ class Inbox:
         closing: whether messages are left to the broker from now on, for the next connection.
     """
 
-    def __init__(self, client: Any, *, five: bool, broken: Callable[[Exception], None]) -> None:
+    def __init__(self, client: Any, *, five: bool, longest: int, broken: Callable[[Exception], None]) -> None:
         self.unread: deque[Message] = deque()
         self.urgent = 0
         self.paused = False
         self.closing = False
         self._client = client
         self._five = five
+        self._longest = longest
         self._broken = broken
         self._loop = asyncio.get_running_loop()
         self._lost: TransportError | None = None
@@ -129,6 +133,9 @@ class Inbox:
                 self._dry = True
                 raise
             self._ahead_at = 0
+        packet = self._client._in_packet
+        if packet["remaining_length"] > self._longest:
+            del packet["packet"][self._longest :]
         start = self._ahead_at
         self._ahead_at = min(start + size, len(self._ahead))
         return self._ahead[start : self._ahead_at]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -61,7 +60,7 @@ class MqttSession:
         self._asking: set[asyncio.Future[Any]] = set()
         self._aio = make_client(options, protocol)
         self._paho: Any = self._aio._client
-        self._inbox = Inbox(self._paho, five=protocol == "5", broken=self._break)
+        self._inbox = Inbox(self._paho, five=protocol == "5", longest=options.maximum_packet_size, broken=self._break)
         self._outbox = Outbox(self._paho, five=protocol == "5", broken=self._break)
         self._paho.on_connect = self._on_connect
         self._paho.on_disconnect = self._on_disconnect
@@ -172,8 +171,6 @@ class MqttSession:
         if self._lost is not None:
             sock.close()
             raise ConnectionAbortedError("no longer wanted")
-        tcp = getattr(sock, "_socket", sock)
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.call_soon_threadsafe(self._start)
 
     def _start(self) -> None:
