@@ -288,9 +288,13 @@ class _Process:
             stdin.close()
 
     async def _end(self, process: subprocess.Popen[bytes], grace: timedelta) -> None:
-        """TERM, grace, KILL of the group."""
+        """TERM, grace, KILL of the group; children that tidy up and hold the output have the grace too."""
         _signal(process, signal.SIGTERM)
-        await asyncio.wait([self._exited], timeout=grace / timedelta(seconds=1))
+        silent = asyncio.ensure_future(self._silent.wait())
+        try:
+            await asyncio.wait([self._exited, silent], timeout=grace / timedelta(seconds=1))
+        finally:
+            silent.cancel()
         _signal(process, signal.SIGKILL)
         await asyncio.wait([self._exited])
 

@@ -526,6 +526,38 @@ async def test_a_program_that_ignores_term_is_killed_after_the_grace() -> None:
     assert 0.8 <= took < 1.8
 
 
+async def test_the_children_of_a_program_that_heeds_term_have_the_grace_to_tidy_up_too() -> None:
+    child = "trap 'sleep 0.4; echo tidy; exit' TERM; echo ready; while :; do sleep 0.01; done"
+    text = '/bin/sh -c "$CHILD" & trap "exit 0" TERM; wait'
+    outcome = await run(Script(text=text, env={"CHILD": child}), timeout=timedelta(seconds=0.5))
+    assert stdout(outcome) == "ready\ntidy\n"
+    assert outcome.exit_code == 124
+
+
+async def test_a_child_that_left_its_group_and_holds_the_pipe_does_not_hold_up_the_end() -> None:
+    told: list[int] = []
+    code = (
+        "import os, time\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid(); print('::message::', os.getpid(), flush=True); time.sleep(1000)\n"
+        "import select; select.select([], [], [], 0.3); print(1, flush=True); {rest}\n"
+    )
+    try:
+        outcome = await run(python(code.format(rest="")), progress=lambda text: told.append(int(text)))
+        assert (outcome.ok, outcome.result) == (True, 1)
+        start = time.monotonic()
+        limits = {"timeout": timedelta(seconds=0.6), "grace": timedelta(seconds=0.3)}
+        outcome = await run(
+            python(code.format(rest="time.sleep(1000)")), progress=lambda text: told.append(int(text)), **limits
+        )
+        assert outcome.exit_code == 124
+        assert time.monotonic() - start < 0.6 + 0.3 + 1
+    finally:
+        for pid in told:
+            os.kill(pid, signal.SIGKILL)
+    assert len(told) == 2
+
+
 FAMILY = """
 import os, signal, sys, time
 {leader}
@@ -713,6 +745,38 @@ async def test_a_secret_with_characters_that_json_escapes_is_masked_too(odd: str
     assert outcome.result == {"key": "${ENV:TOKEN}"}
     assert odd not in repr(outcome.result)
     assert json.dumps(odd) not in stdout(outcome)
+
+
+@pytest.mark.parametrize("odd", ["kéy-0123456789abcdef", 'qu"ote\\back/slash', "ababab", "x" * 3000])
+@pytest.mark.parametrize(
+    "written", ["print(k * n)", "print(json.dumps([k] * n))", "print(json.dumps(json.dumps([k] * n)))"]
+)
+async def test_no_part_of_a_secret_stays_at_the_edges_of_what_was_left_out(odd: str, written: str) -> None:
+    """Whatever the edges cut: the output is shifted byte by byte."""
+    code = "import sys, json; k = sys.argv[1]; n = 400_000 // len(k); print('.' * int(sys.argv[2]), end=''); " + written
+    for shift in range(0, 24, 5):
+        text = stdout(await run(python(code, "${ENV:TOKEN}", str(shift)), reveal=lambda _: odd))
+        assert "left out" in text
+        for part in text.replace("${ENV:TOKEN}", "").split("\n"):
+            rest = "".join(c for c in part.removeprefix("…") if c not in '.[]", \\')
+            assert rest == "" or "left out" in part, rest[:100]
+
+
+async def test_half_a_secret_does_not_stay_at_the_end_of_a_long_progress_message() -> None:
+    told: list[str] = []
+    text = f'printf "::message:: %0{4096 - 6}d%s\n" 0 "$T"'
+    outcome = await run(Script(text=text, env={"T": "${ENV:TOKEN}"}), progress=told.append)
+    assert outcome.ok
+    assert told == ["0" * (4096 - 6)]
+
+
+async def test_a_character_is_not_cut_in_half_where_output_was_left_out() -> None:
+    for shift in range(3):
+        outcome = await run(python(f"print('.' * {shift} + '€' * 100_000)"))
+        head, between, tail = stdout(outcome).removesuffix("\n").split("\n")
+        assert set(head) <= {".", "€"}
+        assert set(tail) == {"€"}
+        assert "left out" in between
 
 
 # -- mqtt ------------------------------------------------------------------------------------------------------------
