@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 DEEPEST_JSON = 2
 """JSON that stands as a text inside JSON is escaped twice."""
@@ -42,18 +43,22 @@ class Masking:
 
 def _overlap(left: str, right: str, most: int) -> int:
     """Return how many characters, at most `most`, end one text and begin the other."""
-    for size in range(min(most, len(left), len(right)), 0, -1):
-        if left.endswith(right[:size]):
-            return size
+    end = left[max(0, len(left) - most) :] if most else ""
+    at = end.find(right[:1])
+    while 0 <= at < len(end):
+        if right.startswith(end[at:]):
+            return len(end) - at
+        at = end.find(right[:1], at + 1)
     return 0
 
 
-def _forms(secret: str) -> set[str]:
+@lru_cache(maxsize=256)
+def _forms(secret: str) -> frozenset[str]:
     """Return a secret as it may be written: as it is, and as programs of many languages put it into JSON."""
     forms = {secret}
     for _ in range(DEEPEST_JSON):
         forms |= {written for form in forms for written in _as_json(form)}
-    return forms
+    return frozenset(forms)
 
 
 def _as_json(text: str) -> Iterator[str]:
