@@ -290,9 +290,9 @@ class _Process:
     async def _end(self, process: subprocess.Popen[bytes], grace: timedelta) -> None:
         """TERM, grace, KILL of the group; children that tidy up and hold the output have the grace too."""
         _signal(process, signal.SIGTERM)
-        silent = asyncio.ensure_future(self._silent.wait())
+        silent: asyncio.Future[Any] = asyncio.ensure_future(self._silent.wait())
         try:
-            await asyncio.wait([self._exited, silent], timeout=grace / timedelta(seconds=1))
+            await asyncio.wait((self._exited, silent), timeout=grace / timedelta(seconds=1))
         finally:
             silent.cancel()
         _signal(process, signal.SIGKILL)

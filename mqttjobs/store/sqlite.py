@@ -50,7 +50,7 @@ class SqliteStore:
         self._lock_file: int | None = None
         self._queue: list[tuple[Work[Any], asyncio.Future[Any]]] = []
         self._draining: asyncio.Task[None] | None = None
-        self._definitions: set[str] = set()
+        self._definitions: dict[str, int] = {}
 
     async def open(self) -> None:
         """See Store."""

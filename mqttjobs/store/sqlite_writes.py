@@ -31,16 +31,19 @@ from mqttjobs.store.sqlite_reads import ALIKE, jobs_of
 PIECE = 1000
 ANSWER_AGE = timedelta(minutes=10)
 EVENT_ID_AGE = timedelta(days=1)
+UIDS_AT_ONCE = 1000
+"""So far ahead it is noted that a definition is needed, so that most jobs need not note it."""
 HISTORY_VALUES_AT_ONCE = 200
 _ENDED = int(Phase.ENDED)
 _TERMINAL = frozenset({"completed", "failed", "partial_failure", "stopped", "skipped"})
 _INSERT_JOB = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(JOB_COLUMNS.split(',')))})"
 
 
-def record(db: sqlite3.Connection, changes: Changes, definitions: set[str]) -> None:
+def record(db: sqlite3.Connection, changes: Changes, definitions: dict[str, int]) -> None:
     """Write all of `changes`.
 
-    `definitions` are the fingerprints known to be stored: emptied when a transaction, or a part of it, is undone.
+    `definitions` are the fingerprints known to be stored, each with the `last_uid` stored of it: emptied when a
+    transaction, or a part of it, is undone.
     """
     _record_values(db, changes)
     _record_packets(db, changes)
@@ -103,21 +106,35 @@ def _record_packets(db: sqlite3.Connection, changes: Changes) -> None:
         db.executemany("INSERT OR REPLACE INTO event_ids (kind, id, event_id, at_ms) VALUES (?, ?, ?, ?)", ids)
 
 
-def _insert_jobs(db: sqlite3.Connection, jobs: Iterable[Job], definitions: set[str]) -> None:
-    rows = []
-    ended = []
+def _insert_jobs(db: sqlite3.Connection, jobs: Sequence[Job], definitions: dict[str, int]) -> None:
+    for job in _last_of_each(jobs):
+        if job.uid > definitions.get(job.fingerprint, -1):
+            definitions[job.fingerprint] = _define(db, job)
+    db.executemany(_INSERT_JOB, [job_row(job) for job in jobs])
+    ended = [(job.uid,) for job in jobs if job.ended]
+    if ended:
+        db.executemany("INSERT OR IGNORE INTO outbox (uid) VALUES (?)", ended)
+
+
+def _last_of_each(jobs: Iterable[Job]) -> Iterable[Job]:
+    """Return the job with the greatest uid of each definition."""
+    last: dict[str, Job] = {}
     for job in jobs:
-        if job.fingerprint not in definitions:
-            db.execute(
-                "INSERT OR IGNORE INTO definitions (fingerprint, definition) VALUES (?, ?)",
-                (job.fingerprint, text(job.operation)),
-            )
-            definitions.add(job.fingerprint)
-        rows.append(job_row(job))
-        if job.ended:
-            ended.append((job.uid,))
-    db.executemany(_INSERT_JOB, rows)
-    db.executemany("INSERT OR IGNORE INTO outbox (uid) VALUES (?)", ended)
+        known = last.get(job.fingerprint)
+        if known is None or known.uid < job.uid:
+            last[job.fingerprint] = job
+    return last.values()
+
+
+def _define(db: sqlite3.Connection, job: Job) -> int:
+    """Keep a job's definition, and return up to which uid jobs need it: some that are still to come included."""
+    last_uid = job.uid + UIDS_AT_ONCE
+    db.execute(
+        "INSERT INTO definitions (fingerprint, definition, last_uid) VALUES (?, ?, ?)"
+        " ON CONFLICT (fingerprint) DO UPDATE SET last_uid = max(last_uid, excluded.last_uid)",
+        (job.fingerprint, text(job.operation), last_uid),
+    )
+    return last_uid
 
 
 _APPLY = (
@@ -251,7 +268,7 @@ def _running_like(db: sqlite3.Connection, key: Row) -> int:
     return int(db.execute(f"SELECT count(*) FROM {ALIKE[Phase.CLAIMED]}", key).fetchone()[0])
 
 
-def prune(db: sqlite3.Connection, now: datetime, retention: Retention, definitions: set[str]) -> int:
+def prune(db: sqlite3.Connection, now: datetime, retention: Retention, definitions: dict[str, int]) -> int:
     """See Store; `definitions` as for record."""
     db.execute("DELETE FROM answers WHERE at_ms < ?", (ms(now - ANSWER_AGE),))
     db.execute("DELETE FROM event_ids WHERE at_ms < ?", (ms(now - EVENT_ID_AGE),))
@@ -275,9 +292,11 @@ def prune(db: sqlite3.Connection, now: datetime, retention: Retention, definitio
         )
         uids += [row[0] for row in found]
     if uids:
-        for uid in uids:
-            _delete(db, uid)
-        db.execute("DELETE FROM definitions WHERE fingerprint NOT IN (SELECT DISTINCT fingerprint FROM jobs)")
+        _remember_last_uid(db)
+        gone = [(uid,) for uid in uids]
+        db.executemany("DELETE FROM jobs WHERE uid = ?", gone)
+        db.executemany("DELETE FROM outbox WHERE uid = ?", gone)
+        db.execute("DELETE FROM definitions WHERE last_uid < coalesce((SELECT min(uid) FROM jobs), last_uid + 1)")
         definitions.clear()
     return len(uids)
 

@@ -9,14 +9,15 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from importlib import resources
 from pathlib import Path
 
 import pytest
-from records import LAMP_STATE, a_job, a_value, an_entry, later, started
+from records import LAMP_STATE, a_job, a_value, an_ended_job, an_entry, later, started
 
 from mqttjobs.domain.jobs import Job, JobUpdate
 from mqttjobs.errors import StoreError, StoreRefused
-from mqttjobs.store.base import Changes, JobQuery, Store, create_store
+from mqttjobs.store.base import Changes, JobQuery, Retention, Store, create_store
 from mqttjobs.store.sqlite import SqliteStore
 
 BIG = "x" * 200_000
@@ -233,6 +234,12 @@ async def test_a_database_whose_migration_failed_half_way_is_as_it_was_before(
     assert sql(path, "PRAGMA user_version") == known
 
 
+def test_the_steps_of_the_schema_are_numbered_one_by_one() -> None:
+    """Two of one number, each made on a branch of its own, would be two different histories."""
+    files = sorted(each.name for each in (resources.files("mqttjobs.store") / "schema").iterdir())
+    assert [name[:5] for name in files] == [f"{number:04d}_" for number in range(1, len(files) + 1)]
+
+
 # -- durability and failing writes -----------------------------------------------------------------------------------
 
 
@@ -337,6 +344,36 @@ async def test_what_is_asked_of_a_closed_store_is_a_store_error(store: SqliteSto
         await store.record(Changes(notes={"a": 1}))
     with pytest.raises(StoreError):
         await store.find(JobQuery())
+
+
+# -- definitions ------------------------------------------------------------------------------------------------------
+
+
+async def definitions(store: SqliteStore) -> set[str]:
+    return {
+        row[0] for row in await store._read(lambda db: db.execute("SELECT fingerprint FROM definitions").fetchall())
+    }
+
+
+async def test_a_definition_goes_when_the_jobs_made_from_it_and_all_before_have_gone(store: SqliteStore) -> None:
+    await store.record(Changes(jobs=[an_ended_job(1, operation_id="old"), an_ended_job(2)]))
+    await store.record(Changes(jobs=[an_ended_job(5000, created_at=later(1_000_000))]))
+    assert await definitions(store) == {"fingerprint-of-old", "fingerprint-of-blink"}
+    await store.prune(later(86_400 * 30 + 1), Retention())
+    assert await definitions(store) == {"fingerprint-of-blink"}
+    assert await store.get(5000) == an_ended_job(5000, created_at=later(1_000_000))
+    await store.prune(later(86_400 * 60), Retention())
+    assert await definitions(store) == set()
+
+
+async def test_a_definition_stays_however_long_ago_it_was_first_used(store: SqliteStore) -> None:
+    for start in range(1, 6000, 500):
+        await store.record(Changes(jobs=[an_ended_job(uid) for uid in range(start, start + 500)]))
+    last = an_ended_job(6001, created_at=later(1_000_000))
+    await store.record(Changes(jobs=[last]))
+    while await store.prune(later(86_400 * 30 + 1), Retention()):
+        pass
+    assert await store.get(6001) == last
 
 
 # -- cancelled calls -------------------------------------------------------------------------------------------------
