@@ -14,7 +14,7 @@ from typing import Any
 BEGIN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NANO = 1_000_000_000
 STORM = 200_000
-"""So many timers in one `advance` are a storm."""
+"""So many timers in one `advance`, or rounds of the loop in which no time passes, are a storm."""
 
 CHILDREN: ContextVar[set[asyncio.Task[Any]] | None] = ContextVar("children", default=None)
 """Where tasks are noted that are made, directly or not, by the one that set this."""
@@ -88,11 +88,16 @@ class _Selector(selectors.BaseSelector):
     def __init__(self, clock: HandClock) -> None:
         self._inner = selectors.DefaultSelector()
         self._clock = clock
+        self._rounds = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = self._inner.select(0)
+        self._rounds += 1
         if not ready and (timeout is None or timeout > 0):
+            self._rounds = 0
             self._clock.nothing_to_do(timeout)
+        elif self._rounds > STORM:
+            raise StandstillError("it is busy for ever without waiting for time to pass")
         return ready
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:

@@ -213,7 +213,7 @@ class House:
         broker, store: what outlives every process.
         desk: the runs of operations of the type `work`.
         latency_s: how long each access to the store takes, before and after its effect.
-        jitter: what the wait before the next connection is drawn as, from 0 to 1.
+        jitter: what the wait before the next connection is drawn as, from 0 to 1; never 0, or it would be for ever.
         life: the running process, or None.
     """
 
@@ -225,7 +225,7 @@ class House:
         self.broker = MemoryBroker()
         self.store = MemoryStore()
         self.latency_s = 0.0
-        self.jitter = 0.0
+        self.jitter = 0.1
         self.life: Life | None = None
         self._ids = itertools.count(1)
         self.configure(**config)
@@ -344,7 +344,7 @@ class House:
         await self.settle()
 
     async def disconnect(self) -> None:
-        """Cut the connection; the service makes the next one by itself."""
+        """Cut the connection; the service makes the next one by itself, a moment later."""
         self.broker.drop(self.settings.connect.client_id)
         await self.settle()
 

@@ -1,0 +1,412 @@
+"""What a report does: values, changes and the jobs they cause (behaviour 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from house import House, a_link, an_object, an_operation
+
+from mqttjobs.transport.base import Message
+
+Build = Callable[..., House]
+
+EVERY = [{}]
+SAYS = "{{ previous_state }}>{{ state }}"
+
+
+def echo(attach: Any = "lamp", **keys: Any) -> dict[str, Any]:
+    """Return an operation that tells every change: the previous state and the new one."""
+    return an_operation(attach, **{"message": SAYS, "triggers": EVERY, **keys})
+
+
+def a_lamp(**state: Any) -> dict[str, Any]:
+    return {"objects": {"lamp": an_object("home/lamp", state=state)}, "operations": {"echo": echo()}}
+
+
+async def test_the_first_live_report_is_a_change_from_null(build: Build) -> None:
+    house = await build(**a_lamp()).start()
+    await house.report("home/lamp", "on")
+    [job] = await house.jobs()
+    assert job.process_meta is not None
+    assert (job.process_meta["previous_state"], job.process_meta["state"]) == (None, "on")
+    assert house.texts("out/lamp") == ["null>on"]
+
+
+async def test_a_repeated_value_is_no_change_and_moves_only_the_time_it_was_heard(build: Build) -> None:
+    house = await build(**a_lamp()).start()
+    await house.report("home/lamp", "on")
+    changed_at = house.clock.now()
+    await house.advance(100)
+    await house.report("home/lamp", "on")
+    await house.advance(40)
+    [value] = (await house.store.load()).values
+    assert value.since_at == changed_at
+    assert value.heard_at is not None
+    assert (value.heard_at - changed_at).total_seconds() == 100
+    assert house.texts("out/lamp") == ["null>on"]
+    counters = await house.counters()
+    assert (counters["received"], counters["changed"], counters["unchanged"], counters["jobs"]) == (2, 1, 1, 1)
+
+
+async def test_hearing_a_value_again_and_again_writes_at_most_every_ten_seconds(build: Build) -> None:
+    house = await build(**a_lamp()).start()
+    await house.report("home/lamp", "on")
+    written: list[Any] = []
+    record = house.store.record
+
+    async def noted(changes: Any) -> None:
+        written.extend([changes] if changes.heard or changes.values else [])
+        await record(changes)
+
+    house.store.record = noted  # type: ignore[method-assign]
+    for _ in range(600):
+        await house.report("home/lamp", "on")
+        await house.advance(0.1)
+    assert 1 <= len(written) <= 6
+
+
+async def test_an_event_value_changes_at_every_live_report_and_at_no_retained_one(build: Build) -> None:
+    house = build(**a_lamp(event=True))
+    house.send("home/lamp", "press", retain=True)
+    await house.start()
+    assert await house.jobs() == []
+    for _ in range(3):
+        await house.report("home/lamp", "press")
+    assert house.texts("out/lamp") == ["null>press", "press>press", "press>press"]
+    await house.disconnect()
+    await house.advance(2)
+    assert len(await house.jobs()) == 3
+    counters = await house.counters()
+    assert (counters["changed"], counters["retained_skipped"]) == (3, 2)
+
+
+async def test_a_first_retained_report_sets_the_value_and_fires_nothing(build: Build) -> None:
+    house = build(**a_lamp())
+    house.send("home/lamp", "on", retain=True)
+    await house.start()
+    assert await house.jobs() == []
+    assert (await house.data("objects/get", id="lamp"))["state"] == "on"
+    await house.report("home/lamp", "off")
+    assert house.texts("out/lamp") == ["on>off"]
+
+
+async def test_a_retained_report_that_differs_is_a_change_that_happened_while_away(build: Build) -> None:
+    house = await build(**a_lamp()).start()
+    await house.report("home/lamp", "on", retain=True)
+    await house.stop()
+    house.broker.forget("mqttjobs")
+    house.send("home/lamp", "off", retain=True)
+    await house.start()
+    assert house.texts("out/lamp") == ["null>on", "on>off"]
+    assert len(await house.jobs()) == 2
+
+
+async def test_a_retained_report_is_dropped_once_the_value_was_heard_live_in_this_connection(build: Build) -> None:
+    house = await build(**a_lamp()).start()
+    await house.report("home/lamp", "old", retain=True)
+    await house.crash()
+    house.send("home/lamp", "new")
+    await house.start()
+    assert house.texts("out/lamp") == ["null>old", "old>new"]
+    assert (await house.counters())["retained_skipped"] == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_retained_report_that_is_equal_is_nothing_at_every_connect(build: Build, times: int) -> None:
+    house = await build(**a_lamp()).start()
+    await house.report("home/lamp", "on", retain=True)
+    for _ in range(times):
+        await house.disconnect()
+        await house.advance(2)
+    assert len(await house.jobs()) == 1
+    assert (await house.counters())["unchanged"] == times
+
+
+async def test_fire_treats_a_retained_report_like_a_live_one(build: Build) -> None:
+    house = build(**a_lamp(retained="fire"))
+    house.send("home/lamp", "on", retain=True)
+    await house.start()
+    assert house.texts("out/lamp") == ["null>on"]
+
+
+async def test_ignore_drops_every_retained_report(build: Build) -> None:
+    house = build(**a_lamp(retained="ignore"))
+    house.send("home/lamp", "on", retain=True)
+    await house.start()
+    assert (await house.data("objects/get", id="lamp"))["state"] is None
+    await house.report("home/lamp", "on")
+    assert house.texts("out/lamp") == ["null>on"]
+
+
+async def test_a_silent_retained_report_arms_a_hold(build: Build) -> None:
+    triggers = [{"states": ["on"], "duration": "5m"}]
+    house = build(objects={"lamp": an_object("home/lamp")}, operations={"off": echo(triggers=triggers)})
+    house.send("home/lamp", "on", retain=True)
+    await house.start()
+    await house.advance(290)
+    assert await house.jobs() == []
+    await house.advance(10)
+    assert len(await house.jobs()) == 1
+
+
+@pytest.mark.parametrize("word", ["unavailable", "unknown", '{"state": ""}'])
+async def test_an_ignored_state_neither_changes_the_value_nor_breaks_a_hold(build: Build, word: str) -> None:
+    triggers = [{"states": ["on"], "duration": "5m"}, {"states": ["on"]}]
+    house = await build(objects={"lamp": an_object("home/lamp")}, operations={"off": echo(triggers=triggers)}).start()
+    await house.report("home/lamp", "on")
+    await house.advance(200)
+    await house.report("home/lamp", word)
+    await house.report("home/lamp", "on")
+    await house.advance(99)
+    assert len(await house.jobs()) == 1
+    await house.advance(1.5)
+    assert len(await house.jobs()) == 2
+    counters = await house.counters()
+    assert (counters["ignored"], counters["unchanged"]) == (1, 1)
+
+
+async def test_ignore_is_tested_before_and_after_map(build: Build) -> None:
+    house = await build(**a_lamp(map={"7": "nothing", "raw": "fine"}, ignore=["nothing", "raw"])).start()
+    for word in ("7", "raw", "nothing"):
+        await house.report("home/lamp", word)
+    assert await house.jobs() == []
+    assert (await house.counters())["ignored"] == 3
+
+
+async def test_an_event_id_counts_once_within_a_day(build: Build) -> None:
+    house = await build(objects={"lamp": an_object(state={"event": True})}, operations={"echo": echo()}).start()
+    press = {"state": "press", "event_id": "e1"}
+    await house.report("mqttjobs/state/objects/lamp", press)
+    await house.report("mqttjobs/state/objects/lamp", press)
+    await house.restart()
+    await house.report("mqttjobs/state/objects/lamp", press)
+    assert len(await house.jobs()) == 1
+    assert (await house.counters())["duplicate"] == 1
+    await house.advance(24 * 3600)
+    await house.report("mqttjobs/state/objects/lamp", press)
+    assert len(await house.jobs()) == 2
+
+
+async def test_event_ids_of_two_entities_have_nothing_to_do_with_each_other(build: Build) -> None:
+    objects = {name: an_object(state={"event": True}) for name in ("lamp", "door")}
+    house = await build(objects=objects, operations={"echo": echo([{"object": "lamp"}, {"object": "door"}])}).start()
+    for name in objects:
+        await house.report(f"mqttjobs/state/objects/{name}", {"state": "press", "event_id": "e1"})
+    assert len(await house.jobs()) == 2
+
+
+def deliver(house: House, message: Message) -> None:
+    """Hand a message to the service as the broker would, whatever its flags."""
+    kept = house.broker._clients["mqttjobs"]
+    assert kept.session is not None
+    kept.session.push(message)
+
+
+PRESS = Message("home/lamp", b"press", qos=1, packet_id=7)
+
+
+async def test_a_redelivery_of_a_committed_message_is_counted_and_does_nothing(build: Build) -> None:
+    house = await build(**a_lamp(event=True)).start()
+    deliver(house, PRESS)
+    await house.settle()
+    deliver(house, replace(PRESS, duplicate=True))
+    await house.settle()
+    assert len(await house.jobs()) == 1
+    assert (await house.counters())["duplicate"] == 1
+
+
+async def test_a_redelivery_is_recognised_by_the_next_process_too(build: Build) -> None:
+    house = await build(**a_lamp(event=True)).start()
+    house.die_at("before acknowledge")
+    await house.report("home/lamp", "press")
+    assert not house.running
+    await house.start()
+    assert len(await house.jobs()) == 1
+    assert (await house.counters())["duplicate"] == 1
+
+
+async def test_dup_alone_proves_nothing(build: Build) -> None:
+    house = await build(**a_lamp(event=True)).start()
+    house.die_at("before record")
+    await house.report("home/lamp", "press")
+    await house.start()
+    assert len(await house.jobs()) == 1
+    counters = await house.counters()
+    assert (counters["duplicate"], counters["changed"]) == (0, 1)
+
+
+async def test_the_same_identifier_without_dup_is_a_new_message(build: Build) -> None:
+    house = await build(**a_lamp(event=True)).start()
+    for message in (PRESS, PRESS, replace(PRESS, duplicate=True)):
+        deliver(house, message)
+        await house.settle()
+    assert len(await house.jobs()) == 2
+
+
+async def test_another_message_under_a_stored_identifier_is_no_duplicate(build: Build) -> None:
+    house = await build(**a_lamp(event=True)).start()
+    deliver(house, PRESS)
+    deliver(house, replace(PRESS, payload=b"hold", duplicate=True))
+    await house.settle()
+    assert house.texts("out/lamp") == ["null>press", "press>hold"]
+
+
+async def test_a_new_session_forgets_the_identifiers_of_the_old_one(build: Build) -> None:
+    house = await build(**a_lamp(event=True)).start()
+    deliver(house, PRESS)
+    await house.settle()
+    house.broker.forget("mqttjobs")
+    await house.advance(2)
+    deliver(house, replace(PRESS, duplicate=True))
+    await house.settle()
+    assert len(await house.jobs()) == 2
+    await house.restart()
+    deliver(house, replace(PRESS, duplicate=True, packet_id=8))
+    await house.settle()
+    assert len(await house.jobs()) == 3
+
+
+async def test_a_lost_session_is_told_as_a_possible_gap(build: Build) -> None:
+    house = await build(**a_lamp()).start()
+    assert house.documents("mqttjobs/event/rejected") == []
+    house.broker.forget("mqttjobs")
+    await house.advance(2)
+    assert [each["reason"] for each in house.documents("mqttjobs/event/rejected")] == ["session_lost"]
+
+
+async def test_each_trigger_that_matches_one_change_makes_exactly_one_job(build: Build) -> None:
+    operations = {
+        "any": echo(triggers=EVERY),
+        "on": echo(triggers=[{"states": ["on"]}, {"states": ["on", "off"]}]),
+        "off": echo(triggers=[{"states": ["off"]}]),
+    }
+    house = await build(objects={"lamp": an_object("home/lamp")}, operations=operations).start()
+    await house.report("home/lamp", "on")
+    assert [job.operation_id for job in await house.jobs()] == ["any", "on", "on"]
+    counters = await house.counters()
+    assert (counters["changed"], counters["fired"], counters["jobs"]) == (1, 3, 3)
+
+
+async def test_links_change_with_their_source_or_target_and_report_in_their_own_name(build: Build) -> None:
+    objects = {"motion": an_object("home/motion"), "light": an_object("home/light")}
+    links = {
+        "by_source": a_link("motion", "light"),
+        "by_target": a_link("motion", "light", state="target"),
+        "own": a_link("motion", "light", state={"topic": "home/own"}),
+    }
+    message = "{{ source.id }}={{ source.state }} {{ target.id }}={{ target.state }} {{ state }}"
+    operations = {"tell": an_operation([{"link": name} for name in links], message=message, triggers=EVERY)}
+    house = await build(objects=objects, links=links, operations=operations).start()
+    await house.report("home/motion", "occupied")
+    await house.report("home/light", "on")
+    await house.report("home/own", "mine")
+    assert [(job.owner.id if job.owner else None) for job in await house.jobs()] == ["by_source", "by_target", "own"]
+    assert house.texts("out/by_source") == ["motion=occupied light=null occupied"]
+    assert house.texts("out/by_target") == ["motion=occupied light=on on"]
+    assert house.texts("out/own") == ["motion=occupied light=on mine"]
+
+
+async def test_one_report_changes_several_values_of_several_objects_together(build: Build) -> None:
+    objects = {
+        "one": an_object("plant/all", state={"value": "a.speed"}, attributes={"heat": {"value": "a.heat"}}),
+        "two": an_object("plant/all", state={"value": "b.0"}),
+        "three": an_object("plant/all", state={"value": "c"}),
+    }
+    attach = [{"object": name} for name in objects]
+    triggers = [{}, {"attribute": "heat"}]
+    house = await build(objects=objects, operations={"echo": echo(attach, triggers=triggers[:1])}).start()
+    house.configure(
+        objects=objects, operations={"echo": echo(attach), "hot": echo("one", triggers=[{"attribute": "heat"}])}
+    )
+    await house.reload()
+    written: list[Any] = []
+    record = house.store.record
+
+    async def noted(changes: Any) -> None:
+        written.extend([changes] if changes.values else [])
+        await record(changes)
+
+    house.store.record = noted  # type: ignore[method-assign]
+    await house.report("plant/all", {"a": {"speed": 5, "heat": True}, "b": ["x"]})
+    assert [(job.operation_id, job.owner and job.owner.id) for job in await house.jobs()] == [
+        ("echo", "one"),
+        ("hot", "one"),
+        ("echo", "two"),
+    ]
+    [changes] = written
+    assert {(value.key.id, value.key.name, value.text) for value in changes.values} == {
+        ("one", "", "5"),
+        ("one", "heat", "true"),
+        ("two", "", "x"),
+    }
+    assert len(changes.jobs) == 3
+    counters = await house.counters()
+    assert (counters["received"], counters["changed"]) == (1, 1)
+
+
+async def test_each_value_obeys_the_rules_alone(build: Build) -> None:
+    lamp = an_object(
+        "home/lamp", attributes={"level": {"value": "level"}, "action": {"value": "action", "event": True}}
+    )
+    operations = {
+        "state": echo(),
+        "level": echo(message="level {{ attributes.level }}", triggers=[{"attribute": "level"}]),
+        "action": echo(message="action {{ attributes.action }}", triggers=[{"attribute": "action"}]),
+    }
+    house = await build(objects={"lamp": lamp}, operations=operations).start()
+    await house.report("home/lamp", {"state": "on", "level": 5})
+    await house.report("home/lamp", {"state": "on", "level": 6})
+    await house.report("home/lamp", {"state": "off", "level": 6, "action": "up"})
+    await house.report("home/lamp", {"action": "up"})
+    assert house.texts("out/lamp") == [
+        "null>on", "level 5", "level 6", "on>off", "action up", "action up",
+    ]  # fmt: skip
+    assert (await house.counters())["changed"] == 4
+
+
+async def test_a_report_that_concerns_no_value_is_counted_as_ignored(build: Build) -> None:
+    house = await build(**a_lamp(value="state")).start()
+    for payload in ({"other": 1}, {"state": None}, {"state": {"deep": 1}}, "bare text", b""):
+        await house.report("home/lamp", payload)
+    assert await house.jobs() == []
+    assert (await house.counters())["ignored"] == 5
+
+
+async def test_filters_of_an_earlier_configuration_are_unsubscribed(build: Build) -> None:
+    house = await build(**a_lamp()).start()
+    await house.stop()
+    house.configure(objects={"lamp": an_object("home/other")}, operations={"echo": echo()})
+    await house.start()
+    await house.report("home/lamp", "on")
+    assert (await house.counters())["received"] == 0
+    await house.report("home/other", "on")
+    assert (await house.counters())["changed"] == 1
+
+
+async def test_overlapping_topics_deliver_each_message_once(build: Build) -> None:
+    objects = {"wide": an_object("plant/a/b"), "narrow": an_object("mqttjobs/state/objects/narrow")}
+    house = await build(
+        classes={"belt": {"ids": ["a", "b"], "state": {"topic": "plant/{{ id }}/b", "event": True}}},
+        objects=objects,
+        operations={"echo": echo([{"class": "belt"}, {"object": "wide"}, {"object": "narrow"}])},
+    ).start()
+    await house.report("plant/a/b", "x")
+    await house.report("mqttjobs/state/objects/narrow", "y")
+    assert sorted((job.owner.id if job.owner else "") for job in await house.jobs()) == ["a", "narrow", "wide"]
+    assert (await house.counters())["received"] == 2
+
+
+async def test_a_refused_subscription_degrades_health_and_is_named(build: Build) -> None:
+    house = build(**a_lamp())
+    house.broker.refuse("home/#")
+    await house.start()
+    health = await house.data("service/health")
+    assert health["status"] == "degraded"
+    assert any("home/lamp" in reason and "0x87" in reason for reason in health["reasons"])
+    house.broker.refuse()
+    await house.disconnect()
+    await house.advance(2)
+    assert (await house.data("service/health"))["status"] == "ok"
