@@ -13,7 +13,7 @@ import structlog
 import uuid_utils
 
 from mqttjobs.clock import Clock, SystemClock
-from mqttjobs.errors import ConfigError
+from mqttjobs.errors import ConfigError, StoreError
 from mqttjobs.service.connection import Connection
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.recovery import recover
@@ -25,6 +25,9 @@ from mqttjobs.service.workshop import Workshop
 from mqttjobs.store.base import Store, create_store
 from mqttjobs.transport.base import Publication, Transport, create_transport
 from mqttjobs.transport.staying import stay_connected
+
+RELOAD_RETRY_S = 1.0
+"""Wait between attempts to reload while the store is unavailable."""
 
 SWITCH_S = 0.0005
 """How long one thread may keep the interpreter: the store's thread asks for it at every row, and would otherwise wait
@@ -120,17 +123,25 @@ class Service:
         await asyncio.gather(clerk, return_exceptions=True)
         heard = Draft(heard=list(self.workshop.mirror.heard.items()), announced=self.workshop.announcer.take_told())
         if heard and not self.workshop.runner.clerk.failing:
-            await self.workshop.commit(heard)
+            try:
+                await self.workshop.commit(heard)
+            except StoreError as error:
+                log.error("store-unavailable", details=str(error))
 
     async def _follow(self, reload: asyncio.Event) -> None:
-        """Reload whenever the event is set (SIGHUP); a bad file is told and changes nothing."""
+        """Reload whenever the event is set (SIGHUP), once the store is available; a bad file changes nothing."""
         while True:
             await reload.wait()
             reload.clear()
             if self._reload is None:
                 continue
-            with suppress(ConfigError):
-                await self._reload(self.workshop.settings.service.system_user)
+            try:
+                with suppress(ConfigError):
+                    await self._reload(self.workshop.settings.service.system_user)
+            except StoreError as error:
+                log.error("reload-waits", details=str(error))
+                await self._clock.wait(asyncio.Event(), RELOAD_RETRY_S)
+                reload.set()
 
 
 def new_uuid() -> str:

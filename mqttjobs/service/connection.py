@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -35,6 +36,7 @@ class Connection:
         self._timekeeper = timekeeper
         self._responder = responder
         self._session: Session | None = None
+        self._greeting = Draft()
         self._receiving = False
 
     async def serve(self, session: Session, stop: asyncio.Event, loops: Sequence[asyncio.Task[None]]) -> None:
@@ -64,7 +66,7 @@ class Connection:
             self._timekeeper.disconnected()
 
     async def _pump(self, session: Session, stop: asyncio.Event) -> None:
-        await self._greet(session)
+        await self._greet(session, stop)
         while not stop.is_set():
             await self._responder.room()
             self._receiving = True
@@ -72,27 +74,26 @@ class Connection:
                 messages = await session.receive()
             finally:
                 self._receiving = False
-            await self._take(session, messages)
+            await self._take(session, messages, stop)
 
-    async def _greet(self, session: Session) -> None:
+    async def _greet(self, session: Session, stop: asyncio.Event) -> None:
         """Subscribe, remember what is subscribed, and say that we are here."""
         workshop = self._workshop
         workshop.protocol = session.protocol
         self._session = session
         async with workshop.turn:
-            await workshop.refresh()
             workshop.mirror.live.clear()
-            draft = Draft()
+            draft = self._greeting  # what an earlier one could not record is still owed
             if not session.resumed:
                 self._new_session(draft)
             await self._subscribe(session, draft)
-            await workshop.commit(draft)
         workshop.publisher.attach(session)
-        self._announce()
         workshop.announcer.behind = True
         self._timekeeper.connected()
-        workshop.runner.wake()
         log.info("connected", protocol=session.protocol, resumed=session.resumed)
+        await self._take(session, [], stop)
+        self._announce()
+        workshop.runner.wake()
 
     def _announce(self) -> None:
         base = self._workshop.settings.base_topic
@@ -104,13 +105,11 @@ class Connection:
     def _new_session(self, draft: Draft) -> None:
         """Packet identifiers begin anew; if there was a session before, what came meanwhile may be missing."""
         workshop = self._workshop
-        workshop.mirror.packets.clear()
         draft.forget_packets = True
         if workshop.mirror.notes.get(SESSION_NOTE):
             words = "the broker lost our session: changes that came while we were away may be missing"
             log.warning("session-lost", details=words)
             workshop.rejections.tell(f"{workshop.settings.base_topic}/status", "session_lost", words)
-        workshop.mirror.notes[SESSION_NOTE] = True
         draft.notes[SESSION_NOTE] = True
 
     def _wanted(self) -> list[Subscription]:
@@ -147,17 +146,19 @@ class Connection:
         draft.notes[FILTERS_NOTE] = names
 
     async def resubscribe(self, draft: Draft) -> None:
-        """Follow a new configuration, if there is a session; otherwise the next one does."""
+        """Follow a new configuration, if there is a session and it lasts; otherwise the next one does."""
         if self._session is not None:
             known = frozenset(self._workshop.mirror.notes.get(FILTERS_NOTE) or ())
-            await self._subscribe(self._session, draft, known)
+            with suppress(TransportError):
+                await self._subscribe(self._session, draft, known)
+                self._greeting.notes.pop(FILTERS_NOTE, None)
             self._announce()
 
-    async def _take(self, session: Session, messages: list[Message]) -> None:
+    async def _take(self, session: Session, messages: list[Message], stop: asyncio.Event) -> None:
         """Commit a batch, and only then acknowledge it and answer its requests.
 
         While the store is unavailable nothing is acknowledged: the batch is held and tried again, with what
-        arrives meanwhile; requests are answered, so that service/health can say what is wrong.
+        arrives meanwhile, until `stop`; requests are answered, so that service/health can say what is wrong.
         """
         workshop = self._workshop
         answered = 0
@@ -170,6 +171,8 @@ class Connection:
                 workshop.notices["store"] = f"store: {error}"
                 self._responder.accept([each for each in messages[answered:] if self._is_request(each)])
                 answered = len(messages)
+                if stop.is_set():
+                    return
                 messages += await self._meanwhile(session, len(messages))
             else:
                 break
@@ -180,20 +183,27 @@ class Connection:
         self._timekeeper.heard()
 
     async def _commit(self, messages: Sequence[Message]) -> list[Message]:
-        """Decide and record one batch; return its requests that are new."""
+        """Decide and record one batch, with what the greeting has still to record; return its requests that are new."""
         workshop = self._workshop
         async with workshop.turn:
             await workshop.refresh()
+            greeting = self._greeting
+            if greeting.forget_packets:
+                workshop.mirror.packets.clear()
+            workshop.mirror.notes |= greeting.notes
             reports = [each for each in messages if not self._is_request(each)]
             draft, now = Draft(), workshop.clock.now()
             await workshop.ingest.take(draft, reports, now, self._timekeeper.before_batch(draft, now))
             requests = [
                 each for each in messages if self._is_request(each) and workshop.ingest.note_packet(draft, each)
             ]
+            draft.forget_packets = greeting.forget_packets
+            draft.notes |= greeting.notes
             if draft:
                 await workshop.commit(draft)
             else:
                 workshop.counters.add(draft)
+            self._greeting = Draft()
         return requests
 
     async def _meanwhile(self, session: Session, held: int) -> list[Message]:

@@ -10,8 +10,9 @@ from typing import Any
 import structlog
 
 from mqttjobs.domain.model import EntityKind, Json
-from mqttjobs.errors import ConfigError
+from mqttjobs.errors import ConfigError, StoreError
 from mqttjobs.service.connection import Connection
+from mqttjobs.service.draft import Draft
 from mqttjobs.service.settings import LoadSettings, Settings
 from mqttjobs.service.timekeeper import Timekeeper
 from mqttjobs.service.workshop import Workshop
@@ -33,6 +34,7 @@ class Reload:
 
         Raises:
             ConfigError: the file is bad; nothing was changed.
+            StoreError: the store is unavailable; nothing was changed.
         """
         workshop = self._workshop
         try:
@@ -47,7 +49,13 @@ class Reload:
             workshop.install(_keeping(old, new))
             draft = await workshop.adopt(workshop.clock.now(), by)
             await self._connection.resubscribe(draft)
-            await workshop.commit(draft)
+            try:
+                await workshop.commit(draft)
+            except StoreError:
+                workshop.install(old)
+                workshop.mirror.stale = True
+                await self._connection.resubscribe(Draft())
+                raise
         self._timekeeper.nudge()
         workshop.runner.wake()
         log.info("reloaded", **told)

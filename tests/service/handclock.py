@@ -13,6 +13,8 @@ from typing import Any
 
 BEGIN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NANO = 1_000_000_000
+TICK_S = 1e-6
+"""No timer is sooner: one that is nearer than floating point can tell would ring for ever without time passing."""
 STORM = 200_000
 """So many timers in one `advance`, or rounds of the loop in which no time passes, are a storm."""
 
@@ -125,6 +127,9 @@ class HandLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.clock.monotonic()
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any, **more: Any) -> asyncio.TimerHandle:
+        return super().call_at(max(when, self.time() + TICK_S), callback, *args, **more)
 
     def create_task(self, coro: Any, **more: Any) -> asyncio.Task[Any]:
         task = super().create_task(coro, **more)

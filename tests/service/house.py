@@ -251,14 +251,17 @@ class House:
         return self
 
     async def stop(self) -> None:
-        """Stop it cleanly."""
+        """Stop it cleanly; it may die on the way."""
         life = self._running()
         life.stop.set()
         for _ in range(int(STOP_S * 10)):
             await self.clock.settle()
-            if life.main.done():
+            if life.main.done() or life.dead:
                 break
             await self.clock.advance(0.1)
+        if life.dead:
+            await self._look_after()
+            return
         self.life = None
         await life.main
 
@@ -359,9 +362,11 @@ class House:
         return question
 
     async def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        """Ask, and return the one answer."""
+        """Ask, and return the one answer; it takes the time that the store takes."""
         question = self.put(method, **params)
         await self.settle()
+        if self.latency_s:
+            await self.advance(10 * self.latency_s)
         return question.answer
 
     async def data(self, method: str, **params: Any) -> Any:
