@@ -17,6 +17,7 @@ from mqttjobs.config.entities import (
 )
 from mqttjobs.config.explain import unknown_name, validate
 from mqttjobs.config.inheritance import inherited
+from mqttjobs.config.loops import find_loops
 from mqttjobs.config.operations import read_operation
 from mqttjobs.config.overlaps import doubled_events
 from mqttjobs.config.references import References
@@ -68,6 +69,9 @@ def build_installation(
         builder.entities, builder.known_classes, builder.known_operations, builder.known_users, builder.patterns
     )
     References(document, installation, has_spot=has_spot).check()
+    explicit = frozenset(EntityKey(EntityKind.OBJECT, name) for name in _section(document, content, "objects"))
+    for loop in find_loops(installation, secrets.revealed, explicit):
+        document.wrong(("operations", loop.operations[0], "topic"), loop.told())
     return installation
 
 

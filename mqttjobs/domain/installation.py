@@ -141,6 +141,10 @@ class Installation:
         """Return the values that `topic` feeds; none for an unmatched topic."""
         return self._readers.get(topic, ())
 
+    def topics(self) -> Iterable[str]:
+        """Return every topic that feeds a value."""
+        return self._readers
+
     def followers(self, key: EntityKey) -> Sequence[EntityKey]:
         """Return the links whose values are this object's values."""
         return self._followers.get(key, ())

@@ -110,7 +110,7 @@ class Service:
                 "open-to-everyone",
                 details="no users are configured: whoever can publish to the broker may read and run; see `users`",
             )
-        await recover(workshop.store, workshop.workbench, now, workshop.settings.service.hostname)
+        await recover(workshop, now)
 
     async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:
         clerk, *others = tasks

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from mqttjobs.clock import Clock
 from mqttjobs.domain.jobs import Job, JobUpdate
-from mqttjobs.errors import NotFound, StoreError
+from mqttjobs.domain.status import Status
+from mqttjobs.errors import MqttJobsError, NotFound, StoreError
 from mqttjobs.service.announcer import Announcer
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import Mirror
 from mqttjobs.store.base import Store
 
+FAILURES = (Status.FAILED, Status.PARTIAL_FAILURE)
 RETRY_S = 1.0
 """Wait between attempts to write while the store is unavailable."""
 
@@ -26,6 +28,8 @@ class Clerk:
 
     While the store is unavailable the outcomes wait here and are written when it is back: a job whose outcome was
     lost with the process is treated as one that a crash interrupted.
+
+    `follow` puts what follows an end into the draft that records it, and `started` starts it once it is recorded.
     """
 
     def __init__(
@@ -36,6 +40,8 @@ class Clerk:
         self._announcer = announcer
         self._clock = clock
         self._done = done
+        self.follow: Callable[[Draft, Job], Awaitable[None]] | None = None
+        self.started: Callable[[Draft], None] | None = None
         self._waiting: list[tuple[JobUpdate, Job]] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -73,7 +79,7 @@ class Clerk:
         if not draft:
             return True
         try:
-            await asyncio.shield(self._store.record(draft.changes(self._mirror)))
+            await self._record(draft, [job for _, job in batch])
         except NotFound:
             self._announcer.told.extend(draft.announced)
             return await self._write_one_by_one(batch)
@@ -87,11 +93,25 @@ class Clerk:
         self._tell([job for _, job in batch])
         return True
 
+    async def _record(self, draft: Draft, jobs: Sequence[Job]) -> None:
+        """Record a draft with what follows the ends in it, and start that."""
+        if self.follow is not None:
+            for job in jobs:
+                if job.ended and job.status in FAILURES:
+                    await self.follow(draft, job)
+        try:
+            await asyncio.shield(self._store.record(draft.changes(self._mirror)))
+        except MqttJobsError:
+            self._mirror.stale = self._mirror.stale or bool(draft.jobs)
+            raise
+        if self.started is not None and (draft.jobs or draft.skipped):
+            self.started(draft)
+
     async def _write_one_by_one(self, batch: Sequence[tuple[JobUpdate, Job]]) -> bool:
         """Write each on its own: some job of the batch was deleted, and its outcome goes with it."""
         for update, job in batch:
             try:
-                await asyncio.shield(self._store.record(self._draft([update], [job]).changes(self._mirror)))
+                await self._record(self._draft([update], [job]), [job])
             except NotFound:
                 log.info("outcome-of-deleted-job", job=job.id)
             except StoreError:

@@ -21,8 +21,9 @@ from mqttjobs.domain.model import (
 )
 from mqttjobs.domain.protocol import Report, ReportMeta, decode_report, digest, read_state, report_meta
 from mqttjobs.domain.triggers import Hold, hold_name, receive, tick
-from mqttjobs.domain.values import ORDER, Result, Sighting, Verdict, sight
+from mqttjobs.domain.values import ORDER, Sighting, Verdict, sight
 from mqttjobs.errors import ReportError
+from mqttjobs.service.confirmations import Confirmations
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import EVENT_ID_MEMORY, Mirror
 from mqttjobs.service.submission import Submission
@@ -52,6 +53,7 @@ class Ingest:
         mirror: Mirror,
         submission: Submission,
         rejections: Rejections,
+        confirmations: Confirmations,
         *,
         base_topic: str,
         max_payload: int,
@@ -60,6 +62,7 @@ class Ingest:
         self._mirror = mirror
         self._submission = submission
         self._rejections = rejections
+        self._confirmations = confirmations
         self._own_prefix = f"{base_topic}/state/"
         self._max_payload = max_payload
 
@@ -118,10 +121,12 @@ class Ingest:
         if meta.event_id is not None and not self._is_new_event(draft, readers[0].key.entity, meta.event_id, at):
             return Verdict.DUPLICATE
         best = Verdict.IGNORED
+        changes: list[Change] = []
         for reader in readers:
-            verdict = self._read(draft, matches, reader, _Received(report, meta, message, at))
+            verdict = self._read(draft, changes, reader, _Received(report, meta, message, at))
             if ORDER[verdict] < ORDER[best]:
                 best = verdict
+        self.test(draft, matches, changes)
         return best
 
     def _is_new_event(self, draft: Draft, entity: EntityKey, event_id: str, at: datetime) -> bool:
@@ -132,20 +137,20 @@ class Ingest:
         draft.event_ids.append((entity, event_id, at))
         return True
 
-    def _read(self, draft: Draft, matches: list[Match], reader: Reader, received: _Received) -> Verdict:
+    def _read(self, draft: Draft, changes: list[Change], reader: Reader, received: _Received) -> Verdict:
         text = read_state(received.report, reader.source.path)
         if text is None:
             return Verdict.IGNORED
-        verdict = self._value(draft, matches, reader.key, reader.source, text, received)
+        verdict = self._value(draft, changes, reader.key, reader.source, text, received)
         for link in self._installation.followers(reader.key.entity):
             key = ValueKey(link.kind, link.id, reader.key.name)
-            self._value(draft, matches, key, reader.source, text, received)
+            self._value(draft, changes, key, reader.source, text, received)
         return verdict
 
     def _value(
         self,
         draft: Draft,
-        matches: list[Match],
+        changes: list[Change],
         key: ValueKey,
         source: ValueSource,
         text: str,
@@ -157,8 +162,8 @@ class Ingest:
         result = sight(key, source, mirror.values.get(key), seen)
         if not retained and result.verdict is not Verdict.IGNORED:
             mirror.live.add(key)
-        if mirror.fallen and not retained and result.value is not None and key.entity in mirror.fallen:
-            self._heard_again(draft, key)
+        if not retained and result.value is not None:
+            self._heard(draft, key, result.value.text)
         if result.verdict is Verdict.UNCHANGED and result.value is not None:
             mirror.values[key] = result.value
             mirror.heard[key] = received.at
@@ -177,21 +182,23 @@ class Ingest:
                 depth=depth,
                 root_id=root_id,
             )
-            self.change(draft, matches, change, result)
+            self._keep_value(draft, change, result.value)
+            changes.append(change)
         return result.verdict
 
-    def change(self, draft: Draft, matches: list[Match], change: Change, result: Result) -> None:
-        """Store a changed value and test the triggers that watch it."""
-        if result.value is None:
-            return
-        self._mirror.values[change.key] = result.value
+    def _keep_value(self, draft: Draft, change: Change, value: Value) -> None:
+        self._mirror.values[change.key] = value
         self._mirror.heard.pop(change.key, None)
-        draft.values[change.key] = result.value
+        draft.values[change.key] = value
         draft.history.append(
             HistoryEntry(change.key, change.at, change.text, change.previous, change.reported_by, change.reason)
         )
-        for watcher in self._installation.watchers(change.key):
-            self._match(draft, matches, watcher, change)
+
+    def test(self, draft: Draft, matches: list[Match], changes: Sequence[Change]) -> None:
+        """Test the triggers that watch what one report changed, once all its values are known."""
+        for change in changes:
+            for watcher in self._installation.watchers(change.key):
+                self._match(draft, matches, watcher, change)
 
     def _match(self, draft: Draft, matches: list[Match], watcher: Watcher, change: Change) -> None:
         """Test one trigger against a change, and keep what it has to remember."""
@@ -212,10 +219,12 @@ class Ingest:
             if job is not None:
                 matches.append(Match(job, watcher.operation))
 
-    def _heard_again(self, draft: Draft, key: ValueKey) -> None:
-        """An entity that was silent has reported: its next silence counts anew."""
-        if key.name != AVAILABILITY:
+    def _heard(self, draft: Draft, key: ValueKey, text: str) -> None:
+        """Tell of a live report: a silence is over, and a command may be confirmed by it."""
+        if self._mirror.fallen and key.entity in self._mirror.fallen and key.name != AVAILABILITY:
             draft.holds |= self._mirror.heard_again(key.entity)
+        if self._confirmations.waits_for(key):
+            self._confirmations.heard(key, text)
 
     def set_state(
         self, draft: Draft, key: ValueKey, text: str, at: datetime, *, by: str, reason: str | None
@@ -225,6 +234,7 @@ class Ingest:
         The value's `map` and `ignore` are for what devices say and are not used. Links that follow change too.
         """
         matches: list[Match] = []
+        changes: list[Change] = []
         keys = [
             key,
             *(ValueKey(link.kind, link.id, key.name) for link in self._installation.followers(key.entity)),
@@ -234,8 +244,7 @@ class Ingest:
             bare = ValueSource(source.topic, event=source.event, ignore=frozenset())
             result = sight(each, bare, self._mirror.values.get(each), Sighting(text, at, text))
             self._mirror.live.add(each)
-            if each.entity in self._mirror.fallen:
-                self._heard_again(draft, each)
+            self._heard(draft, each, text)
             if result.verdict is Verdict.CHANGED and result.value is not None:
                 change = Change(
                     each,
@@ -247,7 +256,9 @@ class Ingest:
                     reason=reason,
                     user_id=by,
                 )
-                self.change(draft, matches, change, result)
+                self._keep_value(draft, change, result.value)
+                changes.append(change)
+        self.test(draft, matches, changes)
         return matches
 
     def pass_time(self, draft: Draft, now: datetime) -> list[Match]:

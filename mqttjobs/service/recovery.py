@@ -6,23 +6,29 @@ from datetime import datetime
 
 import structlog
 
-from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, finish
+from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, finish
 from mqttjobs.domain.model import Delivery
 from mqttjobs.errors import ConfigError
+from mqttjobs.service.draft import Draft
 from mqttjobs.service.workbench import Workbench
-from mqttjobs.store.base import Changes, Store
+from mqttjobs.service.workshop import Workshop
 
 INTERRUPTED = "interrupted"
 
 log = structlog.get_logger(__name__)
 
 
-async def recover(store: Store, workbench: Workbench, now: datetime, hostname: str) -> None:
+async def recover(workshop: Workshop, now: datetime) -> None:
     """Give every job that was claimed when the process ended back to the queue, or end it as interrupted."""
-    updates = [_recovered(job, workbench, now, hostname) for job in await store.claimed()]
-    if updates:
-        log.info("recovered", jobs=len(updates))
-        await store.record(Changes(updates=updates))
+    hostname = workshop.settings.service.hostname
+    draft = Draft()
+    for job in await workshop.store.claimed():
+        update = _recovered(job, workshop.workbench, now, hostname)
+        draft.updates.append(update)
+        await workshop.follow(draft, apply(job, update))
+    if draft:
+        log.info("recovered", jobs=len(draft.updates))
+        await workshop.commit(draft)
 
 
 def _recovered(job: Job, workbench: Workbench, now: datetime, hostname: str) -> JobUpdate:

@@ -18,8 +18,10 @@ from mqttjobs.executors.attempt import attempt
 from mqttjobs.executors.base import RunContext
 from mqttjobs.service.announcer import Announcer
 from mqttjobs.service.clerk import Clerk
+from mqttjobs.service.confirmations import Confirmations
 from mqttjobs.service.mirror import Mirror
 from mqttjobs.service.settings import Settings
+from mqttjobs.service.submission import value_key
 from mqttjobs.service.workbench import Tool, Workbench
 from mqttjobs.store.base import Store
 from mqttjobs.transport.publisher import Publisher
@@ -55,7 +57,9 @@ class Runner:
         publisher: Publisher,
         announcer: Announcer,
         clock: Clock,
+        confirmations: Confirmations,
     ) -> None:
+        self._confirmations = confirmations
         self._store = store
         self._publisher = publisher
         self._announcer = announcer
@@ -179,7 +183,7 @@ class Runner:
         started_at = self._clock.now()
         try:
             tool = self._workbench.tool(live.job)
-            outcome = await attempt(tool.executor, self._context(live, tool))
+            outcome = await self._attempt(live, tool)
         except ConfigError:
             tool = None
             outcome = Outcome(ok=False, error="its definition is no longer understood; run the operation anew")
@@ -200,6 +204,16 @@ class Runner:
                 update.executed_at,
             )
         self.clerk.write(update, live.job)
+
+    async def _attempt(self, live: _Live, tool: Tool) -> Outcome:
+        """Make one attempt; what is to be confirmed is done when the device has reported it."""
+        work = attempt(tool.executor, self._context(live, tool))
+        confirm = tool.operation.confirm
+        if confirm is None:
+            return await work
+        entity = self._settings.installation.resolve(confirm.entity, live.job.owner)
+        key = None if entity is None else value_key(entity, confirm.attribute)
+        return await self._confirmations.confirmed(key, confirm.states, confirm.within, work)
 
     async def _predecessors_gone(self, job: Job) -> None:
         """Wait for stopped jobs of the same operation and owner whose processes are still ending (mode restart)."""

@@ -124,7 +124,7 @@ class Submission:
 
     def start(self, draft: Draft, operation: Operation, owner: EntityKey | None, at: datetime) -> Job | None:
         """Return the job of a schedule that is due, or None with the reason counted when its conditions do not hold."""
-        cause = Cause(user_id=operation.run_as or self._system_user)
+        cause = Cause(user_id=operation.run_as or self._system_user, target=operation.target)
         refused = self._gate.of_conditions(operation, owner, at)
         if refused is None:
             return self.compose(operation, owner, cause, at)
@@ -152,7 +152,7 @@ class Submission:
         operation = watcher.operation
         trigger_id = operation.trigger_ids[watcher.place]
         if change is None:
-            return Cause(user_id=operation.run_as or self._system_user, trigger=trigger_id)
+            return Cause(user_id=operation.run_as or self._system_user, target=operation.target, trigger=trigger_id)
         extra: dict[str, Json] = {"payload": change.payload}
         if change.key.name == STATE and change.key.entity == watcher.owner:
             extra |= {"state": change.text, "previous_state": change.previous}
@@ -171,6 +171,7 @@ class Submission:
             },
             root_id=change.root_id,
             depth=change.depth,
+            target=operation.target,
             trigger=trigger_id,
         )
 
@@ -195,6 +196,10 @@ class Submission:
         self._misses.note(operation.id, Miss(job.created_at, job.owner, _place(operation, job), state, refusal))
         if operation.record_skipped:
             self.add(draft, _skipped(job, refusal, job.created_at, self._hostname))
+
+    def is_active(self, operation: Operation) -> bool:
+        """Whether an operation may run."""
+        return self._mirror.is_active(operation)
 
     def add(self, draft: Draft, job: Job) -> None:
         """Put a job into the draft and count it among its operation's runs."""

@@ -7,11 +7,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from mqttjobs.clock import Clock
+from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, Json, Operation
 from mqttjobs.errors import MqttJobsError
+from mqttjobs.service.aftermath import Aftermath
 from mqttjobs.service.agenda import Agenda
 from mqttjobs.service.announcer import Announcer
 from mqttjobs.service.breakers import Breakers
+from mqttjobs.service.confirmations import Confirmations
 from mqttjobs.service.counters import Counters
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.gate import Gate, Misses
@@ -53,7 +56,10 @@ class Workshop:
         self.publisher = Publisher()
         self.rejections = Rejections(settings.base_topic, clock, self.publisher.publish)
         self.announcer = Announcer(store, self.publisher, settings.base_topic, settings.service.event_qos)
-        self.runner = Runner(settings, store, self.mirror, self.publisher, self.announcer, clock)
+        self.confirmations = Confirmations(clock)
+        self.runner = Runner(settings, store, self.mirror, self.publisher, self.announcer, clock, self.confirmations)
+        self.runner.clerk.follow = self.follow
+        self.runner.clerk.started = self._started
         self.breakers = Breakers(clock.monotonic, self._tell_breaker)
         self.misses = Misses()
         self.agenda = Agenda(self.mirror, self.started_at)
@@ -76,9 +82,11 @@ class Workshop:
             self.mirror,
             self.submission,
             self.rejections,
+            self.confirmations,
             base_topic=settings.base_topic,
             max_payload=service.max_payload,
         )
+        self.aftermath = Aftermath(settings, self.submission)
         self.agenda.install(settings, self.ingest, self.submission)
 
     async def refresh(self) -> None:
@@ -105,6 +113,10 @@ class Workshop:
                 draft.facts.add(operation.id)
         return draft
 
+    async def follow(self, draft: Draft, job: Job) -> None:
+        """Put what follows a failed job into the draft that records its end."""
+        await self.aftermath.follow(draft, job, self.clock.now())
+
     async def commit(self, draft: Draft) -> None:
         """Record a draft, end what it stopped and start its jobs.
 
@@ -120,6 +132,10 @@ class Workshop:
         except MqttJobsError:
             self.mirror.stale = self.mirror.stale or bool(draft.values or draft.holds or draft.facts or draft.packets)
             raise
+        self._started(draft)
+
+    def _started(self, draft: Draft) -> None:
+        """Count a recorded draft, end what it stopped and start its jobs."""
         self.counters.add(draft)
         self.runner.stopped(draft.stopped)
         self.runner.start(draft.jobs)
