@@ -12,16 +12,18 @@ from mqttjobs.config.explain import did_you_mean, validate
 from mqttjobs.config.installation import build_installation
 from mqttjobs.config.operations import read_operation
 from mqttjobs.config.secrets import Secrets
-from mqttjobs.config.sections import MqttSection, ServiceSection, StoreSection, host_time_zone
+from mqttjobs.config.sections import AgentsSection, MqttSection, ServiceSection, StoreSection, host_time_zone
 from mqttjobs.config.yaml12 import Document, read
+from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import Json, Operation
+from mqttjobs.domain.status import LOCAL
 from mqttjobs.errors import ConfigError, Problem
 from mqttjobs.executors.base import Limits, executor_types
-from mqttjobs.service.settings import ServiceSettings, Settings
+from mqttjobs.service.settings import AgentsSettings, ServiceSettings, Settings
 from mqttjobs.store.base import Retention
 from mqttjobs.transport.base import ConnectOptions, Tls
 
-SECTIONS = ("mqtt", "store", "service", "users", "classes", "objects", "links", "operations")
+SECTIONS = ("mqtt", "store", "service", "agents", "users", "classes", "objects", "links", "operations")
 
 
 def load(path: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
@@ -51,6 +53,7 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
     mqtt = validate(MqttSection, secrets.revealed(content.get("mqtt")), document, ("mqtt",))
     store = validate(StoreSection, secrets.revealed(content.get("store")), document, ("store",))
     service = validate(ServiceSection, secrets.revealed(content.get("service")), document, ("service",))
+    agents = validate(AgentsSection, secrets.revealed(content.get("agents")), document, ("agents",))
     if service is not None:
         for number, name in enumerate(service.inline_operations):
             if name not in executor_types():
@@ -68,8 +71,10 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
         service.max_objects if service else 100_000,
         has_spot=service is None or (service.latitude is not None and service.longitude is not None),
     )
-    if mqtt is None or store is None or service is None:
+    if mqtt is None or store is None or service is None or agents is None:
         return None
+    if agents.key is None:
+        _refuse_targets(document, installation)
 
     def build(definition: Mapping[str, Json]) -> Operation:
         scratch = Document("operation", dict(definition))
@@ -90,10 +95,19 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
             retention.completed, retention.failed, retention.max_jobs, retention.history, retention.history_per_value
         ),
         service=_service(service, limits),
+        agents=AgentsSettings(agents.key),
         reveal=secrets.reveal,
         build=build,
         config_dir=str(folder),
     )
+
+
+def _refuse_targets(document: Document, installation: Installation) -> None:
+    """Note every operation that needs an agent: without a key there are none (contract 6)."""
+    for operation in installation.operations.values():
+        if operation.target != LOCAL:
+            words = "needs agents.key: without it only _local exists"
+            document.wrong(("operations", operation.id, "target"), words)
 
 
 def _connect(mqtt: MqttSection, folder: Path) -> ConnectOptions:

@@ -198,6 +198,12 @@ class ServiceSection(Section):
         return self.hostname or socket.gethostname() or "localhost"
 
 
+class AgentsSection(Section):
+    """agents: the secret that the service shares with them."""
+
+    key: Annotated[str, Field(min_length=1)] | None = None
+
+
 class UserSection(Section):
     """users.<name>."""
 

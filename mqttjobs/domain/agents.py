@@ -11,7 +11,7 @@ from enum import StrEnum
 from mqttjobs.domain.agent_messages import SKEW, Readiness, StatusMessage
 from mqttjobs.domain.model import EMPTY, Json
 from mqttjobs.domain.protocol import iso
-from mqttjobs.domain.status import ALL, ANY, LOCAL
+from mqttjobs.domain.status import ALL, ANY, LOCAL, EventKind, JobEvent
 from mqttjobs.errors import ReportError
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9_.-]{0,63}\Z")
@@ -170,6 +170,12 @@ def ready_for(target: Target, agents: Iterable[Agent], now: datetime, lease: tim
 def expected_set(target: Target, ready: Sequence[Agent]) -> tuple[str, ...]:
     """Return the agents that must answer: fixed at submission; nobody in particular for `_any`."""
     return () if target.aim in (Aim.LOCAL, Aim.ANY) else tuple(agent.hostname for agent in ready)
+
+
+def untried(timeline: Iterable[JobEvent], agents: Sequence[Agent]) -> Sequence[Agent]:
+    """Return the agents on which a job has not been tried in vain, or all of them where it was on each."""
+    tried = {event.hostname for event in timeline if event.kind is EventKind.RETRIED}
+    return [agent for agent in agents if agent.hostname not in tried] or agents
 
 
 def least_busy(agents: Iterable[Agent], busy: Mapping[str, int], *, takes_slot: bool) -> Agent | None:

@@ -9,7 +9,7 @@ A closed assignment is kept as long as its job, so that a late report is recogni
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
@@ -59,8 +59,9 @@ class Assignment:
 
     `token` is given when it is sent. `planned_at` is when it could be sent at the earliest, `assigned_at` when it
     was; `answer_by` is when its acknowledgement is due, `deadline_at` its end. `taken` are the kinds of report that
-    were taken in, `told_at` the time in the newest progress report. `superseded`: the job was given to another agent
-    since.
+    were taken in, `told_at` the time in the newest progress report. `limit` is the time limit of one run; `movable`
+    and `movable_once_run` say whether the job may go to another agent before and after it has started, and
+    `superseded` that it did.
     """
 
     uid: int
@@ -69,9 +70,12 @@ class Assignment:
     stage: Stage
     planned_at: datetime
     token: str = ""
+    limit: timedelta = timedelta(seconds=60)
     wave: int = 0
     priority: int = 0
     takes_slot: bool = True
+    movable: bool = False
+    movable_once_run: bool = False
     assigned_at: datetime | None = None
     answer_by: datetime | None = None
     deadline_at: datetime | None = None
@@ -90,9 +94,9 @@ class Assignment:
         return bool(self.taken) or self.told_at is not None
 
     @property
-    def ran(self) -> bool:
-        """Whether its agent has said that it started."""
-        return EventKind.STARTED in self.taken
+    def may_move(self) -> bool:
+        """Whether the job may be given to another agent."""
+        return self.movable_once_run if EventKind.STARTED in self.taken else self.movable
 
     def moved(self, step: timedelta) -> Assignment:
         """Return it with its times moved, after the wall clock was set."""
@@ -109,25 +113,41 @@ class Change(NamedTuple):
     next: Assignment | None = None
 
 
-def plan(job: Job, at: datetime, batch: int | None) -> list[Assignment]:
-    """Return the assignments of a job whose agents are fixed, in waves of `batch`; the first wave may be sent."""
-    size = batch or max(1, len(job.expected))
+def plan(job: Job, operation: Operation, limit: timedelta, hosts: Sequence[str], at: datetime) -> list[Assignment]:
+    """Return the assignments of a job to `hosts`, in the waves of its roll-out; the first wave may be sent.
+
+    A job of `_any` may go to another agent at most `retry.attempts` times. One that has started and runs at most once
+    counts as an attempt, so that only `retry` lets it run again (behaviour 3.9).
+    """
+    attempts = operation.retry.attempts
+    attempt = job.attempts + 1 if job.target == ANY else 1
+    at_most_once = operation.delivery is Delivery.AT_MOST_ONCE
+    batch = operation.rollout.batch if operation.rollout else max(1, len(hosts))
     return [
         Assignment(
             job.uid,
             hostname,
-            1,
-            Stage.PLANNED if place < size else Stage.HELD,
+            attempt,
+            Stage.PLANNED if place < batch else Stage.HELD,
             at,
-            wave=place // size,
+            limit=limit,
+            wave=place // batch,
             priority=job.priority,
             takes_slot=job.takes_slot,
+            movable=job.target == ANY and attempt <= attempts,
+            movable_once_run=job.target == ANY and (attempt < attempts or (attempt == attempts and not at_most_once)),
         )
-        for place, hostname in enumerate(job.expected)
+        for place, hostname in enumerate(hosts)
     ]
 
 
-def sent(row: Assignment, token: str, at: datetime, limit: timedelta, timing: Timing) -> Assignment:
+def given_out(job: Job, rows: Sequence[Assignment]) -> JobUpdate:
+    """Return the update of a waiting job that is given out as `rows`: claimed, and its status as it was."""
+    attempts = max(job.attempts, *(row.attempt for row in rows))
+    return JobUpdate(job.uid, (), job.status, Phase.CLAIMED, attempts=attempts, executed_at=job.executed_at)
+
+
+def sent(row: Assignment, token: str, at: datetime, timing: Timing) -> Assignment:
     """Return an assignment that is sent now; again it keeps its token, and its deadline counts from the first time."""
     return replace(
         row,
@@ -135,7 +155,7 @@ def sent(row: Assignment, token: str, at: datetime, limit: timedelta, timing: Ti
         stage=Stage.ASSIGNED,
         assigned_at=row.assigned_at or at,
         answer_by=at + timing.acknowledge,
-        deadline_at=row.deadline_at or at + limit + timing.slack,
+        deadline_at=row.deadline_at or at + row.limit + timing.slack,
     )
 
 
@@ -147,39 +167,18 @@ class Due(Enum):
     TIME_OUT = "time_out"
 
 
-def next_due(row: Assignment, heard_at: datetime, timing: Timing, *, movable: bool) -> tuple[datetime, Due]:
-    """Return what happens next to an assigned one if its agent goes on as it does, and when.
-
-    Args:
-        row: the assignment.
-        heard_at: when its agent last proved to be there.
-        timing: how long to wait.
-        movable: whether it may go to another agent.
-    """
+def next_due(row: Assignment, heard_at: datetime, timing: Timing) -> tuple[datetime, Due]:
+    """Return what happens next to an assigned one if its agent, last heard at `heard_at`, says nothing, and when."""
     deadline = row.deadline_at or row.planned_at
     if row.answered:
         lapses_at = max(heard_at, row.assigned_at or row.planned_at) + timing.lease
-        if movable and lapses_at < deadline:
+        if row.may_move and lapses_at < deadline:
             return lapses_at, Due.TAKE_BACK
         return deadline, Due.TIME_OUT
     answer_by = row.answer_by or row.planned_at
-    if movable:
+    if row.may_move:
         return answer_by, Due.TAKE_BACK
     return (answer_by, Due.SEND_AGAIN) if answer_by < deadline else (deadline, Due.TIME_OUT)
-
-
-def is_movable(job: Job, row: Assignment, operation: Operation) -> bool:
-    """Whether a job may be given to another agent: `_any` alone, at most `retry.attempts` times.
-
-    One that has started and runs at most once counts as an attempt, so that only `retry` lets it run again
-    (behaviour 3.9).
-    """
-    if job.target != ANY:
-        return False
-    attempts = operation.retry.attempts
-    if row.ran and operation.delivery is Delivery.AT_MOST_ONCE:
-        return row.attempt < attempts
-    return row.attempt <= attempts
 
 
 def take_back(job: Job, row: Assignment, at: datetime, words: str) -> Change:
@@ -216,10 +215,9 @@ def failures(job: Job) -> int:
 
 
 class Rules(NamedTuple):
-    """What decides about the reports of a job: its operation and time limit, and the keys that describe its runs."""
+    """What decides about the reports of a job: its operation, how long to wait, and the keys that describe its runs."""
 
     operation: Operation
-    limit: timedelta
     timing: Timing
     blank: Mapping[str, Json]
 
@@ -247,7 +245,7 @@ def take_report(job: Job, row: Assignment, report: ReportMessage, rules: Rules, 
     if kind in _ENDS:
         return _ended(job, row, report, rules, happened_at)
     if kind is EventKind.STARTED:
-        row = replace(row, deadline_at=max(row.deadline_at or at, at + rules.limit + rules.timing.slack))
+        row = replace(row, deadline_at=max(row.deadline_at or at, at + row.limit + rules.timing.slack))
         event = JobEvent(happened_at, kind, row.hostname, f"Job processing started on {row.hostname}")
     else:
         event = JobEvent(happened_at, kind, row.hostname, f"Job acknowledged by {row.hostname}")
@@ -285,6 +283,7 @@ def _again(job: Job, row: Assignment, event: JobEvent, due_at: datetime) -> Chan
         row.attempt + 1,
         Stage.PLANNED,
         due_at,
+        limit=row.limit,
         wave=row.wave,
         priority=row.priority,
         takes_slot=row.takes_slot,

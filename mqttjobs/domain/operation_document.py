@@ -127,7 +127,7 @@ def _defaults(operation: Operation) -> dict[str, Json]:
         "triggers": [],
         "mode": operation.mode.value,
         "max": operation.max,
-        "target": "_local",
+        "target": operation.target,
         "delivery": operation.delivery.value,
     }
 

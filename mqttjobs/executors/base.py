@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -88,6 +88,15 @@ class Executor(BaseModel):
         del limits
         return {}
 
+    def portable(self, limits: Limits) -> Self:
+        """Return the same as another host can run it: nothing in it refers to a file of this one's configuration.
+
+        Raises:
+            OSError: such a file cannot be read.
+        """
+        del limits
+        return self
+
     def title(self, operation_id: str) -> tuple[str, str]:
         """Return `process_name` and `process_id` of the operation document (contract 5)."""
         return (operation_id, operation_id)
@@ -108,3 +117,15 @@ def executor_types() -> Mapping[str, type[Executor]]:
                 if kind is not None:
                     found[kind] = item
     return found
+
+
+def make_executor(definition: Mapping[str, Json]) -> Executor:
+    """Return the executor that a definition's own keys describe.
+
+    Raises:
+        KeyError: there is no such type.
+        ValueError: the keys do not fit it.
+    """
+    kind = executor_types()[str(definition.get("type"))]
+    own = {name: definition[name] for name in kind.model_fields if name in definition}
+    return kind.model_validate(own)

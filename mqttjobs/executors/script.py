@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -59,6 +59,16 @@ class Script(Executor):
         folder = Path(limits.config_dir).resolve()
         path = (folder / (self.ref or "")).resolve()
         return path if path.is_relative_to(folder) else None
+
+    def portable(self, limits: Limits) -> Self:
+        """See Executor: the text of the file, in place of its name."""
+        if self.ref is None:
+            return self
+        path = self._path(limits)
+        if path is None:
+            raise FileNotFoundError(f"the script {self.ref} is not in the configuration's folder")
+        own = self.model_dump(exclude_unset=True, exclude={"ref"})
+        return self.model_validate({**own, "text": path.read_text(encoding="utf-8")})
 
     def title(self, operation_id: str) -> tuple[str, str]:
         """See Executor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ import uuid_utils
 from mqttjobs.clock import Clock, SystemClock
 from mqttjobs.errors import ConfigError, StoreError
 from mqttjobs.service.connection import Connection
+from mqttjobs.service.dispatcher import Dispatcher
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.recovery import recover
 from mqttjobs.service.reload import Reload
@@ -45,6 +47,7 @@ class Service:
         transport: where to connect.
         clock: time.
         new_id: gives time-ordered uuids.
+        new_token: gives texts that nobody can guess.
         load: reads the configuration anew, for reloads.
         jitter: draws a number from 0 to 1.
     """
@@ -57,14 +60,16 @@ class Service:
         *,
         clock: Clock,
         new_id: Callable[[], str],
+        new_token: Callable[[], str] = secrets.token_hex,
         load: LoadSettings | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.workshop = Workshop(settings, store, clock, new_id)
+        self.workshop = Workshop(settings, store, clock, new_id, new_token)
         self._transport = transport
         self._clock = clock
         self._jitter = jitter
         self._timekeeper = Timekeeper(self.workshop)
+        self._dispatcher = Dispatcher(self.workshop, lambda: self._timekeeper.settled)
         self._responder = Responder(self.workshop)
         self._connection = Connection(self.workshop, self._timekeeper, self._responder)
         self._reload = Reload(self.workshop, self._connection, self._timekeeper, load) if load else None
@@ -80,7 +85,12 @@ class Service:
             StoreError: the store could not be read at start.
         """
         await self._start()
-        loops = [self.workshop.runner.clerk.run(), self.workshop.runner.run(), self._timekeeper.run()]
+        loops = [
+            self.workshop.runner.clerk.run(),
+            self.workshop.runner.run(),
+            self._timekeeper.run(),
+            self._dispatcher.run(),
+        ]
         if reload is not None:
             loops.append(self._follow(reload))
         tasks = [asyncio.create_task(loop) for loop in loops]
@@ -98,8 +108,7 @@ class Service:
     async def _start(self) -> None:
         """Take up where the last run ended: read what is stored, give back what a crash interrupted."""
         workshop = self.workshop
-        workshop.mirror.load(await workshop.store.load(), workshop.settings.installation)
-        workshop.submission.repaint()
+        await workshop.load()
         now = self._clock.now()
         draft = await workshop.adopt(now, workshop.settings.service.system_user)
         workshop.agenda.begin(draft, now)

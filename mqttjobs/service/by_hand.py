@@ -100,6 +100,11 @@ async def _draft(asking: Asking, run: Run) -> tuple[Draft, Job]:
     if run.invalid_fields:
         job = refuse(job, job.created_at, workshop.settings.service.hostname, run.invalid_fields)
         workshop.submission.add(draft, job)
-    elif await workshop.submission.place(draft, job, run.operation) is not None:
+        return draft, job
+    job = workshop.submission.aim(job)
+    if job.ended:
+        words = f"no ready agent for the target {job.target}"
+        raise InvalidRequest("wrong parameters: target", {"target": [words]})
+    if await workshop.submission.place(draft, job, run.operation) is not None:
         raise Conflict(f"another job of this operation is running and its mode is {run.operation.mode.value}")
     return draft, job

@@ -123,17 +123,7 @@ class Clerk:
     def _draft(self, updates: list[JobUpdate], jobs: list[Job]) -> Draft:
         draft = Draft(updates=updates)
         for job in jobs:
-            if job.operation_id is None:
-                continue
-            if job.executed_at is not None:
-                facts = self._mirror.facts.get(job.operation_id)
-                if facts is not None and facts.first_run_at is None:
-                    self._mirror.change_facts(job.operation_id, first_run_at=job.executed_at)
-            if job.ended:
-                at = max(event.at for event in job.timeline)
-                done = {"completed_at": at} if job.status == "completed" else {}
-                self._mirror.change_facts(job.operation_id, ended_at=at, **done)
-                draft.facts.add(job.operation_id)
+            self._mirror.note_run(draft.facts, job, ended_now=job.ended)
         return draft
 
     def _tell(self, jobs: Sequence[Job]) -> None:

@@ -10,7 +10,7 @@ import structlog
 
 from mqttjobs.domain.protocol import encode
 from mqttjobs.domain.topics import minimal_filters
-from mqttjobs.errors import StoreError, TransportError
+from mqttjobs.errors import NotFound, StoreError, TransportError
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.reports import info_document
 from mqttjobs.service.responder import Responder
@@ -89,11 +89,13 @@ class Connection:
             await self._subscribe(session, draft)
         workshop.publisher.attach(session)
         workshop.announcer.behind = True
+        workshop.roster.connected(workshop.clock.now())
         self._timekeeper.connected()
         log.info("connected", protocol=session.protocol, resumed=session.resumed)
         await self._take(session, [], stop)
         self._announce()
         workshop.runner.wake()
+        workshop.agents.wake()
 
     def _announce(self) -> None:
         base = self._workshop.settings.base_topic
@@ -113,12 +115,18 @@ class Connection:
         draft.notes[SESSION_NOTE] = True
 
     def _wanted(self) -> list[Subscription]:
-        """Return what to subscribe to: states with their retained messages, requests without."""
+        """Return what to subscribe to: states with their retained messages, requests without; so too of agents."""
         settings = self._workshop.settings
         base = settings.base_topic
         states = minimal_filters([*settings.installation.filters(), f"{base}/state/#"])
         requests = [f"{base}/request/+/+", f"{base}/users/+/request/+/+"]
+        statuses: list[str] = []
+        if self._workshop.agents.enabled:
+            status, report = self._workshop.agent_intake.filters()
+            statuses.append(status)
+            requests.append(report)
         return [
+            *(Subscription(each) for each in statuses),
             *(Subscription(each) for each in states),
             *(Subscription(each, replay=False) for each in requests),
         ]
@@ -165,6 +173,8 @@ class Connection:
         while True:
             try:
                 requests = await self._commit(messages)
+            except NotFound:
+                continue  # a job that a report is about was pruned in this moment: decide anew
             except StoreError as error:
                 if "store" not in workshop.notices:
                     log.error("store-unavailable", details=str(error), messages_held=len(messages))
@@ -191,12 +201,14 @@ class Connection:
             if greeting.forget_packets:
                 workshop.mirror.packets.clear()
             workshop.mirror.notes |= greeting.notes
-            reports = [each for each in messages if not self._is_request(each)]
+            others = [each for each in messages if self._is_request(each) or self._is_of_agent(each)]
+            known = set(map(id, others))
+            reports = [each for each in messages if id(each) not in known]
             draft, now = Draft(), workshop.clock.now()
             await workshop.ingest.take(draft, reports, now, self._timekeeper.before_batch(draft, now))
-            requests = [
-                each for each in messages if self._is_request(each) and workshop.ingest.note_packet(draft, each)
-            ]
+            fresh = [each for each in others if workshop.ingest.note_packet(draft, each)]
+            await workshop.agent_intake.take(draft, [each for each in fresh if self._is_of_agent(each)], now)
+            requests = [each for each in fresh if self._is_request(each)]
             draft.forget_packets = greeting.forget_packets
             draft.notes |= greeting.notes
             if draft:
@@ -222,6 +234,9 @@ class Connection:
     def _is_request(self, message: Message) -> bool:
         base = self._workshop.settings.base_topic
         return message.topic.startswith((f"{base}/request/", f"{base}/users/"))
+
+    def _is_of_agent(self, message: Message) -> bool:
+        return message.topic.startswith(f"{self._workshop.settings.base_topic}/agents/")
 
     async def _goodbye(self, session: Session) -> None:
         """Say offline before a clean stop: a clean disconnect sends no will."""

@@ -12,7 +12,7 @@ class Counters:
     """Counts since the start of the process.
 
     Each message on a state topic is counted once: received is the sum of the verdicts. Each match of a trigger is
-    counted once: fired = jobs + skipped. Requests are counted apart.
+    counted once: fired = jobs + skipped. Requests and what agents say are counted apart.
     """
 
     def __init__(self) -> None:
@@ -20,6 +20,7 @@ class Counters:
         self.jobs = 0
         self.skipped: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
+        self.agents: Counter[str] = Counter()
 
     def add(self, draft: Draft) -> None:
         """Count what a recorded draft did."""
@@ -39,4 +40,6 @@ class Counters:
             "skipped_by_reason": dict(self.skipped),
             "requests": sum(self.requests.values()),
             "requests_by_result": dict(self.requests),
+            "agent_messages": sum(self.agents.values()),
+            "agent_messages_by_result": dict(self.agents),
         }

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from mqttjobs.domain.agents import Agent
+from mqttjobs.domain.assignments import Assignment, Key
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate
 from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
 from mqttjobs.domain.triggers import Hold
@@ -18,8 +20,9 @@ from mqttjobs.store.base import Answer, Changes, HistoryEntry, Packet
 class Draft:
     """One transaction in the making. Values, holds and facts are put into the mirror at the same time.
 
-    `stopped` are jobs as an update of this draft leaves them: what runs of them is ended once it is recorded.
-    `reports`, `skipped` and `fired` (matches that became jobs) are counted then.
+    `changed` are jobs of agents whose status is another now, `stopped` jobs as an update of this draft leaves them:
+    what runs of them is ended once it is recorded. `reports`, `skipped` and `fired` (matches that became jobs) are
+    counted then.
     """
 
     values: dict[ValueKey, Value] = field(default_factory=dict)
@@ -38,6 +41,9 @@ class Draft:
     facts: set[str] = field(default_factory=set)
     announced: list[int] = field(default_factory=list)
     notes: dict[str, Json] = field(default_factory=dict)
+    agents: dict[str, Agent] = field(default_factory=dict)
+    assignments: dict[Key, Assignment] = field(default_factory=dict)
+    changed: dict[int, Job] = field(default_factory=dict)
     reports: Counter[Verdict] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     fired: int = 0
@@ -61,7 +67,14 @@ class Draft:
             facts=[mirror.facts[name] for name in self.facts if name in mirror.facts],
             announced=self.announced,
             notes=self.notes,
+            agents=list(self.agents.values()),
+            assignments=list(self.assignments.values()),
         )
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the mirror or the roster has been changed with it: if it is not recorded they are to be read anew."""
+        return bool(self.values or self.holds or self.facts or self.packets or self.agents or self.assignments)
 
     def __bool__(self) -> bool:
         """Whether there is anything to write."""
@@ -80,4 +93,6 @@ class Draft:
             or self.facts
             or self.announced
             or self.notes
+            or self.agents
+            or self.assignments
         )

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mqttjobs.domain.installation import Installation, Watcher
-from mqttjobs.domain.jobs import OperationFacts
+from mqttjobs.domain.jobs import Job, OperationFacts
 from mqttjobs.domain.model import EntityKey, Json, Operation, Trigger, Value, ValueKey
+from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import Hold, deadline
 from mqttjobs.store.base import Snapshot
 from mqttjobs.transport.base import Message
@@ -185,6 +186,20 @@ class Mirror:
         facts = self.facts.get(operation_id)
         if facts is not None:
             self.facts[operation_id] = replace(facts, **changes)
+
+    def note_run(self, changed: set[str], job: Job, *, ended_now: bool) -> None:
+        """Remember of a job's operation that it ran, or that it ended; put its id into `changed` if that is news."""
+        facts = self.facts.get(job.operation_id or "")
+        if facts is None:
+            return
+        if job.executed_at is not None and facts.first_run_at is None:
+            self.change_facts(facts.id, first_run_at=job.executed_at)
+            changed.add(facts.id)
+        if ended_now:
+            at = max(event.at for event in job.timeline)
+            done = {"completed_at": at} if job.status is Status.COMPLETED else {}
+            self.change_facts(facts.id, ended_at=at, **done)
+            changed.add(facts.id)
 
     def is_active(self, operation: Operation) -> bool:
         """Whether an operation may run: what a user last said, else its definition."""

@@ -58,6 +58,7 @@ class Reload:
                 raise
         self._timekeeper.nudge()
         workshop.runner.wake()
+        workshop.agents.wake()
         log.info("reloaded", **told)
         return told
 

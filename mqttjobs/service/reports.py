@@ -32,6 +32,7 @@ def info_document(workshop: Workshop) -> dict[str, Json]:
         "objects": kinds[EntityKind.OBJECT],
         "links": kinds[EntityKind.LINK],
         "operations": len(settings.installation.operations),
+        "agents": len(workshop.roster.agents),
     }
 
 
@@ -56,5 +57,5 @@ async def health_document(workshop: Workshop) -> dict[str, Json]:
             "outgoing_waiting": workshop.publisher.backlog,
         },
         "queue": {"running": workshop.runner.running, "rejected": workshop.rejections.total},
-        "agents": {"ready": 0, "known": 0},
+        "agents": workshop.roster.document(workshop.clock.now()),
     }

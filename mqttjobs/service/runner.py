@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -110,12 +110,11 @@ class Runner:
         for job in jobs:
             if job.phase is Phase.CLAIMED:
                 self._run_soon(job, begun=False)
-            elif job.phase is Phase.WAITING:
-                if not job.takes_slot:
-                    self._leave_waiting()
-                self._wake.set()
-                self._announcer.tell([job])
             else:
+                if job.phase is Phase.WAITING and job.target == LOCAL:
+                    if not job.takes_slot:
+                        self._leave_waiting()
+                    self._wake.set()
                 self._announcer.tell([job])
 
     def wake(self) -> None:
@@ -293,6 +292,13 @@ class Runner:
             waiters.remove(waiter)
             if not waiters and self._waiters.get(uid) is waiters:
                 del self._waiters[uid]
+
+    def tell(self, jobs: Iterable[Job]) -> None:
+        """Tell the recorded status of jobs that run elsewhere, and their end to those who wait for it."""
+        for job in jobs:
+            self._announcer.tell([job])
+            if job.ended:
+                self._answer_waiters(job)
 
     def stopped(self, jobs: Sequence[Job]) -> None:
         """End what runs of jobs that were recorded as stopped, or deleted: process groups get TERM, then KILL."""

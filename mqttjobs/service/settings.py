@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from mqttjobs.domain.agents import Timing
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import Json, Operation
 from mqttjobs.domain.templates import Reveal
@@ -33,6 +34,14 @@ class ServiceSettings:
     longitude: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AgentsSettings:
+    """The `agents` section (contract 2), and how long agents are waited for (contract 6)."""
+
+    key: str | None = field(default=None, repr=False)
+    timing: Timing = Timing()
+
+
 def reveal_nothing(name: str) -> str:
     """Return the `${…}` itself: for installations that have no secrets."""
     return "${" + name + "}"
@@ -54,6 +63,7 @@ class Settings:
     store_url: str = "memory:"
     retention: Retention = Retention()
     service: ServiceSettings = ServiceSettings()
+    agents: AgentsSettings = AgentsSettings()
     reveal: Reveal = reveal_nothing
     build: BuildOperation | None = None
     config_dir: str = "."

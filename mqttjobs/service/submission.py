@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from mqttjobs.domain.agents import expected_set, parse_target
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply, submitted
 from mqttjobs.domain.model import AVAILABILITY, EMPTY, STATE, Change, EntityKey, Json, Mode, Operation, ValueKey
@@ -15,6 +16,7 @@ from mqttjobs.domain.triggers import Hold, hold_name
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.gate import Gate, Miss, Misses, Refusal
 from mqttjobs.service.mirror import Mirror
+from mqttjobs.service.roster import Roster
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.variables import Painter
 from mqttjobs.store.base import Store
@@ -28,7 +30,8 @@ class Cause:
     """Why a job is made, and by whom.
 
     `extra` replaces or adds variables (contract 2): payload, state and previous_state of the change.
-    `process_meta` is None unless a state change started it. `target` is where it is to run.
+    `process_meta` is None unless a state change started it. `target` is where it is to
+    run, None for where its operation says.
     """
 
     user_id: str
@@ -40,7 +43,7 @@ class Cause:
     root_id: str | None = None
     retry_of: str | None = None
     depth: int = 0
-    target: str = LOCAL
+    target: str | None = None
     trigger: str | None = None
 
 
@@ -51,6 +54,7 @@ class Submission:
         self,
         settings: Settings,
         mirror: Mirror,
+        roster: Roster,
         store: Store,
         gate: Gate,
         misses: Misses,
@@ -58,6 +62,7 @@ class Submission:
     ) -> None:
         self._installation = settings.installation
         self._mirror = mirror
+        self._roster = roster
         self._store = store
         self._gate = gate
         self._misses = misses
@@ -87,7 +92,7 @@ class Submission:
             fingerprint=operation.fingerprint,
             owner=owner,
             user_id=cause.user_id,
-            target=cause.target,
+            target=cause.target or operation.target,
             priority=operation.priority,
             takes_slot=operation.takes_slot,
             limit=1 if operation.mode is not Mode.PARALLEL else operation.max,
@@ -175,8 +180,24 @@ class Submission:
             trigger=trigger_id,
         )
 
+    def aim(self, job: Job) -> Job:
+        """Return a job with the agents that must answer, fixed from now on; failed where its target means none."""
+        if job.target == LOCAL or job.expected or job.ended:
+            return job
+        target = parse_target(job.target)
+        ready = self._roster.ready(target, job.created_at)
+        if ready:
+            return job.evolve(expected=expected_set(target, ready))
+        error = f"no ready agent for the target {job.target}"
+        event = JobEvent(job.created_at, EventKind.FAILED, self._hostname, f"Job failed on {self._hostname}", error)
+        return job.evolve(timeline=(*job.timeline, event), status=Status.FAILED, phase=Phase.ENDED)
+
     async def place(self, draft: Draft, job: Job, operation: Operation) -> str | None:
         """Put a job into the draft as its operation's mode says (behaviour 3.8), or return why it may not run."""
+        job = self.aim(job)
+        if job.ended:
+            self.add(draft, job)
+            return None
         if operation.mode is not Mode.PARALLEL:
             refusal = await self._make_room(draft, job, operation)
             if refusal is not None:

@@ -77,6 +77,11 @@ class Timekeeper:
         """Look now: the configuration or an activation changed."""
         self._wake.set()
 
+    @property
+    def settled(self) -> bool:
+        """Whether there is a session and what came with it has been taken in."""
+        return self._may_test_holds()
+
     async def run(self) -> None:
         """Test what is due, again and again, until cancelled."""
         while True:
@@ -121,6 +126,7 @@ class Timekeeper:
         self._offset_s = offset_s
         log.warning("wall-clock-set", seconds=step.total_seconds(), holds=len(self._workshop.mirror.holds))
         self._workshop.agenda.follow_wall_clock(draft, step)
+        draft.assignments |= {row.key: row for row in self._workshop.roster.move(step)}
 
     def _may_test_holds(self) -> bool:
         if self._connected_s is None:

@@ -9,7 +9,7 @@ from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Json, Operation
 from mqttjobs.domain.templates import Reveal
 from mqttjobs.errors import ConfigError
-from mqttjobs.executors.base import Executor, Limits, executor_types
+from mqttjobs.executors.base import Executor, Limits, executor_types, make_executor
 from mqttjobs.service.settings import Settings, reveal_nothing
 
 CACHED = 1000
@@ -61,9 +61,7 @@ class Workbench:
 
 def executor_of(operation: Operation) -> Executor:
     """Return the executor that an operation's own keys describe."""
-    kind = executor_types()[operation.type]
-    own = {name: operation.definition[name] for name in kind.model_fields if name in operation.definition}
-    return kind.model_validate(own)
+    return make_executor(operation.definition)
 
 
 def blank_description(type_name: str) -> Mapping[str, Json]:

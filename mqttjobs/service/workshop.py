@@ -12,6 +12,8 @@ from mqttjobs.domain.model import EntityKey, Json, Operation
 from mqttjobs.errors import MqttJobsError
 from mqttjobs.service.aftermath import Aftermath
 from mqttjobs.service.agenda import Agenda
+from mqttjobs.service.agent_intake import AgentIntake
+from mqttjobs.service.agents import Agents
 from mqttjobs.service.announcer import Announcer
 from mqttjobs.service.breakers import Breakers
 from mqttjobs.service.confirmations import Confirmations
@@ -20,8 +22,10 @@ from mqttjobs.service.draft import Draft
 from mqttjobs.service.gate import Gate, Misses
 from mqttjobs.service.ingest import Ingest
 from mqttjobs.service.mirror import Mirror
+from mqttjobs.service.roster import Roster
 from mqttjobs.service.runner import Runner
 from mqttjobs.service.settings import LoadSettings, Settings
+from mqttjobs.service.sheet import Sheet
 from mqttjobs.service.submission import Submission
 from mqttjobs.service.workbench import Workbench
 from mqttjobs.store.base import Store
@@ -44,6 +48,7 @@ class Workshop:
         store: Store,
         clock: Clock,
         new_id: Callable[[], str],
+        new_token: Callable[[], str],
         load: LoadSettings | None = None,
     ) -> None:
         self.store = store
@@ -63,6 +68,15 @@ class Workshop:
         self.breakers = Breakers(clock.monotonic, self._tell_breaker)
         self.misses = Misses()
         self.agenda = Agenda(self.mirror, self.started_at)
+        self.roster = Roster()
+        self.agents = Agents(
+            store,
+            self.roster,
+            clock,
+            new_sheet=self._new_sheet,
+            new_token=new_token,
+            publish=self.publisher.publish,
+        )
         self.turn = asyncio.Lock()
         self.notices: dict[str, str] = {}
         self.protocol: str | None = None
@@ -76,7 +90,9 @@ class Workshop:
         self.runner.install(settings)
         service = settings.service
         self.gate = Gate(settings, self.mirror, self.breakers)
-        self.submission = Submission(settings, self.mirror, self.store, self.gate, self.misses, self.new_id)
+        self.submission = Submission(
+            settings, self.mirror, self.roster, self.store, self.gate, self.misses, self.new_id
+        )
         self.ingest = Ingest(
             settings.installation,
             self.mirror,
@@ -89,12 +105,26 @@ class Workshop:
         self.aftermath = Aftermath(settings, self.submission)
         self.agenda.install(settings, self.ingest, self.submission)
 
+        self.agents.install(settings, self.workbench)
+        self.agent_intake = AgentIntake(
+            settings, self.workbench, self.roster, self.rejections, self._new_sheet, self.counters.agents
+        )
+
+    def _new_sheet(self, draft: Draft) -> Sheet:
+        return Sheet(draft, self.store, self.roster, self.mirror)
+
+    async def load(self) -> None:
+        """Read the mirror and the roster from the store."""
+        snapshot = await self.store.load()
+        self.roster.load(snapshot.agents, await self.store.assignments())
+        self.mirror.load(snapshot, self.settings.installation)
+        self.submission.repaint()
+        self.agenda.restore()
+
     async def refresh(self) -> None:
-        """Read the mirror anew from the store if a write failed since."""
+        """Read the mirror and the roster anew if a write failed since."""
         if self.mirror.stale:
-            self.mirror.load(await self.store.load(), self.settings.installation)
-            self.submission.repaint()
-            self.agenda.restore()
+            await self.load()
 
     def _tell_breaker(self, operation: Operation, owner: EntityKey | None, words: str) -> None:
         nobody = "_"
@@ -130,7 +160,7 @@ class Workshop:
         try:
             await asyncio.shield(self.store.record(draft.changes(self.mirror)))
         except MqttJobsError:
-            self.mirror.stale = self.mirror.stale or bool(draft.values or draft.holds or draft.facts or draft.packets)
+            self.mirror.stale = self.mirror.stale or draft.mirrored
             raise
         self._started(draft)
 
@@ -139,6 +169,8 @@ class Workshop:
         self.counters.add(draft)
         self.runner.stopped(draft.stopped)
         self.runner.start(draft.jobs)
+        self.runner.tell(draft.changed.values())
+        self.agents.recorded(draft)
 
     def is_active(self, operation: Operation) -> bool:
         """Whether an operation may run."""

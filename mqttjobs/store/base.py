@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from mqttjobs.domain.agents import Agent
+from mqttjobs.domain.assignments import Assignment
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationFacts
 from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
 from mqttjobs.domain.status import Status
@@ -67,6 +69,7 @@ class Changes:
         facts: facts of operations (whole rows).
         announced: uids of ended jobs whose end has been published; every ended job is unannounced until then.
         notes: small facts of the service itself, each replacing the one of its name (such as its subscriptions).
+        agents, assignments: whole rows, replacing the old; those of a job that is not there are passed over.
     """
 
     values: Sequence[Value] = ()
@@ -85,11 +88,13 @@ class Changes:
     facts: Sequence[OperationFacts] = ()
     announced: Sequence[int] = ()
     notes: Mapping[str, Json] = field(default_factory=dict)
+    agents: Sequence[Agent] = ()
+    assignments: Sequence[Assignment] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the service starts from: everything but jobs, history and answers."""
+    """What the service starts from: everything but jobs, assignments, history and answers."""
 
     values: Sequence[Value] = ()
     holds: Sequence[Hold] = ()
@@ -97,6 +102,7 @@ class Snapshot:
     event_ids: Sequence[tuple[EntityKey, str, datetime]] = ()
     facts: Sequence[OperationFacts] = ()
     notes: Mapping[str, Json] = field(default_factory=dict)
+    agents: Sequence[Agent] = ()
     last_uid: int = 0
     """The greatest uid ever given, deleted jobs included: a uid is never given twice."""
 
@@ -218,7 +224,20 @@ class Store(Protocol):
         """
 
     async def claimed(self) -> Sequence[Job]:
-        """Return the jobs that are claimed: after a start, those that a crash interrupted. Oldest first."""
+        """Return the `_local` jobs that are claimed: after a start, those that a crash interrupted. Oldest first."""
+
+    async def assignable(self, now: datetime, limit: int) -> Sequence[Job]:
+        """Return the first `limit` waiting jobs for agents that are due, by priority, then first come.
+
+        A job whose `limit` is reached by claimed jobs, and those before it in this list, is passed over. They are
+        claimed by recording their update.
+        """
+
+    async def next_assignable(self, after: datetime) -> datetime | None:
+        """Return the earliest `due_at` later than `after` of waiting jobs for agents, or None."""
+
+    async def assignments(self, uid: int | None = None) -> Sequence[Assignment]:
+        """Return every assignment of a job, or without a uid all that are not closed."""
 
     async def count_active(self, operation_id: str, owner: EntityKey | None) -> tuple[int, int]:
         """Return how many jobs of this operation and owner are waiting and claimed."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from mqttjobs.domain.agents import Agent
+from mqttjobs.domain.assignments import Assignment, Key, Stage
 from mqttjobs.domain.jobs import Job, JobUpdate, OperationFacts, Phase, apply
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.status import LOCAL, Status
@@ -52,6 +54,8 @@ class MemoryStore:
         self._facts: dict[str, OperationFacts] = {}
         self._notes: dict[str, Json] = {}
         self._unannounced: dict[int, None] = {}
+        self._agents: dict[str, Agent] = {}
+        self._assignments: dict[Key, Assignment] = {}
         self._last_uid = 0
 
     async def open(self) -> None:
@@ -69,6 +73,7 @@ class MemoryStore:
             event_ids=[(entity, event_id, at) for (entity, event_id), at in self._event_ids.items()],
             facts=list(self._facts.values()),
             notes=dict(self._notes),
+            agents=list(self._agents.values()),
             last_uid=self._last_uid,
         )
 
@@ -95,6 +100,8 @@ class MemoryStore:
         self._answers |= {answer.key: answer for answer in changes.answers}
         self._facts |= {facts.id: facts for facts in changes.facts}
         self._notes |= changes.notes
+        self._agents |= {agent.hostname: agent for agent in changes.agents}
+        self._assignments |= {row.key: row for row in changes.assignments if row.uid in self._jobs}
 
     def _check_writable(self) -> None:
         if self.broken:
@@ -135,6 +142,7 @@ class MemoryStore:
     def _remove(self, uid: int) -> None:
         del self._uids[self._jobs.pop(uid).id]
         self._unannounced.pop(uid, None)
+        self._assignments = {key: row for key, row in self._assignments.items() if key.uid != uid}
 
     def _update(self, update: JobUpdate) -> None:
         before = self._jobs[update.uid]
@@ -148,39 +156,55 @@ class MemoryStore:
     ) -> Sequence[Job]:
         """See Store."""
         self._check_writable()
-        due = [
-            job
-            for job in self._jobs.values()
-            if job.phase is Phase.WAITING
-            and job.takes_slot is takes_slot
-            and job.target == LOCAL
-            and (job.due_at is None or job.due_at <= now)
-        ]
+        due = [job for job in self._due(now) if job.target == LOCAL and job.takes_slot is takes_slot]
         due.sort(key=lambda job: (-job.priority if takes_slot else 0, job.uid))
-        running = Counter(_kin(job) for job in self._jobs.values() if job.phase is Phase.CLAIMED)
-        updates: list[JobUpdate] = []
-        for job in due:
-            if len(updates) >= limit:
-                break
-            if job.limit is None or running[_kin(job)] < job.limit:
-                running[_kin(job)] += 1
-                updates.append(begin(job))
+        updates = [begin(job) for job in self._first_free(due, limit)]
         for update in updates:
             self._update(update)
         return [self._jobs[update.uid] for update in updates]
 
+    def _due(self, now: datetime) -> Iterator[Job]:
+        for job in self._jobs.values():
+            if job.phase is Phase.WAITING and (job.due_at is None or job.due_at <= now):
+                yield job
+
+    def _first_free(self, due: Sequence[Job], limit: int) -> list[Job]:
+        """Return the first `limit` jobs that are not held up by others of their operation and owner."""
+        running = Counter(_kin(job) for job in self._jobs.values() if job.phase is Phase.CLAIMED)
+        free: list[Job] = []
+        for job in due:
+            if len(free) >= limit:
+                break
+            if job.limit is None or running[_kin(job)] < job.limit:
+                running[_kin(job)] += 1
+                free.append(job)
+        return free
+
+    async def assignable(self, now: datetime, limit: int) -> Sequence[Job]:
+        """See Store."""
+        due = [job for job in self._due(now) if job.target != LOCAL]
+        return self._first_free(sorted(due, key=lambda job: (-job.priority, job.uid)), limit)
+
+    async def next_assignable(self, after: datetime) -> datetime | None:
+        """See Store."""
+        return self._next_due(after, local=False)
+
+    async def assignments(self, uid: int | None = None) -> Sequence[Assignment]:
+        """See Store."""
+        rows = [self._assignments[key] for key in sorted(self._assignments)]
+        return [row for row in rows if (row.stage is not Stage.CLOSED if uid is None else row.uid == uid)]
+
     async def next_due(self, after: datetime) -> datetime | None:
         """See Store."""
-        dues = [
-            job.due_at
-            for job in self._jobs.values()
-            if job.phase is Phase.WAITING and job.target == LOCAL and job.due_at is not None and job.due_at > after
-        ]
-        return min(dues, default=None)
+        return self._next_due(after, local=True)
+
+    def _next_due(self, after: datetime, *, local: bool) -> datetime | None:
+        waiting = [job for job in self._jobs.values() if job.phase is Phase.WAITING and (job.target == LOCAL) is local]
+        return min((job.due_at for job in waiting if job.due_at is not None and job.due_at > after), default=None)
 
     async def claimed(self) -> Sequence[Job]:
         """See Store."""
-        return [job for job in self._sorted() if job.phase is Phase.CLAIMED]
+        return [job for job in self._sorted() if job.phase is Phase.CLAIMED and job.target == LOCAL]
 
     def _sorted(self) -> list[Job]:
         return [self._jobs[uid] for uid in sorted(self._jobs)]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
+from mqttjobs.domain.agent_messages import Readiness
+from mqttjobs.domain.agents import Agent
+from mqttjobs.domain.assignments import Assignment, Stage
 from mqttjobs.domain.jobs import CustomResult, Job, OperationFacts, Phase
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.protocol import encode, milliseconds
@@ -197,3 +200,61 @@ def facts_of(row: Row) -> OperationFacts:
     for name in _TIMES:
         fields[name] = time(fields[name])
     return OperationFacts(**fields)
+
+
+ASSIGNMENT_COLUMNS = (
+    "uid, hostname, attempt, stage, token, planned_ms, assigned_ms, answer_ms, deadline_ms, told_ms, detail"
+)
+
+
+def assignment_row(row: Assignment) -> Row:
+    """Return an assignment as a row in the order of ASSIGNMENT_COLUMNS."""
+    detail = {
+        "limit": row.limit // timedelta(milliseconds=1),
+        "wave": row.wave,
+        "priority": row.priority,
+        "takes_slot": row.takes_slot,
+        "movable": row.movable,
+        "movable_once_run": row.movable_once_run,
+        "taken": row.taken,
+        "superseded": row.superseded,
+    }
+    times = (row.planned_at, row.assigned_at, row.answer_by, row.deadline_at, row.told_at)
+    return (*row.key, int(row.stage), row.token, *map(ms, times), text(detail))
+
+
+def assignment_of(row: Row) -> Assignment:
+    """Return the assignment of a row."""
+    detail = orjson.loads(row[10])
+    return Assignment(
+        uid=row[0],
+        hostname=row[1],
+        attempt=row[2],
+        stage=Stage(row[3]),
+        token=row[4],
+        planned_at=moment(row[5]),
+        assigned_at=time(row[6]),
+        answer_by=time(row[7]),
+        deadline_at=time(row[8]),
+        told_at=time(row[9]),
+        limit=timedelta(milliseconds=detail.pop("limit")),
+        taken=frozenset(map(EventKind, detail.pop("taken"))),
+        **detail,
+    )
+
+
+_AGENT_TIMES = ("told_at", "heard_at")
+
+
+def agent_row(agent: Agent) -> Row:
+    """Return what is known of an agent as a row."""
+    fields = {name: getattr(agent, name) for name in agent.__slots__}
+    return (agent.hostname, text({name: ms(each) if name in _AGENT_TIMES else each for name, each in fields.items()}))
+
+
+def agent_of(row: Row) -> Agent:
+    """Return what is known of an agent."""
+    fields: dict[str, Any] = orjson.loads(row[1])
+    for name in _AGENT_TIMES:
+        fields[name] = time(fields[name])
+    return Agent(**{**fields, "state": Readiness(fields["state"])})

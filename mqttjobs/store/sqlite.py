@@ -17,10 +17,12 @@ from urllib.parse import unquote, urlsplit
 
 import aiosqlite
 
+from mqttjobs.domain.assignments import Assignment
 from mqttjobs.domain.jobs import Job, JobUpdate
 from mqttjobs.domain.model import EntityKey, ValueKey
 from mqttjobs.domain.status import Status
 from mqttjobs.errors import MqttJobsError, StoreError, StoreRefused
+from mqttjobs.store import sqlite_agents
 from mqttjobs.store import sqlite_reads as reads
 from mqttjobs.store import sqlite_writes as writes
 from mqttjobs.store.base import Changes, HistoryPage, JobPage, JobQuery, Retention, Runs, Scope, Snapshot
@@ -192,6 +194,18 @@ class SqliteStore:
     async def claimed(self) -> Sequence[Job]:
         """See Store."""
         return await self._read(reads.claimed)
+
+    async def assignable(self, now: datetime, limit: int) -> Sequence[Job]:
+        """See Store."""
+        return await self._read(lambda db: sqlite_agents.assignable(db, now, limit))
+
+    async def next_assignable(self, after: datetime) -> datetime | None:
+        """See Store."""
+        return await self._read(lambda db: sqlite_agents.next_assignable(db, after))
+
+    async def assignments(self, uid: int | None = None) -> Sequence[Assignment]:
+        """See Store."""
+        return await self._read(lambda db: sqlite_agents.assignments(db, uid))
 
     async def count_active(self, operation_id: str, owner: EntityKey | None) -> tuple[int, int]:
         """See Store."""

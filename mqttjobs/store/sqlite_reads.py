@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,8 @@ from mqttjobs.store.base import EXACT_LIMIT, HistoryPage, JobPage, JobQuery, Run
 from mqttjobs.store.rows import (
     HOLD_COLUMNS,
     JOB_COLUMNS,
+    Row,
+    agent_of,
     facts_of,
     history_of,
     hold_of,
@@ -47,6 +50,7 @@ def load(db: sqlite3.Connection) -> Snapshot:
         event_ids=[(EntityKey(EntityKind(row[0]), row[1]), row[2], moment(row[3])) for row in events],
         facts=[facts_of(row) for row in db.execute("SELECT id, facts FROM facts")],
         notes={name: orjson.loads(note) for name, note in notes},
+        agents=[agent_of(row) for row in db.execute("SELECT hostname, agent FROM agents")],
         last_uid=max(newest, int(last[0]) if last else 0),
     )
 
@@ -74,7 +78,9 @@ def next_due(db: sqlite3.Connection, after: datetime) -> datetime | None:
 
 def claimed(db: sqlite3.Connection) -> list[Job]:
     """See Store."""
-    return jobs_of(db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE phase = 1 ORDER BY uid"))
+    return jobs_of(
+        db, db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE phase = 1 AND target = '{LOCAL}' ORDER BY uid")
+    )
 
 
 _SAME = "operation_id IS ? AND owner_id IS ? AND owner_kind IS ?"
@@ -100,6 +106,38 @@ def count_active(db: sqlite3.Connection, operation_id: str, owner: EntityKey | N
 def active(db: sqlite3.Connection, operation_id: str, owner: EntityKey | None) -> list[Job]:
     """See Store."""
     return jobs_of(db, db.execute(f"{_UNFINISHED} ORDER BY uid", _alike(operation_id, owner) * 2))
+
+
+def first_free(db: sqlite3.Connection, waiting: Iterable[Row], limit: int) -> list[int]:
+    """Return the first `limit` of the waiting jobs that are not held up by others of their operation and owner."""
+    running: dict[Row, int] = {}
+    chosen: Counter[Row] = Counter()
+    uids: list[int] = []
+    for uid, run_limit, *alike in waiting:
+        if len(uids) >= limit:
+            break
+        key = tuple(alike)
+        if run_limit is not None:
+            if key not in running:
+                running[key] = _running_like(db, key)
+            if running[key] + chosen[key] >= run_limit:
+                continue
+        chosen[key] += 1
+        uids.append(uid)
+    return uids
+
+
+def _running_like(db: sqlite3.Connection, key: Row) -> int:
+    return int(db.execute(f"SELECT count(*) FROM {ALIKE[Phase.CLAIMED]}", key).fetchone()[0])
+
+
+def jobs_by_uid(db: sqlite3.Connection, uids: Sequence[int]) -> list[Job]:
+    """Return the jobs of these uids in their order."""
+    places = {uid: place for place, uid in enumerate(uids)}
+    rows = db.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE uid IN (SELECT value FROM json_each(?))", (text(list(uids)),)
+    ).fetchall()
+    return jobs_of(db, sorted(rows, key=lambda row: places[row[0]]))
 
 
 def get(db: sqlite3.Connection, job_id: str | int, scope: Scope | None) -> Job | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -11,6 +10,7 @@ from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply
 from mqttjobs.domain.protocol import milliseconds
 from mqttjobs.domain.status import LOCAL, Status
 from mqttjobs.errors import NotFound, TerminalState
+from mqttjobs.store import sqlite_agents
 from mqttjobs.store.base import Changes, Retention
 from mqttjobs.store.rows import (
     HOLD_COLUMNS,
@@ -26,7 +26,7 @@ from mqttjobs.store.rows import (
     text,
     value_row,
 )
-from mqttjobs.store.sqlite_reads import ALIKE, jobs_of
+from mqttjobs.store.sqlite_reads import first_free, jobs_by_uid
 
 PIECE = 1000
 ANSWER_AGE = timedelta(minutes=10)
@@ -52,6 +52,7 @@ def record(db: sqlite3.Connection, changes: Changes, definitions: dict[str, int]
     _update_all(db, changes.updates)
     for uid, result in changes.results:
         _one(db.execute("UPDATE jobs SET results = results || ? WHERE uid = ?", (result_line(result), uid)), uid)
+    sqlite_agents.record(db, changes)
     for uid in changes.deleted:
         _delete(db, uid)
     if changes.announced:
@@ -205,6 +206,7 @@ def _delete(db: sqlite3.Connection, uid: int) -> None:
     _remember_last_uid(db)
     db.execute("DELETE FROM jobs WHERE uid = ?", (uid,))
     db.execute("DELETE FROM outbox WHERE uid = ?", (uid,))
+    db.execute("DELETE FROM assignments WHERE uid = ?", (uid,))
 
 
 def _remember_last_uid(db: sqlite3.Connection) -> None:
@@ -234,38 +236,10 @@ def claim(
     db: sqlite3.Connection, now: datetime, limit: int, *, takes_slot: bool, begin: Callable[[Job], JobUpdate]
 ) -> list[Job]:
     """See Store."""
-    uids = _first_free(db, db.execute(_WAITING[takes_slot], (ms(now),)), limit)
-    places = {uid: place for place, uid in enumerate(uids)}
-    rows = db.execute(
-        f"SELECT {JOB_COLUMNS} FROM jobs WHERE uid IN (SELECT value FROM json_each(?))", (text(uids),)
-    ).fetchall()
-    jobs = jobs_of(db, sorted(rows, key=lambda row: places[row[0]]))
+    jobs = jobs_by_uid(db, first_free(db, db.execute(_WAITING[takes_slot], (ms(now),)), limit))
     updates = [begin(job) for job in jobs]
     _update_all(db, updates)
     return [apply(job, update) for job, update in zip(jobs, updates, strict=True)]
-
-
-def _first_free(db: sqlite3.Connection, waiting: Iterable[Row], limit: int) -> list[int]:
-    """Return the first `limit` of the waiting jobs that are not held up by others of their operation and owner."""
-    running: dict[Row, int] = {}
-    chosen: Counter[Row] = Counter()
-    uids: list[int] = []
-    for uid, run_limit, *alike in waiting:
-        if len(uids) >= limit:
-            break
-        key = tuple(alike)
-        if run_limit is not None:
-            if key not in running:
-                running[key] = _running_like(db, key)
-            if running[key] + chosen[key] >= run_limit:
-                continue
-        chosen[key] += 1
-        uids.append(uid)
-    return uids
-
-
-def _running_like(db: sqlite3.Connection, key: Row) -> int:
-    return int(db.execute(f"SELECT count(*) FROM {ALIKE[Phase.CLAIMED]}", key).fetchone()[0])
 
 
 def prune(db: sqlite3.Connection, now: datetime, retention: Retention, definitions: dict[str, int]) -> int:

@@ -23,7 +23,6 @@ from mqttjobs.domain.assignments import (
     Stage,
     fail,
     failures,
-    is_movable,
     next_due,
     plan,
     sent,
@@ -32,7 +31,7 @@ from mqttjobs.domain.assignments import (
     time_out,
 )
 from mqttjobs.domain.jobs import Job, Phase, apply, submitted
-from mqttjobs.domain.model import Delivery, Operation, Retry
+from mqttjobs.domain.model import Delivery, Operation, Retry, Rollout
 from mqttjobs.domain.status import ALL, ANY, EventKind, Status
 from mqttjobs.errors import ReportError
 
@@ -46,7 +45,7 @@ def an_operation(**changes: Any) -> Operation:
 
 
 def rules(**operation: Any) -> Rules:
-    return Rules(an_operation(**operation), LIMIT, TIMING, BLANK)
+    return Rules(an_operation(**operation), TIMING, BLANK)
 
 
 def a_job(*hosts: str, target: str = ALL) -> Job:
@@ -66,9 +65,9 @@ def a_job(*hosts: str, target: str = ALL) -> Job:
     )
 
 
-def an_assignment(hostname: str = "a", attempt: int = 1, seconds: float = 0) -> Assignment:
-    row = Assignment(1, hostname, attempt, Stage.PLANNED, later(seconds))
-    return sent(row, f"token-{hostname}-{attempt}", later(seconds), LIMIT, TIMING)
+def an_assignment(hostname: str = "a", attempt: int = 1, seconds: float = 0, **changes: Any) -> Assignment:
+    row = Assignment(1, hostname, attempt, Stage.PLANNED, later(seconds), limit=LIMIT, **changes)
+    return sent(row, f"token-{hostname}-{attempt}", later(seconds), TIMING)
 
 
 def a_report(event: str, seconds: float = 1, **changes: Any) -> ReportMessage:
@@ -93,7 +92,8 @@ def told(job: Job, row: Assignment, *events: str, **operation: Any) -> tuple[Job
 @given(st.integers(1, 9), st.integers(1, 10) | st.none())
 def test_a_rollout_plans_every_agent_once_in_waves_of_its_batch(count: int, batch: int | None) -> None:
     hosts = [f"h{n}" for n in range(count)]
-    rows = plan(a_job(*hosts), NOW, batch)
+    rollout = None if batch is None else Rollout(batch)
+    rows = plan(a_job(*hosts), an_operation(rollout=rollout), LIMIT, hosts, NOW)
     assert [row.hostname for row in rows] == hosts
     sizes = [sum(1 for row in rows if row.wave == wave) for wave in range(rows[-1].wave + 1)]
     assert all(size == (batch or count) for size in sizes[:-1])
@@ -103,27 +103,27 @@ def test_a_rollout_plans_every_agent_once_in_waves_of_its_batch(count: int, batc
 
 def test_a_silent_agent_is_asked_again_until_the_deadline() -> None:
     row = an_assignment()
-    assert next_due(row, NOW, TIMING, movable=False) == (later(10), Due.SEND_AGAIN)
-    row = sent(row, "another", later(61), LIMIT, TIMING)
+    assert next_due(row, NOW, TIMING) == (later(10), Due.SEND_AGAIN)
+    row = sent(row, "another", later(61), TIMING)
     assert row.token == an_assignment().token
     assert row.assigned_at == NOW
-    assert next_due(row, NOW, TIMING, movable=False) == (later(65), Due.TIME_OUT)
+    assert next_due(row, NOW, TIMING) == (later(65), Due.TIME_OUT)
 
 
 def test_under_any_an_agent_that_does_not_acknowledge_loses_the_job_at_once() -> None:
-    assert next_due(an_assignment(), later(9), TIMING, movable=True) == (later(10), Due.TAKE_BACK)
+    assert next_due(an_assignment(movable=True), later(9), TIMING) == (later(10), Due.TAKE_BACK)
 
 
 def test_under_any_a_silent_agent_loses_the_job_with_its_lease_and_heartbeats_renew_it() -> None:
-    _, row = told(a_job(target=ANY), an_assignment(), "acknowledged")
-    assert next_due(row, later(-500), TIMING, movable=True) == (later(30), Due.TAKE_BACK)
-    assert next_due(row, later(20), TIMING, movable=True) == (later(50), Due.TAKE_BACK)
-    assert next_due(row, later(40), TIMING, movable=True) == (later(65), Due.TIME_OUT)
+    _, row = told(a_job(target=ANY), an_assignment(movable=True), "acknowledged")
+    assert next_due(row, later(-500), TIMING) == (later(30), Due.TAKE_BACK)
+    assert next_due(row, later(20), TIMING) == (later(50), Due.TAKE_BACK)
+    assert next_due(row, later(40), TIMING) == (later(65), Due.TIME_OUT)
 
 
 def test_the_deadline_is_the_time_limit_and_five_seconds_from_the_start() -> None:
     _, row = told(a_job("a"), an_assignment(), "acknowledged", "started")
-    assert next_due(row, NOW, TIMING, movable=False) == (later(2 + 65), Due.TIME_OUT)
+    assert next_due(row, NOW, TIMING) == (later(2 + 65), Due.TIME_OUT)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,10 @@ def test_a_job_goes_to_another_agent_as_often_as_retry_allows(
 ) -> None:
     operation = an_operation(retry=Retry(attempts=attempts), delivery=delivery)
     taken = frozenset({EventKind.STARTED}) if ran else frozenset()
-    rows = [replace(an_assignment(attempt=number), taken=taken) for number in (1, 2, 3)]
-    assert [is_movable(a_job(target=ANY), row, operation) for row in rows] == allowed
-    assert not any(is_movable(a_job("a"), row, operation) for row in rows)
+    for number, expected in enumerate(allowed):
+        for job, hosts in ((a_job(target=ANY), ["a"]), (a_job("a"), ["a"])):
+            [row] = plan(job.evolve(attempts=number), operation, LIMIT, hosts, NOW)
+            assert replace(row, taken=taken).may_move is (expected and job.target == ANY)
 
 
 # -- reports ---------------------------------------------------------------------------------------------------------
@@ -319,7 +320,7 @@ def test_the_data_of_a_report_is_the_result_or_describes_the_run(
 
 
 def test_an_abort_fails_what_was_not_started() -> None:
-    held = plan(a_job("a", "b"), NOW, 1)[1]
+    held = plan(a_job("a", "b"), an_operation(rollout=Rollout(1)), LIMIT, ["a", "b"], NOW)[1]
     job = after(a_job("a", "b"), fail(a_job("a", "b"), held, later(3), "rollout aborted"))
     assert job.timeline[-1].error == "rollout aborted"
     assert job.status is Status.PROCESSING
@@ -329,5 +330,5 @@ def test_an_abort_fails_what_was_not_started() -> None:
 def test_when_the_wall_clock_is_set_what_remains_stays_the_same(seconds: int) -> None:
     step = timedelta(seconds=seconds)
     row = an_assignment().moved(step)
-    due, what = next_due(row, NOW + step, TIMING, movable=False)
+    due, what = next_due(row, NOW + step, TIMING)
     assert (due - step, what) == (later(10), Due.SEND_AGAIN)

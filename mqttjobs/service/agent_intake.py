@@ -1,0 +1,109 @@
+"""Takes in what agents say: how they are doing, and what became of what they were given (contract 6)."""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from mqttjobs.domain.agent_messages import ReportMessage, StatusMessage, open_message
+from mqttjobs.domain.agents import hear
+from mqttjobs.domain.assignments import Assignment, Key, Rules, take_report
+from mqttjobs.domain.jobs import Job
+from mqttjobs.errors import ConfigError, ReportError
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.roster import Roster
+from mqttjobs.service.settings import Settings
+from mqttjobs.service.sheet import Sheet
+from mqttjobs.service.workbench import Workbench
+from mqttjobs.transport.base import Message
+from mqttjobs.transport.rejections import Rejections
+
+
+class AgentIntake:
+    """Turns messages of agents into a draft. One for each installation; `counts` is what came, by what became of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        workbench: Workbench,
+        roster: Roster,
+        rejections: Rejections,
+        new_sheet: Callable[[Draft], Sheet],
+        counts: Counter[str],
+    ) -> None:
+        self._settings = settings
+        self._workbench = workbench
+        self._roster = roster
+        self._rejections = rejections
+        self._new_sheet = new_sheet
+        self._counts = counts
+        self._prefix = f"{settings.base_topic}/agents/"
+
+    def filters(self) -> tuple[str, str]:
+        """Return what to subscribe to: statuses, and reports."""
+        return f"{self._prefix}+/status", f"{self._prefix}+/report"
+
+    async def take(self, draft: Draft, messages: Sequence[Message], at: datetime) -> None:
+        """Put what messages do into the draft; what cannot be used is told on event/rejected."""
+        sheet = self._new_sheet(draft)
+        for message in messages:
+            hostname, _, what = message.topic.removeprefix(self._prefix).partition("/")
+            try:
+                if what == "status":
+                    self._status(draft, message, hostname, at)
+                else:
+                    await self._report(sheet, message, hostname, at)
+            except ReportError as error:
+                self._counts[error.reason] += 1
+                self._rejections.tell(message.topic, error.reason, error.details)
+            else:
+                self._counts[what] += 1
+
+    def _status(self, draft: Draft, message: Message, hostname: str, at: datetime) -> None:
+        status, _ = open_message(StatusMessage, message.payload, self._key, hostname, self._max_payload)
+        agent = hear(self._roster.agents.get(hostname), status, hostname, at, retained=message.retain)
+        if agent is not None and self._roster.hear(agent):
+            draft.agents[hostname] = agent
+
+    async def _report(self, sheet: Sheet, message: Message, hostname: str, at: datetime) -> None:
+        if message.retain:
+            raise ReportError("reports are not to be published retained", reason="retained_report")
+        report, _ = open_message(ReportMessage, message.payload, self._key, hostname, self._max_payload)
+        job, row = await self._assigned(sheet, report, hostname)
+        try:
+            tool = self._workbench.tool(job)
+        except ConfigError:
+            raise ReportError("the job's definition is no longer understood", reason="unassigned") from None
+        rules = Rules(tool.operation, self._roster.timing, tool.executor.no_description)
+        sheet.change(job, take_report(job, row, report, rules, at))
+
+    async def _assigned(self, sheet: Sheet, report: ReportMessage, hostname: str) -> tuple[Job, Assignment]:
+        """Return the job and the assignment that a report is about.
+
+        Raises:
+            ReportError: `unassigned`: this agent was not given this attempt with this token.
+        """
+        job = await sheet.job(report.job_id)
+        row = None if job is None else await self._row(sheet, Key(job.uid, hostname, report.attempt))
+        if job is None or row is None or not hmac.compare_digest(row.token.encode(), report.token.encode()):
+            raise ReportError("this agent was not given this attempt of the job", reason="unassigned")
+        return job, row
+
+    async def _row(self, sheet: Sheet, key: Key) -> Assignment | None:
+        drafted = sheet.draft.assignments.get(key)
+        if drafted is not None:
+            return drafted
+        row = self._roster.find(key.uid, key.hostname)
+        if row is not None and row.attempt == key.attempt:
+            return row
+        return next((each for each in await sheet.rows(key.uid) if each.key == key), None)
+
+    @property
+    def _key(self) -> str:
+        return self._settings.agents.key or ""
+
+    @property
+    def _max_payload(self) -> int:
+        return self._settings.service.max_payload

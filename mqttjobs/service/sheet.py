@@ -1,0 +1,56 @@
+"""One look at the jobs of agents: each job as the decisions so far leave it, and the draft that records them."""
+
+from __future__ import annotations
+
+from mqttjobs.domain.assignments import Assignment, Change
+from mqttjobs.domain.jobs import Job, JobUpdate, apply
+from mqttjobs.service.draft import Draft
+from mqttjobs.service.mirror import Mirror
+from mqttjobs.service.roster import Roster
+from mqttjobs.store.base import Store
+
+
+class Sheet:
+    """Collects decisions; the roster and the mirror are changed at the same time."""
+
+    def __init__(self, draft: Draft, store: Store, roster: Roster, mirror: Mirror) -> None:
+        self.draft = draft
+        self._store = store
+        self._roster = roster
+        self._mirror = mirror
+        self._jobs: dict[int, Job] = {}
+
+    async def job(self, job_id: int | str) -> Job | None:
+        """Return a job as it now is, or None where there is none."""
+        if isinstance(job_id, int) and job_id in self._jobs:
+            return self._jobs[job_id]
+        stored = await self._store.get(job_id)
+        return None if stored is None else self._jobs.setdefault(stored.uid, stored)
+
+    async def rows(self, uid: int) -> list[Assignment]:
+        """Return every assignment of a job as it now is."""
+        drafted = {key: row for key, row in self.draft.assignments.items() if key.uid == uid}
+        stored = {row.key: row for row in await self._store.assignments(uid)}
+        return list((stored | drafted).values())
+
+    def row(self, row: Assignment) -> None:
+        """Take an assignment as it now is."""
+        self.draft.assignments[row.key] = row
+        self._roster.put(row)
+
+    def update(self, job: Job, update: JobUpdate) -> Job:
+        """Take what happened to a job and return it as that leaves it."""
+        after = apply(job, update)
+        self.draft.updates.append(update)
+        if after.status is not job.status:
+            self.draft.changed[job.uid] = after
+        self._jobs[job.uid] = after
+        self._mirror.note_run(self.draft.facts, after, ended_now=after.ended and after.status is not job.status)
+        return after
+
+    def change(self, job: Job, change: Change) -> Job:
+        """Take what happened to a job and to one of its assignments."""
+        self.row(change.row)
+        if change.next is not None:
+            self.row(change.next)
+        return self.update(job, change.update)
