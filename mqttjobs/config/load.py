@@ -13,10 +13,9 @@ from mqttjobs.config.installation import build_installation
 from mqttjobs.config.operations import read_operation
 from mqttjobs.config.secrets import Secrets
 from mqttjobs.config.sections import AgentsSection, MqttSection, ServiceSection, StoreSection, host_time_zone
+from mqttjobs.config.targets import refuse_targets
 from mqttjobs.config.yaml12 import Document, read
-from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import Json, Operation
-from mqttjobs.domain.status import LOCAL
 from mqttjobs.errors import ConfigError, Problem
 from mqttjobs.executors.base import Limits, executor_types
 from mqttjobs.service.settings import AgentsSettings, ServiceSettings, Settings
@@ -74,7 +73,7 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
     if mqtt is None or store is None or service is None or agents is None:
         return None
     if agents.key is None:
-        _refuse_targets(document, installation)
+        refuse_targets(document, installation)
 
     def build(definition: Mapping[str, Json]) -> Operation:
         scratch = Document("operation", dict(definition))
@@ -100,14 +99,6 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
         build=build,
         config_dir=str(folder),
     )
-
-
-def _refuse_targets(document: Document, installation: Installation) -> None:
-    """Note every operation that needs an agent: without a key there are none (contract 6)."""
-    for operation in installation.operations.values():
-        if operation.target != LOCAL:
-            words = "needs agents.key: without it only _local exists"
-            document.wrong(("operations", operation.id, "target"), words)
 
 
 def _connect(mqtt: MqttSection, folder: Path) -> ConnectOptions:

@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal
 import orjson
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mqttjobs.config.conditions import read_conditions
 from mqttjobs.config.explain import did_you_mean, validate
 from mqttjobs.config.schemas import check_references
 from mqttjobs.config.sections import Duration, Section, positive
+from mqttjobs.config.targets import RolloutOfMany, TargetText
 from mqttjobs.config.triggers import States, TriggerSection
 from mqttjobs.config.yaml12 import Document, Place
-from mqttjobs.domain.agents import parse_target
 from mqttjobs.domain.model import (
     Attach,
     Delivery,
@@ -28,7 +28,6 @@ from mqttjobs.domain.model import (
     Operation,
     Preference,
     Retry,
-    Rollout,
     Schedule,
 )
 from mqttjobs.domain.schedules import check_cron
@@ -107,14 +106,6 @@ class ScheduleSection(Section):
         return value
 
 
-class RolloutSection(Section):
-    """How a job reaches many agents: in waves."""
-
-    batch: Annotated[int, Field(ge=1)]
-    interval: Duration = timedelta(0)
-    abort_failures: Annotated[int, Field(ge=1)] | None = None
-
-
 class OperationSection(Section):
     """The keys that all types share."""
 
@@ -139,8 +130,8 @@ class OperationSection(Section):
     ) = None
     preferences: list[PreferenceSection] = Field(default_factory=list)
     delivery: Literal["at_least_once", "at_most_once"] | None = None
-    target: str = "_local"
-    rollout: RolloutSection | None = None
+    target: TargetText = "_local"
+    rollout: RolloutOfMany = None
     triggers: list[TriggerSection] = Field(default_factory=list)
     conditions: Any = None
     on_failure: str | None = None
@@ -158,20 +149,6 @@ class OperationSection(Section):
     @classmethod
     def _some_time(cls, value: timedelta | None) -> timedelta | None:
         return positive(value)
-
-    @field_validator("target")
-    @classmethod
-    def _known_target(cls, value: str) -> str:
-        parse_target(value)
-        return value
-
-    @field_validator("rollout")
-    @classmethod
-    def _of_a_broadcast(cls, value: RolloutSection | None, info: ValidationInfo) -> RolloutSection | None:
-        target = info.data.get("target")
-        if value is not None and target is not None and not parse_target(target).broadcast:
-            raise ValueError("needs a target of many agents: _all, or label:value")
-        return value
 
     @field_validator("params")
     @classmethod
@@ -331,7 +308,7 @@ def _operation(
         version=section.version,
         preferences=tuple(Preference(each.key, each.value, each.description) for each in section.preferences),
         target=section.target,
-        rollout=_rollout(section.rollout),
+        rollout=section.rollout.rollout() if section.rollout else None,
         delivery=Delivery(section.delivery) if section.delivery else kind.delivery,
         takes_slot=kind.takes_slot,
         on_failure=section.on_failure,
@@ -353,10 +330,6 @@ def _breaker(section: BreakerSection | str) -> BreakerRule | None:
     if isinstance(section, str):
         return None
     return BreakerRule(section.firings, section.within, section.pause)
-
-
-def _rollout(section: RolloutSection | None) -> Rollout | None:
-    return None if section is None else Rollout(section.batch, section.interval, section.abort_failures)
 
 
 def _schedule(section: str | ScheduleSection | None, written: Json) -> Schedule | None:
