@@ -14,7 +14,7 @@ from mqttjobs.cli.terminal import plain
 
 MASK = "***"
 _SECRET_KEY = re.compile(r"password|passwd|secret|token|api_?key|signature|authorization|credential", re.IGNORECASE)
-_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
+_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s]+@", re.IGNORECASE)
 _NOISY = ("amqtt", "transitions", "aiomqtt", "aiosqlite", "paho", "mqtt")
 _DEEPEST = 6
 
@@ -45,7 +45,8 @@ def tame(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str
     """Write out control characters, so that a topic or payload in a log cannot steer the terminal."""
     for key, item in event.items():
         if isinstance(item, str):
-            event[key] = plain(item)
+            lines = item.split("\n") if key == "exception" else [item]
+            event[key] = "\n".join(map(plain, lines))
     return event
 
 
@@ -77,7 +78,7 @@ def configure(*, as_json: bool, level: str) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=traceback, pad_event_to=24
         )
-        ending = [mask_secrets, tame, renderer]
+        ending = [structlog.processors.format_exc_info, mask_secrets, tame, renderer]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,12 @@ from mqttjobs.domain.templates import Template
 from mqttjobs.executors.base import Executor, Limits, RunContext
 from mqttjobs.executors.program import Command, run_command, template_problems
 from mqttjobs.executors.surroundings import Revealer, environment, standard_input, variables_of
+
+_VARIABLE = re.compile(
+    r"\{\{\s*(?:(?:id|name|state|previous_state)|"
+    r"(?:properties|attributes|payload|source|target|user|params|job)(?:\.[A-Za-z0-9_@-]+)+)\s*\}\}"
+)
+"""A variable of ours; other double braces are the script's own, as in `docker ps --format '{{ .Names }}'`."""
 
 
 class Script(Executor):
@@ -44,7 +51,7 @@ class Script(Executor):
         found = template_problems(self.args, self.env)
         if (self.text is None) == (self.ref is None):
             found["text"] = "give either text or ref"
-        if self.text is not None and "{{" in self.text:
+        if self.text is not None and _VARIABLE.search(self.text):
             found["text"] = "variables are not put into a script's text; use $MQTTJOBS_… or the JSON on standard input"
         if self.ref is not None and self.text is None:
             path = self._path(limits)

@@ -77,6 +77,14 @@ class Mirror:
             del self.holds[name]
         self._gone += gone
         self._index_holds()
+        self._follow(installation)
+
+    def _follow(self, installation: Installation) -> None:
+        """Give a link that has no value yet the one that it follows: what is repeated is no change of it either."""
+        for value in list(self.values.values()):
+            for link in installation.followers(value.key.entity):
+                key = ValueKey(link.kind, link.id, value.key.name)
+                self.values.setdefault(key, replace(value, key=key))
 
     def take_gone(self) -> list[str]:
         """Return the names of holds that are gone and still stored, once."""

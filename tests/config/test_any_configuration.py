@@ -40,6 +40,7 @@ WHOLE: dict[str, Any] = {
         "max_payload": "64KiB",
         "time_zone": "Europe/Berlin",
         "latitude": 1.5,
+        "longitude": 2,
     },
     "users": {
         "alice": {"api_key": "0123456789abcdef", "permissions": ["admin"], "objects": ["lamp"], "links": ["hall"]}
@@ -98,6 +99,30 @@ WHOLE: dict[str, Any] = {
             "preferences": [{"key": "k", "value": 1, "description": "d"}],
         },
         "script": {"type": "script", "text": "echo", "interpreter": ["/bin/sh"], "schedule": {"every": "10m"}},
+        "guarded": {
+            "attach": [{"object": "lamp"}, {"link": "own"}],
+            "type": "mqtt",
+            "topic": "guarded",
+            "triggers": [
+                {"from": ["a"], "not_from": "b", "not_states": ["c"], "debounce": "1s", "throttle": 5},
+                {"above": 5, "below": 9.5, "hysteresis": 1, "duration": "1m", "on_restart": "drop"},
+                {"entity": "room_1", "attribute": "t", "enabled": False},
+                {"silence": "1h"},
+                {"at": "sunset", "offset": "-30m", "conditions": {"weekdays": ["mon"]}},
+                {"states": ["on"], "conditions": [{"entity": "self", "states": ["on"]}]},
+            ],
+            "conditions": {
+                "any": [
+                    {"all": [{"entity": "lamp", "attribute": "b", "above": 1}, {"not": {"after": "22:00"}}]},
+                    {"before": "sunrise", "weekdays": ["sat", "sun"]},
+                ]
+            },
+            "confirm": {"entity": "self", "states": ["on"], "within": "5s"},
+            "breaker": {"firings": 5, "within": "1s", "pause": "1m"},
+            "on_failure": "script",
+            "allow_loop": True,
+            "record_skipped": True,
+        },
     },
 }
 
@@ -262,7 +287,7 @@ def test_no_bytes_do_anything_but_that(raw: bytes) -> None:
 def test_no_section_is_needed_but_those_that_others_name(name: str) -> None:
     made = {key: value for key, value in WHOLE.items() if key != name}
     found = assert_told_well(json.dumps(made))
-    assert all("there is no" in each for each in found)
+    assert all("there is no" in each or "latitude" in each for each in found)
 
 
 def test_a_hundred_references_to_nothing_among_thousands_of_names_are_told_soon() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -270,6 +271,22 @@ def test_what_is_wrong_with_the_keys_of_a_type(body: str, problem: str) -> None:
 def test_a_script_by_reference_is_a_file_beside_the_configuration() -> None:
     text = f"{HOME}  op: {{type: script, ref: scripts/tidy.sh}}\n"
     assert an_operation(good(text, files={"scripts/tidy.sh": "echo"}), "op").definition["ref"] == "scripts/tidy.sh"
+
+
+@pytest.mark.parametrize(
+    "text", ["docker ps --format '{{.Names}}'", "jinja '{{ item }}'", "echo {{", "f() {{ :; }}", "echo ${{x}}"]
+)
+def test_double_braces_that_are_no_variable_of_ours_are_the_scripts_own(text: str) -> None:
+    made = operation("{type: script, text: " + json.dumps(text) + "}")
+    assert made.definition["text"] == text
+
+
+@pytest.mark.parametrize(
+    "name", ["id", "state", "properties.x", "payload.a.0", "source.properties.x", "params.to", "job.id"]
+)
+def test_a_variable_in_a_scripts_text_is_told_what_to_write_instead(name: str) -> None:
+    (problem,) = told(f"{{type: script, text: 'echo {{{{ {name} }}}}'}}")
+    assert "use $MQTTJOBS_" in problem
 
 
 def test_programs_are_in_the_folders_that_are_allowed() -> None:
