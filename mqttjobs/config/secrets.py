@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mqttjobs.config.yaml12 import Document, Place
 from mqttjobs.domain.model import Json
-from mqttjobs.domain.templates import reveal_text, secret_names
+from mqttjobs.domain.templates import reveal_all, secret_names
 
 SHORTEST_HIDDEN = 4
 
@@ -38,13 +38,7 @@ class Secrets:
 
     def revealed(self, value: Json) -> Json:
         """Return a value with every `${…}` in it replaced."""
-        if isinstance(value, str):
-            return reveal_text(value, self.reveal)
-        if isinstance(value, Mapping):
-            return {key: self.revealed(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.revealed(item) for item in value]
-        return value
+        return reveal_all(value, self.reveal)
 
     def kept_out(self, words: str) -> str:
         """Return words in which what stands behind a name is the name again; what is very short tells nothing."""

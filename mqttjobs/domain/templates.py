@@ -71,6 +71,17 @@ def reveal_text(text: str, reveal: Reveal) -> str:
     return _SECRET.sub(lambda found: reveal(found[1]), text) if "${" in text else text
 
 
+def reveal_all(value: Json, reveal: Reveal) -> Json:
+    """Return a nested value of the configuration with every `${…}` in its texts replaced."""
+    if isinstance(value, str):
+        return reveal_text(value, reveal)
+    if isinstance(value, Mapping):
+        return {key: reveal_all(item, reveal) for key, item in value.items()}
+    if isinstance(value, list):
+        return [reveal_all(item, reveal) for item in value]
+    return value
+
+
 def list_place(part: str) -> int | None:
     """Return the place in a list that a part of a dotted path names, or None; a longer number is beyond every list."""
     return int(part) if len(part) <= LONGEST_PLACE and part.isascii() and part.isdigit() else None

@@ -109,7 +109,7 @@ class Program(Executor):
         variables = variables_of(context, reveal)
         argv = [self.path, *(each.render(context.variables, context.hidden, reveal).text for each in self._args)]
         env = environment(context, variables, self._env, reveal)
-        return await run_command(Command(argv, env, standard_input(context, variables)), context, reveal)
+        return await run_command(Command(argv, env, standard_input(context, variables, reveal)), context, reveal)
 
 
 def template_problems(args: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:

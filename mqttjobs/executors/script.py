@@ -88,7 +88,7 @@ class Script(Executor):
         variables = variables_of(context, reveal)
         args = [each.render(context.variables, context.hidden, reveal).text for each in self._args]
         env = environment(context, variables, self._env, reveal)
-        stdin = standard_input(context, variables)
+        stdin = standard_input(context, variables, reveal)
         if self.ref is not None:
             path = self._path(context.limits)
             if path is None or not path.is_file():

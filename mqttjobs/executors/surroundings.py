@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import encode
-from mqttjobs.domain.templates import Template, as_text, reveal_text, revealed
+from mqttjobs.domain.templates import Template, as_text, reveal_all, revealed
 from mqttjobs.executors.base import RunContext
 
 FROM_OURS = ("PATH", "LANG", "HOME")
@@ -42,14 +42,14 @@ def variables_of(context: RunContext, reveal: Revealer) -> dict[str, Json]:
     return dict(variables if isinstance(variables, Mapping) else context.variables)
 
 
-def standard_input(context: RunContext, variables: Mapping[str, Json]) -> bytes:
+def standard_input(context: RunContext, variables: Mapping[str, Json], reveal: Revealer) -> bytes:
     """Return one JSON object: the variables, params, events and preferences."""
     return encode(
         {
             **variables,
             "params": context.params,
             "events": list(context.events),
-            "preferences": context.preferences,
+            "preferences": reveal_all(context.preferences, reveal),
             "job": {"id": context.job_id},
         }
     )
@@ -72,8 +72,7 @@ def environment(
             made[name] = text
     made["MQTTJOBS_AGENT"] = context.hostname
     for key, value in context.preferences.items():
-        text = as_text(value)
-        made[f"MQTTJOBS_PREF_{_word(key)}"] = reveal_text(text, reveal)
+        made[f"MQTTJOBS_PREF_{_word(key)}"] = as_text(reveal_all(value, reveal))
     for name, template in own.items():
         made[name] = template.render(context.variables, context.hidden, reveal).text.replace("\0", "")
     return made

@@ -1,0 +1,147 @@
+"""What `${ENV:…}` and `${FILE:…}` stand for reaches whom it is for, and is written down nowhere (contract 2)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from clients import Client
+from conftest import StartMosquitto, StartService
+from running import RunningService, mqttjobs
+
+NAMES = ("BROKER", "KEY", "PROPERTY", "TOPIC", "MESSAGE", "ARGUMENT", "VARIABLE", "PREFERENCE", "FILE", "WILDCARD")
+SECRETS = {f"SECRET_{name}": f"{name.lower()}-s3cr3t-0123456789" for name in NAMES} | {
+    "SECRET_WILDCARD": "wildcard-s3cr3t/#-0123456789"
+}
+
+CONFIG: dict[str, Any] = {
+    "mqtt": {"username": "hub", "password": "${ENV:SECRET_BROKER}"},
+    "users": {
+        "root": {"api_key": "${ENV:SECRET_KEY}", "permissions": ["admin"], "email": "${ENV:SECRET_PROPERTY}"},
+    },
+    "objects": {
+        "lamp": {
+            "state": {"topic": "home/lamp"},
+            "properties": {"token": "${ENV:SECRET_PROPERTY}", "deep": {"list": ["a ${FILE:secret.txt} b"]}},
+        }
+    },
+    "operations": {
+        "tell": {
+            "attach": {"object": "lamp"},
+            "type": "mqtt",
+            "topic": "cloud/${ENV:SECRET_TOPIC}/lamp",
+            "message": {
+                "key": "${ENV:SECRET_MESSAGE}",
+                "token": "{{ properties.token }}",
+                "all": "{{ properties.deep }}",
+            },
+            "trigger_states": ["on"],
+        },
+        "refused": {"attach": {"object": "lamp"}, "type": "mqtt", "topic": "a/${ENV:SECRET_WILDCARD}"},
+        "run": {
+            "attach": {"object": "lamp"},
+            "type": "script",
+            "name": "Run ${ENV:SECRET_ARGUMENT}",
+            "description": "with ${FILE:secret.txt}",
+            "args": ["${ENV:SECRET_ARGUMENT}", "{{ properties.token }}"],
+            "env": {"OWN": "${ENV:SECRET_VARIABLE}"},
+            "preferences": [{"key": "pin", "value": "${ENV:SECRET_PREFERENCE}"}],
+            "text": 'echo "::message:: using $1"; echo "$@ $OWN $MQTTJOBS_PREF_PIN $MQTTJOBS_PROPERTIES_TOKEN";'
+            ' env | sort; cat; echo "failed with $1" >&2; cat >&2 </proc/self/environ; exit 3',
+        },
+        "answer": {
+            "attach": {"object": "lamp"},
+            "type": "script",
+            "text": """printf '{"token": "%s", "pin": "%s"}' "$MQTTJOBS_PROPERTIES_TOKEN" "$OWN" """,
+            "env": {"OWN": "${ENV:SECRET_VARIABLE}"},
+        },
+    },
+}
+
+
+@pytest.fixture
+def house(start_mosquitto: StartMosquitto, start_service: StartService) -> Iterator[tuple[RunningService, Client]]:
+    broker = start_mosquitto(autosave=False)
+    service = start_service(broker.port, CONFIG, run=False, environment=SECRETS, arguments=["--log-level", "debug"])
+    (service.directory / "secret.txt").write_text(SECRETS["SECRET_FILE"] + "\n")
+    service.run()
+    with service.client() as client:
+        client.subscribe("mqttjobs/event/#", "mqttjobs/info", "mqttjobs/response/#", "cloud/#")
+        yield service, client
+
+
+def assert_kept(text: str | bytes, where: str) -> None:
+    """No secret is in a text."""
+    data = text if isinstance(text, bytes) else text.encode()
+    for name, secret in SECRETS.items():
+        assert secret.encode() not in data, f"{name} is in {where}"
+
+
+def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(house: tuple[RunningService, Client]) -> None:
+    service, client = house
+    key = SECRETS["SECRET_KEY"]
+
+    def ask(method: str, **params: Any) -> Any:
+        return client.data(method, params, api_key=key)
+
+    client.publish("home/lamp", b"on")
+    received = client.wait_for(lambda each: each.topic.startswith("cloud/"))
+    assert received.topic == f"cloud/{SECRETS['SECRET_TOPIC']}/lamp"
+    assert received.json == {
+        "key": SECRETS["SECRET_MESSAGE"],
+        "token": SECRETS["SECRET_PROPERTY"],
+        "all": {"list": [f"a {SECRETS['SECRET_FILE']} b"]},
+    }
+    run = ask("operations/execute", id="run", wait=True)
+    assert (run["status"], run["description"]["exitCode"]) == ("failed", 3)
+    assert run["description"]["stdout"].splitlines()[0] == (
+        "${ENV:SECRET_ARGUMENT} ${ENV:SECRET_PROPERTY} ${ENV:SECRET_VARIABLE} ${ENV:SECRET_PREFERENCE} "
+        "${ENV:SECRET_PROPERTY}"
+    )
+    assert ask("operations/execute", id="answer", wait=True)["result"] == {
+        "token": "${ENV:SECRET_PROPERTY}", "pin": "${ENV:SECRET_VARIABLE}",
+    }  # fmt: skip
+    assert ask("operations/execute", id="refused", wait=True)["status"] == "failed"
+    for method, params in [
+        ("jobs/list", {}), ("operations/list", {}), ("objects/list", {}), ("objects/get", {"id": "lamp"}),
+        ("service/info", {}), ("service/health", {}), ("states/history", {"object": "lamp"}), ("config/reload", {}),
+        *(("operations/get", {"id": each}) for each in CONFIG["operations"]),
+    ]:  # fmt: skip
+        assert_kept(json.dumps(ask(method, **params)), method)
+    told = [each for each in client.messages if not each.topic.startswith("cloud/")]
+    assert any("event/job/failed/run" in each.topic for each in told)
+    for message in told:
+        assert_kept(message.payload, message.topic)
+    assert service.stop() == 0
+    assert_kept(service.log, "the log")
+    with sqlite3.connect(service.database) as database:
+        for line in database.iterdump():
+            assert_kept(line, "the database")
+    database.close()
+    for file in service.directory.iterdir():
+        if file.name != "secret.txt":
+            assert_kept(file.read_bytes(), file.name)
+
+
+def test_what_is_wrong_with_a_configuration_is_said_without_its_secrets(
+    house: tuple[RunningService, Client],
+) -> None:
+    service, _ = house
+    service.write_config(
+        {
+            **CONFIG,
+            "mqtt": {**CONFIG["mqtt"], "base_topic": "${ENV:SECRET_WILDCARD}", "protocol": "${ENV:SECRET_KEY}"},
+            "service": {"timeout": "${ENV:SECRET_TOPIC}", "concurrency": "${FILE:secret.txt}"},
+            "users": {"root": {"api_key": "${ENV:SECRET_NONE}", "permissions": ["${ENV:SECRET_KEY}"]}},
+            "objects": {"lamp": {"state": {"topic": "${ENV:SECRET_WILDCARD}"}, "class": "${ENV:SECRET_PROPERTY}"}},
+            "links": {"two": {"source": "${ENV:SECRET_PROPERTY}", "target": "lamp"}},
+        }
+    )
+    refused = mqttjobs("check", str(service.file), **SECRETS)
+    assert refused.returncode == 2
+    assert "SECRET_NONE" in refused.stderr
+    assert len(refused.stderr.splitlines()) >= 8, refused.stderr
+    assert_kept(refused.stderr, "what check says")
