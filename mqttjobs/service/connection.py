@@ -190,7 +190,8 @@ class Connection:
         session.acknowledge(messages)
         held = {id(each) for each in messages[:answered]}
         self._responder.accept([each for each in requests if id(each) not in held])
-        self._timekeeper.heard()
+        if not all(self._is_request(each) for each in messages):
+            self._timekeeper.heard()
 
     async def _commit(self, messages: Sequence[Message]) -> list[Message]:
         """Decide and record one batch, with what the greeting has still to record; return its requests that are new."""

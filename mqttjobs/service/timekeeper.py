@@ -35,6 +35,7 @@ class Timekeeper:
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
+        workshop.recorded = self._recorded
         self._clock = workshop.clock
         self._wake = asyncio.Event()
         self._connected_s: float | None = None
@@ -67,8 +68,11 @@ class Timekeeper:
         return self._workshop.agenda.holds_due(draft, now) if due is not None and due <= now else []
 
     def heard(self) -> None:
-        """A batch was taken in: its holds may be due sooner than what is waited for."""
+        """Reports were taken in: intake is not quiet yet."""
         self._heard_s = self._clock.monotonic()
+
+    def _recorded(self) -> None:
+        """Something was recorded: its holds may be due sooner than what is waited for."""
         due = self._workshop.agenda.next_hold()
         if due is not None and due < self._next_look_at:
             self._wake.set()

@@ -40,6 +40,7 @@ class Workshop:
         turn: held while deciding and recording anything that the mirror mirrors, so that records are written in the
             order in which they were decided.
         notices: what makes health degraded, by name; empty when all is well.
+        recorded: called after each record.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Workshop:
         self.turn = asyncio.Lock()
         self.notices: dict[str, str] = {}
         self.protocol: str | None = None
+        self.recorded: Callable[[], object] = _nobody
         self.reloading: Callable[[str], Awaitable[dict[str, Json]]] | None = None
         self.install(settings)
 
@@ -171,7 +173,12 @@ class Workshop:
         self.runner.start(draft.jobs)
         self.runner.tell(draft.changed.values())
         self.agents.recorded(draft)
+        self.recorded()
 
     def is_active(self, operation: Operation) -> bool:
         """Whether an operation may run."""
         return self.mirror.is_active(operation)
+
+
+def _nobody() -> None:
+    """Stand in until somebody wants to know."""
