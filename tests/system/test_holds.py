@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from brokers import MosquittoBroker
 from clients import Client
-from conftest import StartService
-from running import RunningService
+from running import RunningService, StartService
 
 HOLD_S = 1.5
 PERIOD_S = 0.8

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from brokers import StartMosquitto
 from clients import Client
-from conftest import StartMosquitto, StartService
-from running import RunningService, mqttjobs
+from running import RunningService, StartService, mqttjobs
 
 NAMES = ("BROKER", "KEY", "PROPERTY", "TOPIC", "MESSAGE", "ARGUMENT", "VARIABLE", "PREFERENCE", "FILE", "WILDCARD")
 SECRETS = {f"SECRET_{name}": f"{name.lower()}-s3cr3t-0123456789" for name in NAMES} | {
