@@ -32,7 +32,6 @@ from mqttjobs.domain.model import (
 )
 from mqttjobs.domain.schedules import check_cron
 from mqttjobs.domain.starting import SELF, BreakerRule, Condition, Confirm
-from mqttjobs.domain.templates import secret_names
 from mqttjobs.executors.base import Executor, Limits, executor_types
 
 
@@ -212,8 +211,6 @@ def read_operation(
     common = {key: value for key, value in normal.items() if key in COMMON}
     revealed = {key: value if key in KEPT_AS_WRITTEN else reveal(value) for key, value in common.items()}
     section = validate(OperationSection, revealed, document, place)
-    if _holds_secret(common.get("params")):
-        document.wrong((*place, "params"), "what ${…} stands for would be written into each job; use env or args")
     kinds = executor_types()
     kind = kinds.get(str(written.get("type")))
     if kind is None and isinstance(written.get("type"), str):
@@ -236,14 +233,6 @@ def read_operation(
 
 def _conditions(written: Json, document: Document, place: Place) -> Condition | None:
     return None if written is None else read_conditions(written, document, (*place, "conditions"))
-
-
-def _holds_secret(value: Json) -> bool:
-    if isinstance(value, str):
-        return bool(secret_names(value))
-    if isinstance(value, Mapping):
-        return any(map(_holds_secret, value.values()))
-    return isinstance(value, list) and any(map(_holds_secret, value))
 
 
 def _normal(written: Mapping[str, Json], document: Document, place: Place) -> dict[str, Json]:

@@ -46,8 +46,8 @@ def standard_input(context: RunContext, variables: Mapping[str, Json], reveal: R
     """Return one JSON object: the variables, params, events and preferences."""
     return encode(
         {
-            **variables,
             "params": context.params,
+            **variables,
             "events": list(context.events),
             "preferences": reveal_all(context.preferences, reveal),
             "job": {"id": context.job_id},
@@ -64,7 +64,7 @@ def environment(
         TemplateError: a variable in `env` that is unknown.
     """
     made = {name: os.environ[name] for name in FROM_OURS if name in os.environ}
-    told: dict[str, Json] = {**variables, "params": context.params, "job": {"id": context.job_id}}
+    told: dict[str, Json] = {"params": context.params, **variables, "job": {"id": context.job_id}}
     size = 0
     for name, text in _flat("MQTTJOBS", told):
         size += len(name) + len(text)

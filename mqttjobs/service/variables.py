@@ -56,6 +56,7 @@ class Painter:
                     variables[side] = {}
                     self._paint(found, f"{side}.", variables[side], hidden)
         variables |= extra
+        _find_default_secrets(operation.params, extra.get("params"), "params", hidden)
         if parts is not None:
             variables = {name: value for name, value in variables.items() if name in parts}
             hidden = {path: text for path, text in hidden.items() if path.split(".", 1)[0] in parts}
@@ -77,6 +78,7 @@ class Painter:
                 into["attributes"][name] = value.text if value else None
         if entity.key not in self._hidden:
             found: dict[str, str] = {}
+            _find_secrets(entity.name, "name", found)
             _find_secrets(entity.properties, "properties", found)
             self._hidden[entity.key] = found
         hidden |= {prefix + path: text for path, text in self._hidden[entity.key].items()}
@@ -98,3 +100,17 @@ def _find_secrets(value: Json, path: str, found: dict[str, str]) -> None:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _find_secrets(item, f"{path}.{index}", found)
+
+
+def _find_default_secrets(schema: Json, value: Json, path: str, found: dict[str, str]) -> None:
+    """Find the params that are their schema's default; what a caller sends is never filled in otherwise."""
+    if not isinstance(schema, Mapping):
+        return
+    default = schema.get("default")
+    if default is not None and value == default:
+        _find_secrets(default, path, found)
+    properties = schema.get("properties")
+    if isinstance(value, Mapping) and isinstance(properties, Mapping):
+        for name, inner in properties.items():
+            if name in value:
+                _find_default_secrets(inner, value[name], f"{path}.{name}", found)

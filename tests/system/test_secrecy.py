@@ -12,7 +12,20 @@ from brokers import StartMosquitto
 from clients import Client
 from running import RunningService, StartService, mqttjobs
 
-NAMES = ("BROKER", "KEY", "PROPERTY", "TOPIC", "MESSAGE", "ARGUMENT", "VARIABLE", "PREFERENCE", "FILE", "WILDCARD")
+NAMES = (
+    "BROKER",
+    "KEY",
+    "NAME",
+    "DEFAULT",
+    "PROPERTY",
+    "TOPIC",
+    "MESSAGE",
+    "ARGUMENT",
+    "VARIABLE",
+    "PREFERENCE",
+    "FILE",
+    "WILDCARD",
+)
 SECRETS = {f"SECRET_{name}": f"{name.lower()}-s3cr3t-0123456789" for name in NAMES} | {
     "SECRET_WILDCARD": "wildcard-s3cr3t/#-0123456789"
 }
@@ -24,6 +37,7 @@ CONFIG: dict[str, Any] = {
     },
     "objects": {
         "lamp": {
+            "name": "Lamp ${ENV:SECRET_NAME}",
             "state": {"topic": "home/lamp"},
             "properties": {"token": "${ENV:SECRET_PROPERTY}", "deep": {"list": ["a ${FILE:secret.txt} b"]}},
         }
@@ -37,6 +51,7 @@ CONFIG: dict[str, Any] = {
                 "key": "${ENV:SECRET_MESSAGE}",
                 "token": "{{ properties.token }}",
                 "all": "{{ properties.deep }}",
+                "name": "{{ name }}",
             },
             "trigger_states": ["on"],
         },
@@ -57,6 +72,14 @@ CONFIG: dict[str, Any] = {
             "type": "script",
             "text": """printf '{"token": "%s", "pin": "%s"}' "$MQTTJOBS_PROPERTIES_TOKEN" "$OWN" """,
             "env": {"OWN": "${ENV:SECRET_VARIABLE}"},
+        },
+        "default": {
+            "attach": {"object": "lamp"},
+            "type": "script",
+            "params": {"type": "object", "properties": {"pin": {"default": "${ENV:SECRET_DEFAULT}"}, "own": {}}},
+            "text": """test "$MQTTJOBS_PARAMS_PIN" = "$WANTED" && test "$MQTTJOBS_PARAMS_OWN" != "$WANTED" """
+            """&& grep -F '"pin":"'"$WANTED"'"'""",
+            "env": {"WANTED": "${ENV:SECRET_DEFAULT}"},
         },
     },
 }
@@ -94,6 +117,7 @@ def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(house: tupl
         "key": SECRETS["SECRET_MESSAGE"],
         "token": SECRETS["SECRET_PROPERTY"],
         "all": {"list": [f"a {SECRETS['SECRET_FILE']} b"]},
+        "name": f"Lamp {SECRETS['SECRET_NAME']}",
     }
     run = ask("operations/execute", id="run", wait=True)
     assert (run["status"], run["description"]["exitCode"]) == ("failed", 3)
@@ -104,6 +128,10 @@ def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(house: tupl
     assert ask("operations/execute", id="answer", wait=True)["result"] == {
         "token": "${ENV:SECRET_PROPERTY}", "pin": "${ENV:SECRET_VARIABLE}",
     }  # fmt: skip
+    given = {"own": "${ENV:SECRET_DEFAULT}"}
+    default = ask("operations/execute", id="default", params=given, wait=True)
+    assert default["status"] == "completed", "a default is filled in, what a caller sends is not"
+    assert default["params"] == {"own": "${ENV:SECRET_DEFAULT}", "pin": "${ENV:SECRET_DEFAULT}"}
     assert ask("operations/execute", id="refused", wait=True)["status"] == "failed"
     for method, params in [
         ("jobs/list", {}), ("operations/list", {}), ("objects/list", {}), ("objects/get", {"id": "lamp"}),
