@@ -177,16 +177,21 @@ def test_an_agent_speaks_for_its_own_hostname_only(hall: RunningService) -> None
 def test_the_service_comes_in_by_tls_and_nobody_without_a_password(
     broker: ShippedBroker, start_service: StartService
 ) -> None:
-    tls = {"url": f"mqtts://127.0.0.1:{broker.tls_port}", "tls": {"ca_file": str(broker.directory / "certs/ca.crt")}}
+    tls: dict[str, Any] = {
+        "url": f"mqtts://127.0.0.1:{broker.tls_port}",
+        "tls": {"ca_file": str(broker.directory / "certs/ca.crt")},
+    }
     service = start_service(broker.port, {**HALL, "mqtt": {**HALL["mqtt"], **tls}})
     with log_in(service, "alice") as alice:
         assert alice.data("jobs/list", lane="alice")["total_items"] == 0
     with pytest.raises(AssertionError, match="Not authorized"):
         service.client()
-    done = mqttjobs(
-        "jobs", "list", "--json", "--user", "alice", "--url", f"mqtt://alice:alice-password@127.0.0.1:{broker.port}"
-    )
+    url = f"mqtts://alice:alice-password@127.0.0.1:{broker.tls_port}"
+    ask = ("jobs", "list", "--json", "--user", "alice")
+    done = mqttjobs(*ask, MQTTJOBS_URL=url, SSL_CERT_FILE=tls["tls"]["ca_file"])
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    done = mqttjobs(*ask, MQTTJOBS_URL=url)
+    assert (done.returncode, "certificate" in done.stderr) == (1, True), done.stderr
 
 
 @pytest.mark.parametrize("name", ["mqttjobs.yaml", "demo.yaml"])
