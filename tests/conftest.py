@@ -60,10 +60,10 @@ def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartShar
         pytest.skip(MISSING)
     started: list[tuple[MosquittoBroker, RunningService]] = []
 
-    def start(config: Mapping[str, Any], **more: Any) -> RunningService:
+    def start(config: Mapping[str, Any], *, directory: Path | None = None, **more: Any) -> RunningService:
         broker = MosquittoBroker(tmp_path_factory.mktemp("mosquitto"), autosave=False)
         broker.start()
-        service = RunningService(tmp_path_factory.mktemp("service"), broker.port, config, **more)
+        service = RunningService(directory or tmp_path_factory.mktemp("service"), broker.port, config, **more)
         started.append((broker, service))
         service.run()
         return service

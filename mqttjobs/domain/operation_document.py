@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from mqttjobs.domain.jobs import Job, OperationFacts
 from mqttjobs.domain.model import Json, Operation, User
 from mqttjobs.domain.protocol import iso
-from mqttjobs.domain.status import Status, agent_states
+from mqttjobs.domain.status import AgentState, EventKind, Status, agent_states
 
 _STATUS_WORDS = {
     Status.SUBMITTED: "running",
@@ -97,8 +97,8 @@ def job_context(latest: Job | None, users: Mapping[str, User]) -> dict[str, Json
     """Return the context of the latest run: machine, device, user, and robots, which are agents."""
     user = None if latest is None else users.get(latest.user_id)
     states = [] if latest is None else list(agent_states(latest.timeline, latest.expected, latest.target).values())
-    told = [state for state in states if state.event is not None]
-    last = max(told, key=lambda state: (state.ended_at is not None, state.hostname), default=None)
+    told = [state for state in states if state.kind is not EventKind.SUBMITTED]
+    last = max(told, key=_latest, default=None)
     host = last.hostname if last else None
     user_id = None if latest is None else latest.user_id
     return {
@@ -116,6 +116,11 @@ def job_context(latest: Job | None, users: Mapping[str, User]) -> dict[str, Json
             "rpa_role": user.role if user else None,
         },
     }
+
+
+def _latest(state: AgentState) -> tuple[bool, datetime, str]:
+    at = state.event.at if state.event else datetime.min.replace(tzinfo=UTC)
+    return (state.ended_at is not None, at, state.hostname)
 
 
 def _defaults(operation: Operation) -> dict[str, Json]:

@@ -43,6 +43,7 @@ class Clerk:
         self.follow: Callable[[Draft, Job], Awaitable[None]] | None = None
         self.started: Callable[[Draft], None] | None = None
         self._waiting: list[tuple[JobUpdate, Job]] = []
+        self._facts: set[str] = set()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -57,6 +58,13 @@ class Clerk:
     def nudge(self) -> None:
         """Write the uids of told ends even if no job ends soon."""
         self._work.set()
+
+    def begun(self, jobs: Sequence[Job]) -> None:
+        """Remember the first run of operations; their jobs' events are written already."""
+        for job in jobs:
+            self._mirror.note_run(self._facts, job, ended_now=False)
+        if self._facts:
+            self._work.set()
 
     async def drained(self) -> None:
         """Return when everything given so far is written."""
@@ -90,6 +98,7 @@ class Clerk:
             self.failing = True
             return False
         self.failing = False
+        self._facts -= draft.facts
         self._tell([job for _, job in batch])
         return True
 
@@ -121,7 +130,7 @@ class Clerk:
         return True
 
     def _draft(self, updates: list[JobUpdate], jobs: list[Job]) -> Draft:
-        draft = Draft(updates=updates)
+        draft = Draft(updates=updates, facts=set(self._facts))
         for job in jobs:
             self._mirror.note_run(draft.facts, job, ended_now=job.ended)
         return draft

@@ -25,7 +25,9 @@ async def recover(workshop: Workshop, now: datetime) -> None:
     for job in await workshop.store.claimed():
         update = _recovered(job, workshop.workbench, now, hostname)
         draft.updates.append(update)
-        await workshop.follow(draft, apply(job, update))
+        after = apply(job, update)
+        workshop.mirror.note_run(draft.facts, after, ended_now=after.ended)
+        await workshop.follow(draft, after)
     if draft:
         log.info("recovered", jobs=len(draft.updates))
         await workshop.commit(draft)

@@ -150,6 +150,7 @@ class Runner:
             for job in taken:
                 self._run_soon(job, begun=True)
             self._announcer.tell(taken)
+            self.clerk.begun(taken)
         self._due_at = await self._store.next_due(now)
         if self._due_at is None:
             return None

@@ -229,8 +229,7 @@ class Submission:
         if facts is not None:
             self._mirror.change_facts(facts.id, total=facts.total + 1, triggered_at=job.created_at)
             draft.facts.add(facts.id)
-        if job.ended:
-            self._note_end(draft, job, job.created_at)
+        self._mirror.note_run(draft.facts, job, ended_now=job.ended and job.status is not Status.SKIPPED)
 
     def stop(self, draft: Draft, job: Job, at: datetime, message: str, *, strict: bool = False) -> Job:
         """Put a stop into the draft (behaviour 3.7); return the job as it leaves it. `strict`: see JobUpdate."""
@@ -247,14 +246,8 @@ class Submission:
         stopped = apply(job, update)
         draft.updates.append(update)
         draft.stopped.append(stopped)
-        self._note_end(draft, job, at)
+        self._mirror.note_run(draft.facts, stopped, ended_now=True)
         return stopped
-
-    def _note_end(self, draft: Draft, job: Job, at: datetime) -> None:
-        facts = self._mirror.facts.get(job.operation_id or "")
-        if facts is not None:
-            self._mirror.change_facts(facts.id, ended_at=at)
-            draft.facts.add(facts.id)
 
     async def _make_room(self, draft: Draft, job: Job, operation: Operation) -> str | None:
         drafted = [

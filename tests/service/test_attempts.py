@@ -141,6 +141,8 @@ async def test_at_most_once_a_killed_job_has_failed_as_interrupted(build: Build)
     await house.restart()
     job = await the_job(house)
     assert (job["status"], job["error"], job["attempts"]) == ("failed", "interrupted", 1)
+    operation = await house.data("operations/get", id="dig")
+    assert (operation["start_date"], operation["end_date"]) == (job["created"], job["updated_at"])
     assert len(house.desk.runs) == 1
     assert len(house.documents("mqttjobs/event/job/failed/#")) == 1
 
