@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -58,7 +58,7 @@ def sight(key: ValueKey, source: ValueSource, known: Value | None, seen: Sightin
         return Result(Verdict.IGNORED)
     if not seen.retained or (source.retained is Retained.FIRE and not source.event):
         if known is not None and known.text == text and not source.event:
-            return Result(Verdict.UNCHANGED, _heard(known, seen))
+            return Result(Verdict.UNCHANGED, None if seen.retained else replace(known, heard_at=seen.at))
         return Result(Verdict.CHANGED, _changed(key, known, text, seen))
     if source.event or source.retained is Retained.IGNORE or seen.live_before:
         return Result(Verdict.RETAINED_SKIPPED)
@@ -73,8 +73,3 @@ def _changed(key: ValueKey, known: Value | None, text: str, seen: Sighting) -> V
     previous = known.text if known else None
     heard_at = (known.heard_at if known else None) if seen.retained else seen.at
     return Value(key, text, previous, seen.at, heard_at, seen.payload)
-
-
-def _heard(known: Value, seen: Sighting) -> Value:
-    heard_at = known.heard_at if seen.retained else seen.at
-    return Value(known.key, known.text, known.previous, known.since_at, heard_at, known.payload)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from making import LAMP_STATE, later
 
 from mqttjobs.domain.model import Retained, Value, ValueSource
-from mqttjobs.domain.values import ORDER, Sighting, Verdict, sight
+from mqttjobs.domain.values import ORDER, Result, Sighting, Verdict, sight
 
 INIT, FIRE, IGNORE = Retained.INIT, Retained.FIRE, Retained.IGNORE
 
@@ -27,12 +27,14 @@ class Watched:
         self.value: Value | None = None
         self.live = False
         self.clock = 0
+        self.result: Result | None = None
 
     def report(self, text: str, *, retained: bool = False, payload: Any = None) -> tuple[Verdict, bool]:
         """Return the verdict, and whether triggers run at once."""
         self.clock += 1
         seen = Sighting(text, later(self.clock), payload, retained=retained, live_before=self.live)
         result = sight(LAMP_STATE, self.source, self.value, seen)
+        self.result = result
         if result.value is not None:
             self.value = result.value
         self.live |= not retained and result.verdict is not Verdict.IGNORED
@@ -156,8 +158,11 @@ def test_no_replay_ever_says_that_the_value_was_heard(retained: Retained, texts:
     watched = a_watched("on", retained=retained)
     watched.reconnect()
     for text in texts:
-        watched.replay(text)
+        verdict, _ = watched.replay(text)
         assert watched.value is not None
+        if verdict is Verdict.UNCHANGED:
+            assert watched.result is not None
+            assert watched.result.value is None
         assert watched.value.heard_at == later(1)
 
 
