@@ -78,7 +78,7 @@ class SqliteStore:
             raise
 
     def _take_lock(self) -> None:
-        lock = Path(f"{self._path}.lock")
+        lock = Path(f"{self._path.resolve()}.lock")  # one lock by whatever name the file is called
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:

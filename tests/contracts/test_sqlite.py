@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from importlib import resources
 from pathlib import Path
 
 import pytest
-from records import LAMP_STATE, a_job, a_value, an_ended_job, an_entry, later, started
+from records import CABLE, LAMP, LAMP_STATE, NOW, a_job, a_value, an_ended_job, an_entry, later, started, succeeded
 
-from mqttjobs.domain.jobs import Job, JobUpdate
-from mqttjobs.errors import StoreError, StoreRefused
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, apply
+from mqttjobs.domain.model import EntityKind, ValueKey
+from mqttjobs.domain.triggers import Hold
+from mqttjobs.errors import NotFound, StoreError, StoreRefused
 from mqttjobs.store.base import Changes, JobQuery, Retention, Store, create_store
+from mqttjobs.store.rows import JOB_COLUMNS
 from mqttjobs.store.sqlite import SqliteStore
 
 BIG = "x" * 200_000
@@ -187,6 +192,42 @@ async def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
     assert str(path) in await refusal(path)
 
 
+async def test_a_second_opener_by_another_name_is_refused_too(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    alias = tmp_path / "elsewhere" / "alias.db"
+    alias.symlink_to(path)
+    assert str(os.getpid()) in await refusal(alias)
+
+
+_COPIED = JOB_COLUMNS.removeprefix("uid, id, ")
+MANY_JOBS = f"""
+WITH RECURSIVE n (uid) AS (SELECT 10 UNION ALL SELECT uid + 1 FROM n WHERE uid < 100000)
+INSERT INTO jobs (uid, id, {_COPIED}) SELECT n.uid, 'job ' || n.uid, {_COPIED} FROM n, jobs
+WHERE jobs.uid = CASE WHEN n.uid % 100 > 3 THEN 1 ELSE 1 + n.uid % 4 END
+"""  # noqa: S608 - put together from constants
+
+
+async def test_a_database_with_a_hundred_thousand_jobs_is_ready_in_under_two_seconds(path: Path) -> None:
+    store = store_at(path)
+    await store.open()
+    await store.record(Changes(jobs=[an_ended_job(1), a_job(2, takes_slot=False), a_job(3), a_job(4, due_at=later(9))]))
+    await store.close()
+    sql(path, MANY_JOBS)
+    store = store_at(path)
+    start = time.monotonic()
+    await store.open()
+    try:
+        assert (await store.load()).last_uid == 100_000
+        await store.claimed()
+        await store.unannounced(100)
+        await store.next_due(later(0))
+        assert len(await store.claim(later(0), 500, takes_slot=False, begin=started())) == 500
+        assert len(await store.claim(later(0), 32, takes_slot=True, begin=started())) == 32
+        assert time.monotonic() - start < 2
+    finally:
+        await store.close()
+
+
 async def test_a_refused_store_lets_go_of_its_lock(path: Path) -> None:
     path.write_bytes(b"no database at all, but long enough to be read as one " * 50)
     await refusal(path)
@@ -234,6 +275,43 @@ async def test_a_database_whose_migration_failed_half_way_is_as_it_was_before(
     assert sql(path, "PRAGMA user_version") == known
 
 
+async def test_a_database_of_the_first_version_is_brought_up_to_this_one_with_all_that_is_in_it(path: Path) -> None:
+    """The file was written by the program of that version: values, holds, jobs waiting, running, ended and deleted."""
+    path.write_bytes(gzip.decompress((Path(__file__).parent / "files" / "schema-1.db.gz").read_bytes()))
+    store = store_at(path)
+    await store.open()
+    try:
+        snapshot = await store.load()
+        battery = ValueKey(EntityKind.OBJECT, "lamp", "battery")
+        assert {value.key: value for value in snapshot.values} == {
+            LAMP_STATE: a_value("on", previous="off"),
+            battery: a_value("80", battery),
+        }
+        assert list(snapshot.holds) == [Hold("h", LAMP, NOW, None, {"trigger": "blink/0"})]
+        assert dict(snapshot.packets) == {7: b"digest"}
+        assert list(snapshot.event_ids) == [(LAMP, "e1", NOW)]
+        assert dict(snapshot.notes) == {"filters": ["zigbee2mqtt/+"]}
+        [facts] = snapshot.facts
+        assert (facts.id, facts.active, facts.total, facts.first_run_at) == ("blink", False, 3, NOW)
+        assert snapshot.last_uid == 6
+        assert await store.answer(b"key", NOW) == b'{"status":"ok"}'
+        assert (await store.history(LAMP_STATE, None, None, 10, 0)).total == 2
+        running = apply(a_job(5, limit=1, priority=3), started()(a_job(5, limit=1, priority=3)))
+        noted = an_ended_job(1).evolve(results=(CustomResult({"note": "seen"}, "bob", later(5)),))
+        assert list((await store.find(JobQuery())).jobs) == [
+            running, a_job(4, limit=1), a_job(3, owner=CABLE, takes_slot=False), a_job(2, due_at=later(60)), noted,
+        ]  # fmt: skip
+        assert list(await store.unannounced(10)) == []
+        assert [job.uid for job in await store.claim(NOW, 9, takes_slot=False, begin=started())] == [3]
+        assert list(await store.claim(NOW, 9, takes_slot=True, begin=started())) == []
+        await store.record(Changes(updates=[succeeded(running, later(1))], jobs=[an_ended_job(7)]))
+        assert [job.uid for job in await store.claim(later(60), 9, takes_slot=True, begin=started())] == [2]
+        await store.prune(later(86_400 * 60), Retention())
+        assert await store.get(4) is not None
+    finally:
+        await store.close()
+
+
 def test_the_steps_of_the_schema_are_numbered_one_by_one() -> None:
     """Two of one number, each made on a branch of its own, would be two different histories."""
     files = sorted(each.name for each in (resources.files("mqttjobs.store") / "schema").iterdir())
@@ -248,6 +326,31 @@ async def test_every_commit_is_flushed_to_the_disk(store: SqliteStore) -> None:
     assert await store._write(lambda db: db.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
 
 
+async def test_records_that_come_together_share_a_commit(store: SqliteStore) -> None:
+    commits: list[str] = []
+
+    def watch(db: sqlite3.Connection) -> None:
+        db.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
+
+    await store._write(watch)
+    await asyncio.gather(*(store.record(Changes(jobs=[a_job(uid)])) for uid in range(1, 201)))
+    assert (await store.find(JobQuery(limit=1))).total == 200
+    assert 1 <= len(commits) <= 10
+
+
+async def test_a_refused_record_does_not_touch_those_that_share_its_commit(store: SqliteStore) -> None:
+    results = await asyncio.gather(
+        store.record(Changes(jobs=[a_job(1)])),
+        store.record(Changes(deleted=[99], jobs=[a_job(2)])),
+        store.record(Changes(jobs=[a_job(1)])),
+        store.record(Changes(jobs=[a_job(3)], notes={"odd": "\ud800"})),
+        store.record(Changes(jobs=[a_job(4)])),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [type(None), NotFound, StoreError, StoreError, type(None)]
+    assert [job.uid for job in (await store.find(JobQuery())).jobs] == [4, 1]
+
+
 async def test_a_full_disk_is_a_store_error_that_writes_nothing_and_passes(store: SqliteStore) -> None:
     await store.record(Changes(jobs=[a_job(1)], values=[a_value("off")]))
     await on_writer(store, "PRAGMA max_page_count = 1")
@@ -259,6 +362,51 @@ async def test_a_full_disk_is_a_store_error_that_writes_nothing_and_passes(store
     await on_writer(store, "PRAGMA max_page_count = 1000000")
     await store.record(Changes(values=[a_value("on")], jobs=many))
     assert (await store.find(JobQuery(limit=100))).jobs == [*many[::-1], a_job(1)]
+
+
+FULL = """
+import asyncio, resource, signal, sys
+sys.path[:0] = sys.argv[2:]
+from records import a_job
+from mqttjobs.errors import StoreError
+from mqttjobs.store.base import Changes, JobQuery, create_store
+BIG = "x" * 200_000
+async def main():
+    store = create_store(sys.argv[1])
+    await store.open()
+    await store.record(Changes(jobs=[a_job(1)]))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    refused = 0
+    for n in range(2, 12):
+        try:
+            await store.record(Changes(jobs=[a_job(n, params={"text": BIG})]))
+        except StoreError:
+            refused = refused or n
+    kept = [job.uid for job in (await store.find(JobQuery(limit=100))).jobs]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await store.record(Changes(jobs=[a_job(100, params={"text": BIG})]))
+    assert (await store.get(100)).params["text"] == BIG
+    await store.close()
+    print(refused, *sorted(kept))
+asyncio.run(main())
+"""
+
+
+async def test_files_that_cannot_grow_are_a_store_error_that_passes(path: Path) -> None:
+    """The kernel's own no, as a full disk gives it: everything confirmed is there, and writing goes on by itself."""
+    command = [sys.executable, "-c", FULL, f"sqlite:///{path}", str(Path(__file__).parent)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    refused, *kept = map(int, done.stdout.split())
+    assert 2 <= refused <= 11
+    assert kept == list(range(1, refused))
+    store = store_at(path)
+    await store.open()
+    try:
+        assert [job.uid for job in (await store.find(JobQuery(limit=100))).jobs] == [100, *kept[::-1]]
+    finally:
+        await store.close()
 
 
 async def test_a_job_recorded_after_a_failed_write_of_its_kind_has_its_definition(store: SqliteStore) -> None:
