@@ -124,7 +124,8 @@ class Session(Protocol):
         """Send, in call order, without waiting; the future gives the PUBACK reason code (0 for QoS 0 once sent).
 
         MQTT 3.1.1 has no reason codes and gives 0. A future that raises ConnectionLost means unknown: the
-        broker may or may not have it. Cancelling the future changes nothing on the wire.
+        broker may or may not have it; one that raises ValueError that it cannot be sent at all. Cancelling the
+        future changes nothing on the wire. A topic that is none raises ValueError at once.
         """
 
 

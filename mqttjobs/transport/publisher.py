@@ -75,6 +75,10 @@ class Publisher:
             self._waiting.appendleft(item)
             self._session = None
             return
+        except ValueError as error:
+            item.future.set_exception(error)
+            item.future.exception()  # its caller may not wait for it
+            return
         self._sent[item.place] = item
         sending.add_done_callback(lambda done: self._sent_or_lost(session, item, done))
 

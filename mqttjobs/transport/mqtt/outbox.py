@@ -72,14 +72,14 @@ class Outbox:
         self._unsent.clear()
         self._waiting.clear()
         for future in futures:
-            _fail(future, "the connection was lost before the broker confirmed")
+            _fail(future, ConnectionLost("the connection was lost before the broker confirmed"))
         self._tell_settled()
 
     def publish(self, publication: Publication) -> asyncio.Future[int]:
         """See Session.publish."""
         future: asyncio.Future[int] = self._loop.create_future()
         if self._lost:
-            _fail(future, "there is no connection")
+            _fail(future, ConnectionLost("there is no connection"))
         elif self._waiting or not self._has_room(publication):
             self._waiting.append((publication, future))
         else:
@@ -103,7 +103,11 @@ class Outbox:
 
     def _send(self, publication: Publication, future: asyncio.Future[int]) -> None:
         packet_id = self._free_id() if publication.qos else 0
-        packet = encode_publish(publication, packet_id, five=self._five)
+        try:
+            packet = encode_publish(publication, packet_id, five=self._five)
+        except ValueError as error:
+            _fail(future, error)
+            return
         if self.largest_packet is not None and len(packet) > self.largest_packet:
             if not future.done():
                 future.set_result(PACKET_TOO_LARGE)
@@ -199,7 +203,7 @@ def _merge(queued: deque[dict[str, Any]]) -> None:
         )
 
 
-def _fail(future: asyncio.Future[int], words: str) -> None:
+def _fail(future: asyncio.Future[int], error: Exception) -> None:
     if not future.done():
-        future.set_exception(ConnectionLost(words))
+        future.set_exception(error)
         future.exception()  # its caller may have gone

@@ -1,0 +1,126 @@
+"""Messages on their way out: in order over lost connections, given up or not, and one that nobody can send."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+from benches import connect, cut_connection, within
+from brokers import MosquittoBroker
+
+from mqttjobs.transport import memory
+from mqttjobs.transport.base import ConnectOptions, Publication
+from mqttjobs.transport.memory import MemoryBroker
+from mqttjobs.transport.publisher import Publisher
+
+TOO_LONG = (("k" * 70_000, "v"),)
+
+
+@pytest.fixture
+def options() -> ConnectOptions:
+    return ConnectOptions(f"memory://{uuid.uuid4().hex}", "hub")
+
+
+@pytest.fixture
+def broker(options: ConnectOptions) -> MemoryBroker:
+    return memory.broker(options.url.removeprefix("memory://"))
+
+
+def numbered(count: int, first: int = 0) -> list[Publication]:
+    return [Publication("t/a", str(n).encode(), 1) for n in range(first, first + count)]
+
+
+def taken(broker: MemoryBroker) -> list[int]:
+    return [int(publication.payload) for publication in broker.published]
+
+
+async def test_what_is_published_without_a_connection_waits_for_one(
+    options: ConnectOptions, broker: MemoryBroker
+) -> None:
+    publisher = Publisher()
+    futures = [publisher.publish(each) for each in numbered(5)]
+    assert (publisher.connected, publisher.backlog) == (False, 5)
+    async with connect(options) as session, within():
+        publisher.attach(session)
+        assert await asyncio.gather(*futures) == [0x10] * 5
+    assert taken(broker) == [0, 1, 2, 3, 4]
+
+
+async def test_what_was_not_confirmed_is_sent_again_in_the_old_order_before_what_came_later(
+    options: ConnectOptions, broker: MemoryBroker
+) -> None:
+    publisher = Publisher(window=3)
+    async with cut_connection(options) as session:
+        publisher.attach(session)
+        broker.freeze()
+        futures = [publisher.publish(each) for each in numbered(6)]
+    publisher.detach()
+    broker.thaw()
+    futures += [publisher.publish(each) for each in numbered(2, first=6)]
+    assert not any(future.done() for future in futures)
+    async with connect(options) as session, within():
+        publisher.attach(session)
+        await asyncio.gather(*futures)
+    assert taken(broker) == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_what_its_caller_has_given_up_is_not_sent_again(options: ConnectOptions, broker: MemoryBroker) -> None:
+    publisher = Publisher(window=2)
+    async with cut_connection(options) as session:
+        publisher.attach(session)
+        broker.freeze()
+        futures = [publisher.publish(each) for each in numbered(5)]
+    publisher.detach()
+    broker.thaw()
+    futures[1].cancel()
+    futures[3].cancel()
+    async with connect(options) as session, within():
+        publisher.attach(session)
+        await asyncio.gather(*(future for future in futures if not future.cancelled()))
+    assert taken(broker) == [0, 2, 4]
+
+
+async def test_no_more_than_the_window_is_in_flight(options: ConnectOptions, broker: MemoryBroker) -> None:
+    publisher = Publisher(window=3)
+    async with connect(options) as session, within():
+        publisher.attach(session)
+        broker.freeze()
+        futures = [publisher.publish(each) for each in numbered(10)]
+        assert publisher.backlog == 7
+        broker.thaw()
+        await asyncio.gather(*futures)
+    assert taken(broker) == list(range(10))
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_a_topic_that_none_may_publish_to_fails_its_caller_and_holds_nobody_up(
+    options: ConnectOptions, broker: MemoryBroker, connected: bool
+) -> None:
+    publisher = Publisher()
+    async with connect(options) as session, within():
+        if connected:
+            publisher.attach(session)
+        before, odd, after = [publisher.publish(Publication(topic, b"1", 1)) for topic in ("t/a", "t/#", "t/b")]
+        publisher.attach(session)
+        with pytest.raises(ValueError, match="topic"):
+            await odd
+        assert await asyncio.gather(before, after) == [0x10, 0x10]
+
+
+async def test_a_publication_that_cannot_be_sent_ends_no_connection(mosquitto: MosquittoBroker) -> None:
+    """Each connection would meet it again."""
+    publisher = Publisher()
+    odd = publisher.publish(Publication("t/a", b"", 1, user_properties=TOO_LONG))
+    good = publisher.publish(Publication("t/a", b"", 1))
+    async with connect(ConnectOptions(mosquitto.url, protocol="5")) as session, within():
+        publisher.attach(session)
+        assert await good == 0x10
+        with pytest.raises(ValueError, match="65535"):
+            await odd
+        behind = [publisher.publish(each) for each in numbered(1000)]
+        odd = publisher.publish(Publication("t/a", b"", 1, user_properties=TOO_LONG))
+        last = publisher.publish(Publication("t/a", b"", 1))
+        await asyncio.gather(*behind, last)
+        with pytest.raises(ValueError, match="65535"):
+            await odd
