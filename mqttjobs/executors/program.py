@@ -35,6 +35,8 @@ WRONG_INPUT = (64, 65)
 READ_AT_ONCE = 64 * 1024
 LAST_WORDS_S = 0.5
 """How long output is still awaited from a group whose leader has ended."""
+ORPHANS_S = 0.5
+"""How long is waited for the killed members of a group to be gone."""
 ERROR_LENGTH = 1000
 PR_SET_PDEATHSIG = 1
 
@@ -305,6 +307,7 @@ class _Process:
                 await self._silent.wait()
         _signal(process, signal.SIGKILL)  # the leader is not yet reaped: its group's number is still its own
         process.wait()
+        await _take_orphans(process.pid)
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 self._loop.remove_reader(stream.fileno())
@@ -320,6 +323,15 @@ class _Process:
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
+
+
+async def _take_orphans(group: int) -> None:
+    """Take what became of a killed group's members off the process table, where they are ours: as in a container."""
+    deadline_s = asyncio.get_running_loop().time() + ORPHANS_S
+    with suppress(ChildProcessError):
+        while asyncio.get_running_loop().time() < deadline_s:
+            if os.waitpid(-group, os.WNOHANG) == (0, 0):
+                await asyncio.sleep(0.01)
 
 
 async def _whole(ending: Coroutine[Any, Any, None]) -> None:

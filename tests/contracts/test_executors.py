@@ -619,6 +619,31 @@ async def test_a_program_that_stops_itself_is_ended_by_the_time_limit() -> None:
     assert outcome.exit_code == 124
 
 
+FIRST_PROCESS = """
+import asyncio, ctypes, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:]
+from test_executors import Script, a_context, children
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+outcome = asyncio.run(Script(text="sleep 1000 & sleep 1000 & echo 1").run(a_context()))
+assert outcome.result == 1, outcome
+print(sorted(children()))
+"""
+
+
+async def test_the_first_process_of_a_container_inherits_no_zombies() -> None:
+    """Orphans become its children; every one of a program's group is ended, and taken off its hands."""
+    service = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FIRST_PROCESS, *filter(None, sys.path), stdout=asyncio.subprocess.PIPE
+    )
+    assert service.stdout is not None
+    async with asyncio.timeout(WAIT_S):
+        said = await service.stdout.read()
+        await service.wait()
+    assert said == b"[]\n"
+
+
 # -- cancellation ----------------------------------------------------------------------------------------------------
 
 
