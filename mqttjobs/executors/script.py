@@ -15,7 +15,8 @@ from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.templates import Template
 from mqttjobs.executors.base import Executor, Limits, RunContext
-from mqttjobs.executors.program import Command, run_command, template_problems
+from mqttjobs.executors.process import Command
+from mqttjobs.executors.program import run_command, template_problems
 from mqttjobs.executors.surroundings import Revealer, environment, standard_input, variables_of
 
 _VARIABLE = re.compile(

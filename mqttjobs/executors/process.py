@@ -1,0 +1,222 @@
+"""One process group, from its start to the end of its last member: bounded in time and output (behaviour 3.11)."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from mqttjobs.executors.output import Capture
+
+TIMED_OUT = 124
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+READ_AT_ONCE = 64 * 1024
+LAST_WORDS_S = 0.5
+"""How long output is still awaited from a group whose leader has ended."""
+ORPHANS_S = 0.5
+"""How long is waited for the killed members of a group to be gone."""
+PR_SET_PDEATHSIG = 1
+
+_prctl = ctypes.CDLL(None).prctl if os.uname().sysname == "Linux" else None
+
+
+def _die_with_parent() -> None:
+    """Runs in the child before its program: a SIGKILL of the service ends what it started."""
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a process ended; `code` as a shell would say it."""
+
+    code: int
+    stdout: Capture
+    stderr: Capture
+    timed_out: bool = False
+    not_started: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start: argument list, environment, standard input, and descriptors that it inherits."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    stdin: bytes
+    pass_fds: tuple[int, ...] = ()
+
+
+class ProcessGroup:
+    """One process group, from start to the end of its last member."""
+
+    def __init__(self, command: Command, stdout: Capture, stderr: Capture) -> None:
+        self._command = command
+        self._stdout = stdout
+        self._stderr = stderr
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[None] = self._loop.create_future()
+        self._silent = asyncio.Event()
+        self._open: set[int] = set()
+        self._input = memoryview(command.stdin)
+
+    async def run(self, limit: timedelta, grace: timedelta) -> Finished:
+        """Start it and wait for its end; a cancellation ends the group first."""
+        try:
+            process = self._start()
+        except FileNotFoundError:
+            return self._unstarted(NOT_FOUND, "not found")
+        except (OSError, ValueError) as error:
+            return self._unstarted(NOT_EXECUTABLE, f"cannot be executed: {getattr(error, 'strerror', error)}")
+        timed_out = False
+        try:
+            async with asyncio.timeout(limit / timedelta(seconds=1)):
+                await asyncio.shield(self._exited)
+        except TimeoutError:
+            timed_out = True
+            await self._end(process, grace)
+        except asyncio.CancelledError:
+            await _whole(self._end(process, grace))
+            raise
+        finally:
+            await _whole(self._finish(process))
+        code = process.returncode
+        shell_code = TIMED_OUT if timed_out else 128 - code if code < 0 else code
+        return Finished(shell_code, self._stdout, self._stderr, timed_out)
+
+    def _unstarted(self, code: int, words: str) -> Finished:
+        return Finished(code, self._stdout, self._stderr, not_started=f"{self._command.argv[0]} {words}")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(  # noqa: S603 - running programs is what this module is for; no shell
+            list(self._command.argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(self._command.env),
+            start_new_session=True,
+            pass_fds=self._command.pass_fds,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call; nothing else ends orphans after SIGKILL
+            bufsize=0,
+        )
+        self._watch_exit(process)
+        for stream, capture in ((process.stdout, self._stdout), (process.stderr, self._stderr)):
+            if stream is not None:
+                self._watch_output(stream.fileno(), capture)
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+            self._loop.add_writer(process.stdin.fileno(), self._feed, process)
+        return process
+
+    def _watch_exit(self, process: subprocess.Popen[bytes]) -> None:
+        handle = os.pidfd_open(process.pid)
+
+        def exited() -> None:
+            self._loop.remove_reader(handle)
+            os.close(handle)
+            self._exited.set_result(None)
+
+        self._loop.add_reader(handle, exited)
+
+    def _watch_output(self, fileno: int, capture: Capture) -> None:
+        os.set_blocking(fileno, False)
+        self._open.add(fileno)
+
+        def ready() -> None:
+            try:
+                data = os.read(fileno, READ_AT_ONCE)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if data:
+                capture.feed(data)
+            else:
+                self._loop.remove_reader(fileno)
+                self._open.discard(fileno)
+                if not self._open:
+                    self._silent.set()
+
+        self._loop.add_reader(fileno, ready)
+
+    def _feed(self, process: subprocess.Popen[bytes]) -> None:
+        """Write the standard input as it is taken; a program that does not read it may end all the same."""
+        stdin = process.stdin
+        if stdin is None or stdin.closed:
+            return
+        try:
+            written = os.write(stdin.fileno(), self._input[:READ_AT_ONCE])
+        except BlockingIOError:
+            return
+        except OSError:
+            written = len(self._input)
+        self._input = self._input[written:]
+        if not self._input:
+            self._loop.remove_writer(stdin.fileno())
+            stdin.close()
+
+    async def _end(self, process: subprocess.Popen[bytes], grace: timedelta) -> None:
+        """TERM, grace, KILL of the group; children that tidy up and hold the output have the grace too."""
+        _signal(process, signal.SIGTERM)
+        silent: asyncio.Future[Any] = asyncio.ensure_future(self._silent.wait())
+        try:
+            await asyncio.wait((self._exited, silent), timeout=grace / timedelta(seconds=1))
+        finally:
+            silent.cancel()
+        _signal(process, signal.SIGKILL)
+        await asyncio.wait([self._exited])
+
+    async def _finish(self, process: subprocess.Popen[bytes]) -> None:
+        """Collect the last words, end what outlives its leader, and leave nothing behind."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._silent.wait()
+        _signal(process, signal.SIGKILL)  # the leader is not yet reaped: its group's number is still its own
+        process.wait()
+        await _take_orphans(process.pid)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                self._loop.remove_reader(stream.fileno())
+                stream.close()
+        if process.stdin is not None and not process.stdin.closed:
+            self._loop.remove_writer(process.stdin.fileno())
+            with suppress(OSError):
+                process.stdin.close()
+        self._stdout.close()
+        self._stderr.close()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+async def _take_orphans(group: int) -> None:
+    """Take what became of a killed group's members off the process table, where they are ours: as in a container."""
+    deadline_s = asyncio.get_running_loop().time() + ORPHANS_S
+    with suppress(ChildProcessError):
+        while asyncio.get_running_loop().time() < deadline_s:
+            if os.waitpid(-group, os.WNOHANG) == (0, 0):  # noqa: ASYNC222 - WNOHANG: it does not wait
+                await asyncio.sleep(0.01)
+
+
+async def _whole(ending: Coroutine[Any, Any, None]) -> None:
+    """Await to the end even if cancelled meanwhile, and then let the cancellation go on."""
+    task = asyncio.ensure_future(ending)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
