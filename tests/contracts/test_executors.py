@@ -243,7 +243,8 @@ async def test_a_script_file_is_run_from_the_folder_of_the_configuration_alone(t
 
 
 def test_variables_are_never_pasted_into_a_script() -> None:
-    assert "text" in Script(text="echo {{ args.text }}").problems(Limits())
+    assert "text" in Script(text="echo {{ params.text }}").problems(Limits())
+    assert Script(text="docker ps --format '{{ .Names }}'").problems(Limits()) == {}
     assert "text" in Script().problems(Limits())
     assert "text" in Script(text="x", ref="y").problems(Limits())
     assert Script(text="echo 1").problems(Limits()) == {}
