@@ -1,8 +1,4 @@
-"""A whole service over the memory leaves: started, killed at any moment, started again, asked and reported to.
-
-Everything happens on a HandLoop. Nothing a dead service still does has an effect: its store is shut and its connection
-cut in the very moment of its death.
-"""
+"""A whole service over the memory leaves: started, killed at any moment, started again, asked and reported to."""
 
 from __future__ import annotations
 
@@ -11,29 +7,26 @@ import itertools
 import json
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from contextvars import copy_context
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from desk import Desk
-from handclock import CHILDREN, HandClock, HandLoop
+from handclock import HandClock, HandLoop
+from life import Life
 
 from mqttjobs.config.load import load
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.protocol import encode
 from mqttjobs.domain.topics import matches
-from mqttjobs.service.app import Service, will_of
 from mqttjobs.service.settings import Settings
 from mqttjobs.store.base import JobQuery
 from mqttjobs.store.memory import MemoryStore
-from mqttjobs.transport.base import Publication, Session, Transport
-from mqttjobs.transport.memory import MemoryBroker, MemoryTransport
+from mqttjobs.transport.base import Publication
+from mqttjobs.transport.memory import MemoryBroker
 
-WRITES = frozenset({"record", "claim", "prune"})
 STOP_S = 60.0
 
 
@@ -60,6 +53,11 @@ def an_operation(attach: str | Mapping[str, str] | None = None, **keys: Any) -> 
     return whole | keys
 
 
+def work(attach: str | Mapping[str, str] | None = "lamp", **keys: Any) -> dict[str, Any]:
+    """Return an operation that goes on until the test ends it (see Desk), started by every change."""
+    return an_operation(attach, **{"type": "work", "triggers": [{}] if attach else [], "timeout": "1d", **keys})
+
+
 @lru_cache(maxsize=32)
 def _settings(text: str) -> Settings:
     with tempfile.TemporaryDirectory() as folder:
@@ -72,115 +70,6 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     """Return the settings of a configuration given as a mapping; ConfigError as from a file."""
     service = {"hostname": "hub", "time_zone": "UTC", **config.get("service", {})}
     return _settings(json.dumps({**config, "service": service}))
-
-
-class _Door:
-    """The store as one process sees it: it takes time if the house says so, and is shut when the process is dead."""
-
-    def __init__(self, life: Life, store: MemoryStore) -> None:
-        self._life = life
-        self._store = store
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._store, name)
-
-        async def call(*args: Any, **named: Any) -> Any:
-            life = self._life
-            life.moment(f"before {name}")
-            if life.house.latency_s:
-                await asyncio.sleep(life.house.latency_s)
-                life.moment()
-            found = await method(*args, **named)
-            life.moment(f"after {name}")
-            if life.house.latency_s and name in WRITES:
-                await asyncio.sleep(life.house.latency_s)
-                life.moment()
-            return found
-
-        return call
-
-
-class _Line:
-    """A session as one process sees it: cut when the process is dead."""
-
-    def __init__(self, life: Life, session: Session) -> None:
-        self._life = life
-        self._session = session
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._session, name)
-        if name not in ("publish", "acknowledge"):
-            return found
-
-        def call(*args: Any) -> Any:
-            self._life.moment(f"before {name}")
-            result = found(*args)
-            self._life.moment(f"after {name}")
-            return result
-
-        return call
-
-
-class _Wire:
-    """The transport as one process sees it."""
-
-    def __init__(self, life: Life, transport: Transport) -> None:
-        self._life = life
-        self._transport = transport
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Session]:
-        self._life.moment("before connect")
-        async with self._transport.connect() as session:
-            self._life.connections += 1
-            yield _Line(self._life, session)  # type: ignore[misc]
-
-
-class Life:
-    """One process of the service, from its start to its end or death."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.dead = False
-        self.connections = 0
-        self.stop = asyncio.Event()
-        self.reload = asyncio.Event()
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self._fate: str | None = None
-        self._times = 0
-        settings = house.settings
-        options = replace(settings.connect, will=will_of(settings))
-        self.service = Service(
-            settings,
-            _Door(self, house.store),  # type: ignore[arg-type]
-            _Wire(self, MemoryTransport(house.broker, options)),
-            clock=house.clock,
-            new_id=house.new_id,
-            load=lambda: house.settings,
-            jitter=lambda: house.jitter,
-        )
-        context = copy_context()
-        context.run(CHILDREN.set, self.tasks)
-        run = self.service.run(self.stop, self.reload)
-        self.main: asyncio.Task[None] = context.run(asyncio.get_running_loop().create_task, run)
-
-    def die_at(self, moment: str, times: int) -> None:
-        """Die at the given moment, when it comes for that many times from now on."""
-        self._fate, self._times = moment, times
-
-    def moment(self, name: str = "") -> None:
-        """Pass a moment, or die in it; a dead process does nothing any more."""
-        if not self.dead and name == self._fate:
-            self._times -= 1
-            if self._times <= 0:
-                self.die()
-        if self.dead:
-            raise asyncio.CancelledError
-
-    def die(self) -> None:
-        """Be killed: from now on nothing that is still on its way arrives anywhere."""
-        self.dead = True
-        self.house.broker.drop(self.house.settings.connect.client_id)
 
 
 @dataclass(frozen=True)

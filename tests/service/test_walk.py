@@ -34,6 +34,7 @@ CALM_S = 40.0
 TELLS = "{{ payload.n }} {{ job.id }}"
 
 CONFIG: dict[str, Any] = {
+    "service": {"timeout": "1d"},
     "objects": {
         "door": an_object("home/door", attributes={"press": {"value": "press", "event": True}}),
         "hatch": an_object(state={"retained": "init"}),
