@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from desk import Desk
 from handclock import HandLoop
 from house import House
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], HandLoop]]:
     return {"by-hand": HandLoop}
+
+
+@pytest.fixture(autouse=True)
+def _desk_is_put_away() -> Iterator[None]:
+    yield
+    Desk.closed()
 
 
 @pytest.fixture

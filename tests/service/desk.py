@@ -14,10 +14,15 @@ from mqttjobs.executors.base import Executor, RunContext, executor_types
 class Run:
     """One attempt that is being made, or was; `cancelled` when it was ended from outside."""
 
-    name: str
+    label: str
     context: RunContext
     ending: asyncio.Future[Outcome] = field(repr=False)
     cancelled: bool = False
+
+    @staticmethod
+    def closed() -> None:
+        """Let there be no type `work` any more."""
+        executor_types().pop("work", None)  # type: ignore[attr-defined]
 
     @property
     def going(self) -> bool:
@@ -43,19 +48,24 @@ class Desk:
 
     @classmethod
     def opened(cls) -> Desk:
-        """Return a new desk, on which every run lies from now on."""
+        """Return a new desk, on which every run lies from now on; `closed` takes the type away again."""
         executor_types()["work"] = Work  # type: ignore[index]
         cls.current = cls()
         return cls.current
+
+    @staticmethod
+    def closed() -> None:
+        """Let there be no type `work` any more."""
+        executor_types().pop("work", None)  # type: ignore[attr-defined]
 
     @property
     def going(self) -> list[Run]:
         """The runs that have not ended."""
         return [run for run in self.runs if run.going]
 
-    def names(self) -> list[str]:
+    def labels(self) -> list[str]:
         """Return what began, in order."""
-        return [run.name for run in self.runs]
+        return [run.label for run in self.runs]
 
     def burn(self) -> None:
         """End what went on in a process that died."""
@@ -69,11 +79,11 @@ class Work(Executor):
     kind: ClassVar[str] = "work"
     no_description: ClassVar[dict[str, Any]] = {"exitCode": None, "stdout": None}
 
-    name: str = "work"
+    label: str = "work"
 
     async def run(self, context: RunContext) -> Outcome:
         """See Executor."""
-        run = Run(self.name, context, asyncio.get_running_loop().create_future())
+        run = Run(self.label, context, asyncio.get_running_loop().create_future())
         Desk.current.runs.append(run)
         try:
             return await run.ending

@@ -74,9 +74,9 @@ async def test_thirty_hung_scripts_never_stop_the_lights(build: Build) -> None:
 
 async def test_a_slot_that_becomes_free_is_used_at_once_higher_priority_first(build: Build) -> None:
     operations = {
-        "low": work(None, name="low", priority=-1),
-        "plain": work(None, name="plain"),
-        "high": work(None, name="high", priority=5),
+        "low": work(None, label="low", priority=-1),
+        "plain": work(None, label="plain"),
+        "high": work(None, label="high", priority=5),
     }
     house = await build(operations=operations, service={"concurrency": 1}).start()
     for name in ("plain", "low", "plain", "high", "low", "high"):
@@ -84,7 +84,7 @@ async def test_a_slot_that_becomes_free_is_used_at_once_higher_priority_first(bu
     while house.desk.going:
         house.desk.going[0].complete()
         await house.settle()
-    assert house.desk.names() == ["plain", "high", "high", "plain", "low", "low"]
+    assert house.desk.labels() == ["plain", "high", "high", "plain", "low", "low"]
 
 
 RETRY = {"attempts": 3, "first": "4s", "factor": 2}
