@@ -13,7 +13,10 @@ from brokers import StartMosquitto
 from transcripts import Block, Terminal, blocks, documents
 
 from mqttjobs.config import load
+from mqttjobs.config.sections import Section
 from mqttjobs.errors import ConfigError
+from mqttjobs.executors.base import executor_types
+from mqttjobs.registry import leaf_modules
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [str(each.relative_to(ROOT)) for each in documents(ROOT)]
@@ -106,6 +109,22 @@ def test_every_class_in_the_documentation_is_an_operation_type() -> None:
                 exec(compile(block.text, defined["__name__"], "exec"), defined)  # noqa: S102 - our own documentation
                 kinds += [each.kind for each in defined.values() if isinstance(each, type) and "kind" in vars(each)]
     assert kinds == ["pause", "wake"]
+
+
+def keys() -> Iterator[tuple[str, str]]:
+    """Yield every key that a configuration may have, and the class that says so."""
+    for module in leaf_modules("mqttjobs.config"):
+        for section in vars(module).values():
+            if isinstance(section, type) and issubclass(section, Section) and section is not Section:
+                yield from ((section.__name__, field.alias or name) for name, field in section.model_fields.items())
+    for kind, executor in executor_types().items():
+        yield from ((kind, name) for name in executor.model_fields)
+
+
+def test_every_key_stands_in_the_configuration_reference() -> None:
+    prose = re.sub(r"```.*?```", "", (ROOT / "docs/configuration.md").read_text(), flags=re.DOTALL)
+    told = {word for code in re.findall(r"`([^`]+)`", prose) for word in re.findall(r"\w+", code)}
+    assert [f"{section}: {key}" for section, key in keys() if key not in told] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
