@@ -6,11 +6,12 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mqttjobs.config.yaml12 import Document, Place
+from mqttjobs.config.yaml12 import Document, Place, plain_value
 from mqttjobs.domain.model import Json
 
 M = TypeVar("M", bound=BaseModel)
@@ -42,6 +43,7 @@ _PATTERNS = {
     r"^[A-Za-z0-9_-]{1,64}$": "must have 1 to 64 letters, digits, _ or -",
     r"^[A-Za-z0-9_.-]{1,64}$": "must have 1 to 64 letters, digits, _, . or -",
 }
+_NO_TEXTS = frozenset({"bool_type", "int_type", "float_type"})
 _LIMITS = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("more than", "gt"),
@@ -69,9 +71,13 @@ def unknown_name(document: Document, place: Place, noun: str, name: str, known: 
 
 def validate(model: type[M], value: Json, document: Document, place: Place) -> M | None:
     """Return the model of a value, or None with everything that is wrong noted in words."""
+    value = {} if value is None else value
     try:
-        return model.model_validate({} if value is None else value)
+        return model.model_validate(value)
     except ValidationError as error:
+        numbers = _numbers_behind_names(error, value, document, place)
+        if numbers:
+            return validate(model, _with(value, numbers), document, place)
         told: dict[Place, list[str]] = {}
         for each in _flat(error):
             location, found = _located(each["loc"], value, missing=each["type"] == "missing")
@@ -80,6 +86,31 @@ def validate(model: type[M], value: Json, document: Document, place: Place) -> M
             for sentence in _together(words):
                 document.wrong((*place, *location), sentence)
         return None
+
+
+def _numbers_behind_names(error: ValidationError, value: Json, document: Document, place: Place) -> dict[Place, Json]:
+    """Return the numbers and booleans that `${…}` stand for where one of these is needed: such a text is no text."""
+    made: dict[Place, Json] = {}
+    for each in _flat(error):
+        location, found = _located(each["loc"], value, missing=False)
+        written = document.written((*place, *location))
+        if each["type"] in _NO_TEXTS and isinstance(found, str) and isinstance(written, str) and "${" in written:
+            with suppress(ValueError):
+                made[location] = plain_value(found)
+    return {location: item for location, item in made.items() if isinstance(item, int | float)}
+
+
+def _with(value: Json, changes: Mapping[Place, Json]) -> Json:
+    """Return a value with other ones at some places."""
+    if () in changes:
+        return changes[()]
+    items: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    made = {
+        key: _with(item, {place[1:]: new for place, new in changes.items() if place[0] == key}) for key, item in items
+    }
+    if isinstance(value, Mapping):
+        return made
+    return list(made.values()) if isinstance(value, list) else value
 
 
 def _flat(error: ValidationError) -> Iterator[dict[str, Any]]:

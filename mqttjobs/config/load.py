@@ -75,9 +75,10 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
     if agents.key is None:
         refuse_targets(document, installation)
 
-    def build(definition: Mapping[str, Json]) -> Operation:
+    def build(definition: Mapping[str, Json], *, configured: bool = False) -> Operation:
         scratch = Document("operation", dict(definition))
-        made = read_operation("", dict(definition), scratch, (), limits, lambda value: value)
+        reveal = secrets.revealed if configured else _as_written
+        made = read_operation("", dict(definition), scratch, (), limits, reveal)
         if made is None or scratch.problems:
             raise ConfigError(scratch.problems)
         return made
@@ -99,6 +100,10 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
         build=build,
         config_dir=str(folder),
     )
+
+
+def _as_written(value: Json) -> Json:
+    return value
 
 
 def _connect(mqtt: MqttSection, folder: Path) -> ConnectOptions:

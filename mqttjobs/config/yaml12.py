@@ -196,20 +196,20 @@ def key_text(value: Json, written: str) -> str:
 def _value(node: Any) -> Json:
     tag: str = node.tag
     if tag == _PLAIN:
-        return _plain(node.value)
+        return plain_value(node.value)
     if isinstance(node, yaml.ScalarNode) and tag == f"{_CORE}str":
         return _checked_text(node.value)
     types = _TYPES.get(tag.removeprefix(_CORE)) if isinstance(node, yaml.ScalarNode) else None
     if types is None:
         written = tag.replace(_CORE, "!!")[:64]
         raise ValueError(f"the tag {written} is not known here; for secrets write ${{ENV:NAME}} or ${{FILE:path}}")
-    value = _plain(node.value)
+    value = plain_value(node.value)
     if type(value) not in types:
         raise ValueError(f"this is no {tag.replace(_CORE, '!!')}")
     return float(value) if types == (int, float) else value
 
 
-def _plain(text: str) -> Json:
+def plain_value(text: str) -> Json:
     """Return what a plain scalar is in the core schema of YAML 1.2."""
     if text in _NULL:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Protocol
 
 from mqttjobs.domain.agents import Timing
 from mqttjobs.domain.installation import Installation
@@ -69,8 +70,20 @@ class Settings:
     config_dir: str = "."
 
 
-BuildOperation = Callable[[Mapping[str, Json]], Operation]
-"""Makes an operation of a definition that was recorded or sent in; raises ConfigError with every problem."""
+class BuildOperation(Protocol):
+    """Makes an operation of a definition that was recorded or sent in."""
+
+    def __call__(self, definition: Mapping[str, Json], *, configured: bool = False) -> Operation:
+        """Return the operation.
+
+        Args:
+            definition: as it was written, its `${…}` kept.
+            configured: it was in the configuration once, so that its `${…}` may be looked up.
+
+        Raises:
+            ConfigError: with every problem.
+        """
+
 
 LoadSettings = Callable[[], Settings]
 """Reads the configuration anew; raises ConfigError with every problem."""

@@ -45,7 +45,7 @@ class Workbench:
         name = (job.fingerprint, job.operation_id is None)
         found = self._tools.get(name)
         if found is None:
-            operation = self._by_fingerprint.get(job.fingerprint) or self._build(job.operation)
+            operation = self._by_fingerprint.get(job.fingerprint) or self._build(job)
             reveal = self._settings.reveal if job.operation_id else reveal_nothing
             found = Tool(operation, executor_of(operation), reveal)
             if len(self._tools) >= CACHED:
@@ -53,10 +53,10 @@ class Workbench:
             self._tools[name] = found
         return found
 
-    def _build(self, definition: Mapping[str, Json]) -> Operation:
+    def _build(self, job: Job) -> Operation:
         if self._settings.build is None:
             raise ConfigError([])
-        return self._settings.build(definition)
+        return self._settings.build(job.operation, configured=job.operation_id is not None)
 
 
 def executor_of(operation: Operation) -> Executor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from writing import an_object, an_operation, good, problems
 from mqttjobs.domain.model import STATE, EntityKind, ValueKey
 from mqttjobs.domain.operation_document import OperationView, operation_document
 from mqttjobs.domain.protocol import encode
+from mqttjobs.errors import ConfigError
 
 ENV = {"TOKEN": "hunter2-hunter2-hunter2", "HOST": "broker.example", "ROOM": "attic-of-secrets", "EMPTY": ""}
 FILES = {"keys/alice.txt": "alice-secret-key-1\n", "pw": "p4ssw0rd"}
@@ -36,6 +38,28 @@ def test_they_are_replaced_in_what_the_service_uses() -> None:
     assert an_operation(settings, "op").timeout is not None
     assert settings.reveal("ENV:TOKEN") == "${ENV:TOKEN}"
     assert settings.reveal("ENV:ROOM") == "attic-of-secrets"
+
+
+def test_a_number_or_a_boolean_may_stand_behind_a_name_where_one_is_needed() -> None:
+    settings = good(
+        """
+        mqtt: {password: "${ENV:N}", trust_user_lanes: "${ENV:YES}", tls: {insecure: "${ENV:YES}"}}
+        service: {concurrency: "${ENV:N}", latitude: "${ENV:F}", hostname: "${ENV:N}", max_objects: "${ENV:N}0"}
+        operations: {op: {type: mqtt, topic: a, active: "${ENV:NO}", retry: {attempts: "${ENV:N}"}}}
+        """,
+        {"N": "12", "YES": "true", "NO": "false", "F": "52.5"},
+    )
+    assert settings.connect.password == "12"  # noqa: S105 - a test's
+    assert (settings.trust_user_lanes, settings.connect.tls.insecure) == (True, True)
+    assert (settings.service.concurrency, settings.service.latitude) == (12, 52.5)
+    assert (settings.service.hostname, settings.service.max_objects) == ("12", 120)
+    assert (an_operation(settings, "op").active, an_operation(settings, "op").retry.attempts) == (False, 12)
+
+
+@pytest.mark.parametrize("text", ["service: {concurrency: '${ENV:TOKEN}'}", "mqtt: {trust_user_lanes: '${ENV:HOST}'}"])
+def test_a_text_behind_a_name_is_no_number(text: str) -> None:
+    (problem,) = problems(text, ENV)
+    assert "must be" in problem
 
 
 def test_what_documents_show_keeps_the_names() -> None:
@@ -156,6 +180,16 @@ def test_no_problem_tells_what_stands_behind_a_name(text: str) -> None:
     assert found
     for problem in found:
         assert "hunter2" not in problem
+
+
+def test_a_recorded_definition_gets_its_secrets_and_one_that_was_sent_in_does_not() -> None:
+    settings = good("operations: {op: {type: mqtt, topic: a, timeout: '${ENV:LIMIT}'}}", {"LIMIT": "12345s"})
+    assert settings.build is not None
+    definition = an_operation(settings, "op").definition
+    assert settings.build({**definition, "topic": "b"}, configured=True).timeout == timedelta(seconds=12345)
+    with pytest.raises(ConfigError) as caught:
+        settings.build(definition)
+    assert "12345" not in str(caught.value)
 
 
 def test_keys_that_look_like_secrets_are_nothing_special() -> None:
