@@ -9,14 +9,16 @@ import orjson
 import typer
 
 from mqttjobs.cli.access import Access
-from mqttjobs.cli.client import Client, connected
+from mqttjobs.cli.client import Client, Refused, connected
 from mqttjobs.cli.job_views import ENDED, job_detail
+from mqttjobs.cli.progress import Show, following
 from mqttjobs.cli.terminal import brief, output, print_json, tell
 from mqttjobs.domain.model import Json
-from mqttjobs.errors import ConnectionLost
+from mqttjobs.errors import TransportError
 
 FIRST_LOOK_S = 0.05
-LONGEST_LOOK_S = 2.0
+LONGEST_LOOK_S = 1.0
+PAUSE_S = 1.0
 
 
 def parse_params(given: Sequence[str]) -> dict[str, Json]:
@@ -42,33 +44,44 @@ async def start(access: Access, request: Mapping[str, Json]) -> Mapping[str, Jso
 
 
 async def run_and_wait(access: Access, request: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Start the operation and return the job's document once it has ended.
+    """Start the operation, show how it goes on, and return the job's document once it has ended.
 
     Looks again and again rather than asking the service to wait: this outlives a broker that goes away, and a time
     limit of the operation that we do not know.
+
+    Raises:
+        Refused: nothing was started, or who asks may not read jobs.
+        TransportError: nothing was started; once it is, this waits for the service to be back.
     """
-    job: Mapping[str, Json] = {}
-    pause_s = FIRST_LOOK_S
-    while job.get("status") not in ENDED:
-        try:
-            async with connected(access) as client:
+    with following(quiet=access.as_json) as show:
+        job: Mapping[str, Json] = {}
+        while True:
+            try:
+                async with connected(access) as client:
+                    if not job:
+                        job = _mapping(await client.ask("operations/execute", request))
+                    return await _follow(client, job, show)
+            except TransportError as error:
                 if not job:
-                    job = _mapping(await client.ask("operations/execute", request))
-                while job.get("status") not in ENDED:
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(LONGEST_LOOK_S, pause_s * 1.5)
-                    job = await _look(client, job)
-        except ConnectionLost:
-            if not job:
-                raise
-            tell(f"the connection was lost; job {brief(job.get('uid'))} goes on", "yellow")
-        else:
-            break
+                    raise
+                tell(f"{error}; job {brief(job.get('uid'))} may go on, trying again", "yellow")
+                await asyncio.sleep(PAUSE_S)
+
+
+async def _follow(client: Client, job: Mapping[str, Json], show: Show) -> Mapping[str, Json]:
+    pause_s = FIRST_LOOK_S
+    started = job
+    while job.get("status") not in ENDED or job is started:
+        show(job)
+        await asyncio.sleep(pause_s)
+        pause_s = min(LONGEST_LOOK_S, pause_s * 1.5)
+        try:
+            job = _mapping(await client.ask("jobs/get", {"id": started["id"]}))
+        except Refused:
+            tell(f"job {brief(started.get('uid'))} was started, but how it ends cannot be seen:", "yellow")
+            raise
+    show(job)
     return job
-
-
-async def _look(client: Client, job: Mapping[str, Json]) -> Mapping[str, Json]:
-    return _mapping(await client.ask("jobs/get", {"id": job["id"]}))
 
 
 def report(access: Access, job: Mapping[str, Json]) -> int:
