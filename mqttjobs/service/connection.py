@@ -190,7 +190,7 @@ class Connection:
         session.acknowledge(messages)
         held = {id(each) for each in messages[:answered]}
         self._responder.accept([each for each in requests if id(each) not in held])
-        if not all(self._is_request(each) for each in messages):
+        if not all(self._is_request(each) or self._is_of_agent(each) for each in messages):
             self._timekeeper.heard()
 
     async def _commit(self, messages: Sequence[Message]) -> list[Message]:
