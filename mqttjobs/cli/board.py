@@ -38,9 +38,9 @@ class Board:
         """Return the newest jobs, newest first."""
         return [self._jobs[uid] for uid in sorted(self._jobs, reverse=True)[:count]]
 
-    def table(self, rows: int) -> Table:
+    def table(self, rows: int, room: int) -> Table:
         """Return the newest jobs as a table with the counts below it."""
-        table = job_table(self.newest(rows))
+        table = job_table(self.newest(rows), room)
         counts: dict[str, int] = {}
         for job in self._jobs.values():
             counts[str(job.get("status"))] = counts.get(str(job.get("status")), 0) + 1
@@ -68,5 +68,9 @@ def view(*, live: bool | None = None, as_json: bool = False) -> Iterator[Show]:
         yield line
         return
     board = Board()
-    with Live(console=console, refresh_per_second=8, get_renderable=lambda: board.table(max(3, console.height - ROOM))):
+
+    def table() -> Table:
+        return board.table(max(3, console.height - ROOM), console.width)
+
+    with Live(console=console, refresh_per_second=8, get_renderable=table):
         yield board.show

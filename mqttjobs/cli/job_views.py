@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mqttjobs.cli.terminal import brief, cell, exact_moment, grid, moment, plain, status_text
+from mqttjobs.cli.terminal import Column, brief, cell, exact_moment, fitted, moment, plain, status_text
 from mqttjobs.domain.jobs import duration_text
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.status import TERMINAL_STATUSES
@@ -20,28 +20,42 @@ LIST_FIELDS = (
 )  # fmt: skip
 """What a table needs; asking for no more keeps a hundred jobs small."""
 ENDED = frozenset(status.value for status in TERMINAL_STATUSES)
+ROOMY = 100
+"""Columns of a terminal from which on a table has everything."""
+USER = 4
+"""The place of the column that is left out below that."""
 _TIMELINE_STYLES = {"failed": "red", "completed": "green", "stopped": "yellow", "retried": "yellow"}
 
 
-def job_table(jobs: Iterable[Mapping[str, Json]]) -> Table:
-    """Return jobs as a table that fits 80 columns."""
-    table = grid("uid", "status", "operation", "owner", "user", "created", "took", "error or message")
-    table.columns[0].justify = "right"
-    for number, least in ((0, 2), (1, 9), (2, 9), (3, 5), (5, 8), (6, 4)):
-        table.columns[number].min_width = least
-    table.columns[-1].ratio = 1
-    for job in jobs:
-        table.add_row(
+def job_table(jobs: Iterable[Mapping[str, Json]], room: int) -> Table:
+    """Return jobs as a table of at most `room` columns; who started them is left out where there is little room."""
+    columns = [
+        Column("uid", right=True),
+        Column("status"),
+        Column("operation", 10),
+        Column("owner", 8),
+        Column("user", 6),
+        Column("created"),
+        Column("took"),
+        Column("error or message", 8),
+    ]
+    rows: list[list[Text | str]] = [
+        [
             cell(job.get("uid")),
             status_text(str(job.get("status"))),
-            cell(operation_name(job)),
+            operation_name(job),
             cell(job.get("owner_id")),
             cell(job.get("user_id")),
             moment(job.get("created")),
             took(job),
             _last_words(job),
-        )
-    return table
+        ]
+        for job in jobs
+    ]
+    if room < ROOMY:
+        columns = columns[:USER] + columns[USER + 1 :]
+        rows = [row[:USER] + row[USER + 1 :] for row in rows]
+    return fitted(columns, rows, room)
 
 
 def job_line(job: Mapping[str, Json]) -> Text:

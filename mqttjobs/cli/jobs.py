@@ -51,7 +51,8 @@ def list_jobs(
         terminal.print_json(data)
         return
     if data["items"]:
-        terminal.output().print(job_views.job_table(data["items"]))
+        console = terminal.output()
+        console.print(job_views.job_table(data["items"], console.width))
     terminal.tell(job_views.counts_line(data, offset), "bright_black")
 
 

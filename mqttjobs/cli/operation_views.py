@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mqttjobs.cli.terminal import brief, cell, exact_moment, grid, moment, status_text
+from mqttjobs.cli.job_views import ROOMY
+from mqttjobs.cli.terminal import Column, brief, cell, exact_moment, fitted, moment, status_text
 from mqttjobs.domain.model import Json
 
 _DETAIL = (
@@ -20,26 +21,40 @@ _DETAIL = (
 )  # fmt: skip
 
 
-def operation_table(operations: Iterable[Mapping[str, Json]]) -> Table:
-    """Return operations as a table; a caller who may not read them sees ids, names and descriptions."""
-    table = grid("id", "type", "active", "last run", "starts", "runs", "next", "name")
-    for number, least in ((0, 10), (1, 4), (3, 9), (4, 6)):
-        table.columns[number].min_width = least
-    table.columns[5].justify = "right"
-    for operation in operations:
-        active = operation.get("active")
-        instances = operation.get("job_instances") or {}
-        table.add_row(
-            cell(operation.get("id"), "" if active is not False else "bright_black"),
-            cell(operation.get("type")),
-            "" if active is None else "yes" if active else Text("no", style="yellow"),
-            _last_run(operation),
-            cell(operation.get("job_execution_strategy")),
-            cell(instances.get("total")),
-            moment(operation.get("next_trigger")),
-            cell(operation.get("name")),
-        )
-    return table
+def operation_table(operations: Iterable[Mapping[str, Json]], room: int) -> Table:
+    """Return operations as a table of at most `room` columns.
+
+    A caller who may not read them sees ids, names and descriptions; names, much like ids, are left out where there
+    is little room.
+    """
+    columns = [
+        Column("id", 10),
+        Column("type"),
+        Column("active"),
+        Column("last run"),
+        Column("starts", 8),
+        Column("runs", right=True),
+        Column("next"),
+        Column("name", 8),
+    ]
+    rows = [_row(operation) for operation in operations]
+    if room < ROOMY:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return fitted(columns, rows, room)
+
+
+def _row(operation: Mapping[str, Json]) -> list[Text | str]:
+    active = operation.get("active")
+    return [
+        cell(operation.get("id"), "" if active is not False else "bright_black"),
+        cell(operation.get("type")),
+        "" if active is None else "yes" if active else Text("no", style="yellow"),
+        _last_run(operation),
+        cell(operation.get("job_execution_strategy")),
+        cell((operation.get("job_instances") or {}).get("total")),
+        moment(operation.get("next_trigger")),
+        cell(operation.get("name")),
+    ]
 
 
 def operation_detail(operation: Mapping[str, Json]) -> RenderableType:
@@ -56,15 +71,51 @@ def operation_detail(operation: Mapping[str, Json]) -> RenderableType:
     for title, key in _DETAIL:
         value = operation.get(key)
         if value not in (None, "", [], {}):
-            table.add_row(title, cell(value))
+            table.add_row(title, cell(_IN_WORDS.get(key, _as_it_is)(value)))
     instances = operation.get("job_instances")
     if isinstance(instances, Mapping):
-        table.add_row("Runs", f"{brief(instances.get('total'))}, {brief(instances.get('running'))} going on")
+        running = f", {brief(instances['running'])} of them now" if instances.get("running") else ""
+        table.add_row("Runs", f"{brief(instances.get('total'))}{running}")
         table.add_row("Last jobs", cell(", ".join(map(str, instances.get("last_ids") or []))))
     for title, key in (("Last started", "previous_trigger"), ("Next", "next_trigger"), ("First run", "start_date")):
         if operation.get(key):
             table.add_row(title, exact_moment(operation[key]))
     return table
+
+
+def _as_it_is(value: Json) -> Json:
+    return value
+
+
+def _places(value: Json) -> Json:
+    """Return `attach` in words: link hall_lights."""
+    places = [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+    return ", ".join(f"{kind} {brief(name)}" for each in places for kind, name in each.items() if name) or value
+
+
+def _conditions_of_start(value: Json) -> Json:
+    """Return `triggers` in words: states clear, duration 3s."""
+    if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
+        return value
+    return "; ".join(
+        ", ".join(f"{key} {_words(item)}" for key, item in each.items() if item is not None) or "any change"
+        for each in value
+    )
+
+
+def _interval(value: Json) -> Json:
+    return f"every {brief(value['every'])}" if isinstance(value, Mapping) and "every" in value else value
+
+
+def _words(value: Json) -> str:
+    return " or ".join(map(brief, value)) if isinstance(value, list) else brief(value)
+
+
+_IN_WORDS: Mapping[str, Callable[[Json], Json]] = {
+    "attach": _places,
+    "triggers": _conditions_of_start,
+    "scheduled": _interval,
+}
 
 
 def _last_run(operation: Mapping[str, Json]) -> Text:

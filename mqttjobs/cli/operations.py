@@ -44,7 +44,8 @@ def list_operations(
         terminal.print_json(data)
         return
     if data["items"]:
-        terminal.output().print(operation_views.operation_table(data["items"]))
+        console = terminal.output()
+        console.print(operation_views.operation_table(data["items"], console.width))
     following = offset + len(data["items"])
     more = f"; more with --offset {following}" if data["items"] and following < data["total_items"] else ""
     terminal.tell(f"{len(data['items'])} of {data['total_items']} operations{more}", "bright_black")

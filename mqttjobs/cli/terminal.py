@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mqttjobs.domain.model import Json
 
+GAP = 2
+"""Columns between two columns of a table."""
 WIDE = 1000
 """Columns where nobody looks: a pipe gets whole lines."""
 STATUS_STYLES: Mapping[str, str] = {
@@ -89,17 +92,48 @@ def fail(text: str, code: int = 1) -> NoReturn:
 
 
 def grid(*columns: str) -> Table:
-    """Return an empty table whose cells are cut, not wrapped; the last column takes what room is left."""
+    """Return an empty table whose cells are cut, not wrapped."""
     on_terminal = sys.stdout.isatty()
     table = Table(
         box=box.SIMPLE_HEAD if on_terminal else None,
         pad_edge=False,
-        padding=(0, 1) if on_terminal else (0, 2, 0, 0),
+        padding=(0, 1, 0, 0) if on_terminal else (0, GAP, 0, 0),
         header_style="bold",
         expand=False,
     )
     for name in columns:
         table.add_column(name, no_wrap=True, overflow="ellipsis")
+    return table
+
+
+class Column(NamedTuple):
+    """A column of a table: its name, and how narrow it may become where there is little room; None: not at all."""
+
+    name: str
+    least: int | None = None
+    right: bool = False
+
+
+def fitted(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], room: int) -> Table:
+    """Return a table that is no wider than `room`: what may be cut gives way, the last column first."""
+    texts = [[Text(each) if isinstance(each, str) else each for each in row] for row in rows]
+    widths = [
+        max(cell_len(column.name), *(row[place].cell_len for row in texts), 1) for place, column in enumerate(columns)
+    ]
+    over = sum(widths) + GAP * len(columns) - room
+    for place in reversed(range(len(columns))):
+        least = columns[place].least
+        if over > 0 and least is not None:
+            given = min(over, max(0, widths[place] - least))
+            widths[place] -= given
+            over -= given
+    table = grid()
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(
+            column.name, no_wrap=True, overflow="ellipsis", width=width, justify="right" if column.right else "left"
+        )
+    for row in texts:
+        table.add_row(*row)
     return table
 
 

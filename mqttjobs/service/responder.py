@@ -258,11 +258,16 @@ def parse_params(method: Method, body: Mapping[str, Json]) -> object:
         for each in error.errors(include_url=False, include_input=False, include_context=False):
             name = str(each["loc"][0])[:NAME_TOLD] if each["loc"] else "request"
             if len(fields) < FIELDS_TOLD or name in fields:
-                words = "unknown parameter" if each["type"] == "extra_forbidden" else each["msg"]
+                words = "unknown parameter" if each["type"] == "extra_forbidden" else _plain(each["msg"])
                 messages = fields.setdefault(name, [])
                 if words not in messages and len(messages) < FIELDS_TOLD:
                     messages.append(words)
         raise InvalidRequest(f"wrong parameters: {', '.join(fields)}", fields) from None
+
+
+def _plain(words: str) -> str:
+    """Return the validator's words without what it says of itself."""
+    return words.removeprefix("Value error, ").removeprefix("Input ")
 
 
 def _decode(payload: bytes, max_payload: int) -> tuple[Mapping[str, Json], RequestError | None]:
