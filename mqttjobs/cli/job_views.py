@@ -32,12 +32,12 @@ def job_table(jobs: Iterable[Mapping[str, Json]], room: int) -> Table:
     columns = [
         Column("uid", right=True),
         Column("status"),
-        Column("operation", 10),
-        Column("owner", 8),
-        Column("user", 6),
+        Column("operation", 16, 10),
+        Column("owner", 12, 8),
+        Column("user", 10, 6),
         Column("created"),
         Column("took"),
-        Column("error or message", 8),
+        Column("error or message", 24, 8),
     ]
     rows: list[list[Text | str]] = [
         [

@@ -28,14 +28,14 @@ def operation_table(operations: Iterable[Mapping[str, Json]], room: int) -> Tabl
     is little room.
     """
     columns = [
-        Column("id", 10),
+        Column("id", 20, 10),
         Column("type"),
         Column("active"),
         Column("last run"),
-        Column("starts", 8),
+        Column("starts", 12, 8),
         Column("runs", right=True),
         Column("next"),
-        Column("name", 8),
+        Column("name", 16, 8),
     ]
     rows = [_row(operation) for operation in operations]
     if room < ROOMY:
@@ -76,7 +76,8 @@ def operation_detail(operation: Mapping[str, Json]) -> RenderableType:
     if isinstance(instances, Mapping):
         running = f", {brief(instances['running'])} of them now" if instances.get("running") else ""
         table.add_row("Runs", f"{brief(instances.get('total'))}{running}")
-        table.add_row("Last jobs", cell(", ".join(map(str, instances.get("last_ids") or []))))
+        if instances.get("last_ids"):
+            table.add_row("Last jobs", cell(", ".join(map(str, instances["last_ids"]))))
     for title, key in (("Last started", "previous_trigger"), ("Next", "next_trigger"), ("First run", "start_date")):
         if operation.get(key):
             table.add_row(title, exact_moment(operation[key]))

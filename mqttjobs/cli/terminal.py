@@ -107,9 +107,13 @@ def grid(*columns: str) -> Table:
 
 
 class Column(NamedTuple):
-    """A column of a table: its name, and how narrow it may become where there is little room; None: not at all."""
+    """A column of a table.
+
+    Where there is little room it is cut to what is `enough` first and to the `least` then; None: not at all.
+    """
 
     name: str
+    enough: int | None = None
     least: int | None = None
     right: bool = False
 
@@ -121,10 +125,9 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], room
         max(cell_len(column.name), *(row[place].cell_len for row in texts), 1) for place, column in enumerate(columns)
     ]
     over = sum(widths) + GAP * len(columns) - room
-    for place in reversed(range(len(columns))):
-        least = columns[place].least
-        if over > 0 and least is not None:
-            given = min(over, max(0, widths[place] - least))
+    for bounds in ([each.enough for each in columns], [each.least for each in columns]):
+        for place, bound in reversed(list(enumerate(bounds))):
+            given = 0 if bound is None else max(0, min(over, widths[place] - bound))
             widths[place] -= given
             over -= given
     table = grid()

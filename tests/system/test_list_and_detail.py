@@ -169,7 +169,7 @@ def test_the_error_body_of_a_job_that_is_not_there(shop: Client, method: str) ->
     }  # fmt: skip
     wrong = shop.ask(method, {"id": "no-uuid"})
     assert (wrong["code"], wrong["error"], wrong["reason"]) == (400, "Invalid request.", "invalid_request")
-    assert wrong["invalid_fields"] == {"id": ["Value error, must be a job's uuid or uid"]}
+    assert wrong["invalid_fields"] == {"id": ["must be a job's uuid or uid"]}
 
 
 # -- the list --------------------------------------------------------------------------------------------------------
