@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mqttjobs import __version__
-from mqttjobs.cli import demo, jobs, operations, run
+from mqttjobs.cli import demo, jobs, operations, rehearse, run
 
 app = typer.Typer(
     name="mqttjobs",
@@ -38,6 +38,7 @@ def mqttjobs(
 
 app.command()(run.run)
 app.command()(run.check)
+app.command("test", cls=rehearse.InOrder)(rehearse.rehearse)
 app.command()(demo.demo)
 app.add_typer(jobs.app)
 app.add_typer(operations.app)

@@ -84,6 +84,31 @@ def execute(
     raise typer.Exit(execution.report(access, complete(work)))
 
 
+@app.command("explain")
+@with_access
+def explain(
+    access: Access,
+    operation: OperationId,
+    *,
+    object_id: Annotated[str | None, typer.Option("--object", help="For this object.")] = None,
+    link: Annotated[str | None, typer.Option("--link", help="For this link.")] = None,
+) -> None:
+    """Say what an operation watches, what it waits for and until when, and why matches did not run."""
+    from mqttjobs.cli import client, explaining, terminal
+    from mqttjobs.cli.running import complete
+
+    if object_id is not None and link is not None:
+        raise typer.BadParameter("give --object or --link, not both")
+    request = {"id": operation, "object": object_id, "link": link}
+    data = complete(client.ask(access, "operations/explain", request))
+    if access.as_json:
+        terminal.print_json(data)
+        return
+    console = terminal.output()
+    for line in explaining.explanation(data):
+        console.print(line, soft_wrap=True)
+
+
 @app.command("activate")
 @with_access
 def activate(access: Access, operation: OperationId) -> None:

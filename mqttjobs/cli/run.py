@@ -55,7 +55,7 @@ def run(
     """
     from mqttjobs.cli import logs
 
-    _must_exist(config)
+    must_exist(config)
     logs.configure(as_json=log_format is LogFormat.JSON, level=log_level)
     serve(_run(config, embedded_broker=embedded_broker))
 
@@ -115,7 +115,7 @@ def check(config: Config = DEFAULT_CONFIG) -> None:
     """Validate CONFIG: every problem as file:line: message, or a summary."""
     from mqttjobs.config import load, summary
 
-    _must_exist(config)
+    must_exist(config)
     with explained():
         settings = load(config)
     table = grid("", "")
@@ -127,7 +127,8 @@ def check(config: Config = DEFAULT_CONFIG) -> None:
     console.print(table)
 
 
-def _must_exist(config: Path) -> None:
+def must_exist(config: Path) -> None:
+    """Say that there is no such file, and exit, if that is so."""
     if config.exists():
         return
     tell(f"{config}:0: there is no such file")

@@ -101,6 +101,15 @@ class Executor(BaseModel):
         """Return `process_name` and `process_id` of the operation document (contract 5)."""
         return (operation_id, operation_id)
 
+    def preview(self, variables: Mapping[str, Json], base_topic: str) -> Mapping[str, Json]:
+        """Return what a run would do, in the type's own keys, with every `${…}` kept.
+
+        Raises:
+            TemplateError: it could not be done.
+        """
+        del variables, base_topic
+        return {}
+
     async def run(self, context: RunContext) -> Outcome:
         """Do the work once."""
         raise NotImplementedError

@@ -62,6 +62,12 @@ class Mqtt(Executor):
         del operation_id
         return (self.topic, self.topic)
 
+    def preview(self, variables: Mapping[str, Json], base_topic: str) -> Mapping[str, Json]:
+        """See Executor."""
+        topic = self._topic.render_topic(variables, base_topic=base_topic)
+        message = self._message.render(variables)
+        return {"topic": topic.shown_text, "message": message.shown_text, "qos": self.qos, "retain": self.retain}
+
     async def run(self, context: RunContext) -> Outcome:
         """See Executor. It publishes before it first waits, so that publishes leave in row order."""
         topic = self._topic.render_topic(

@@ -60,6 +60,11 @@ class Program(Executor):
         del operation_id
         return (Path(self.path).name, self.path)
 
+    def preview(self, variables: Mapping[str, Json], base_topic: str) -> Mapping[str, Json]:
+        """See Executor."""
+        del base_topic
+        return {"path": self.path, "args": [each.render(variables).shown_text for each in self._args]}
+
     async def run(self, context: RunContext) -> Outcome:
         """See Executor."""
         if not _inside(self.path, context.limits.program_dirs):

@@ -83,6 +83,12 @@ class Script(Executor):
         name = self.ref or f"script:{operation_id}"
         return (name, name)
 
+    def preview(self, variables: Mapping[str, Json], base_topic: str) -> Mapping[str, Json]:
+        """See Executor."""
+        del base_topic
+        what = {"text": self.text} if self.ref is None else {"ref": self.ref}
+        return {**what, "args": [each.render(variables).shown_text for each in self._args]}
+
     async def run(self, context: RunContext) -> Outcome:
         """See Executor."""
         reveal = Revealer(context)

@@ -59,6 +59,15 @@ class Agenda:
         self._connected_at = at
         self.silences.connected(at)
 
+    @property
+    def connected_at(self) -> datetime | None:
+        """Since when silences are counted, or None while there is no connection."""
+        return self._connected_at
+
+    def skip_start(self) -> None:
+        """Take what waits for the start as done."""
+        self._start_told = True
+
     def begin(self, draft: Draft, now: datetime) -> None:
         """Treat holds that a start of the service finds pending as their triggers say (on_restart)."""
         for hold in list(self._mirror.holds.values()):

@@ -227,7 +227,7 @@ class Ingest:
             self._confirmations.heard(key, text)
 
     def set_state(
-        self, draft: Draft, key: ValueKey, text: str, at: datetime, *, by: str, reason: str | None
+        self, draft: Draft, key: ValueKey, text: str, at: datetime, *, by: str | None, reason: str | None
     ) -> list[Match]:
         """Set a value as if it had been reported, with `by` as the authenticated user (states/set).
 

@@ -52,6 +52,15 @@ class Mirror:
         self._deadlines: list[tuple[datetime, str]] = []
         self._gone: list[str] = []
 
+    def copy(self) -> Mirror:
+        """Return another of the same content, to be installed; changes of one do not reach the other."""
+        made = Mirror()
+        for name in ("values", "holds", "packets", "event_ids", "facts", "notes"):
+            setattr(made, name, dict(getattr(self, name)))
+        made.live = set(self.live)
+        made.last_uid = self.last_uid
+        return made
+
     def load(self, snapshot: Snapshot, installation: Installation) -> None:
         """Take over what is stored; uids that were given are never given again."""
         self.values = {value.key: value for value in snapshot.values}
@@ -133,6 +142,11 @@ class Mirror:
         if due is not None:
             heapq.heappush(self._deadlines, (due, hold.name))
 
+    def deadline(self, hold: Hold) -> datetime | None:
+        """Return when a hold fires next if nothing changes, or None."""
+        watcher = self.watcher(hold)
+        return None if watcher is None else deadline(watcher.trigger, hold)
+
     def heard_again(self, entity: EntityKey) -> dict[str, Hold | None]:
         """Forget that an entity was silent; return what becomes of the holds that said so."""
         changed: dict[str, Hold | None] = {}
@@ -151,8 +165,7 @@ class Mirror:
         while self._deadlines:
             due, name = self._deadlines[0]
             hold = self.holds.get(name)
-            watcher = None if hold is None else self.watcher(hold)
-            if hold is not None and watcher is not None and deadline(watcher.trigger, hold) == due:
+            if hold is not None and self.deadline(hold) == due:
                 return due
             heapq.heappop(self._deadlines)
         return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Protocol
 
 from mqttjobs.domain.agents import expected_set, parse_target
 from mqttjobs.domain.installation import Watcher
@@ -19,7 +20,6 @@ from mqttjobs.service.mirror import Mirror
 from mqttjobs.service.roster import Roster
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.variables import Painter
-from mqttjobs.store.base import Store
 
 QUEUE_LENGTH = 10
 """How many jobs of a `queued` operation wait per owner when `max` is left out."""
@@ -47,6 +47,16 @@ class Cause:
     trigger: str | None = None
 
 
+class Active(Protocol):
+    """What is asked of the store before a job is placed; see Store."""
+
+    async def count_active(self, operation_id: str, owner: EntityKey | None) -> tuple[int, int]:
+        """See Store."""
+
+    async def active(self, operation_id: str, owner: EntityKey | None) -> Sequence[Job]:
+        """See Store."""
+
+
 class Submission:
     """Makes jobs. One for each installation; a reload makes a new one."""
 
@@ -55,7 +65,7 @@ class Submission:
         settings: Settings,
         mirror: Mirror,
         roster: Roster,
-        store: Store,
+        store: Active,
         gate: Gate,
         misses: Misses,
         new_id: Callable[[], str],

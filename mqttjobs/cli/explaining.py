@@ -1,0 +1,126 @@
+"""Why an operation ran or did not, and what would run: in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from mqttjobs.cli.terminal import brief, exact_moment, moment, plain
+from mqttjobs.domain.model import Json
+
+
+def explanation(data: Mapping[str, Json]) -> Iterator[str]:
+    """Yield the lines of operations/explain."""
+    whom = _whom(data)
+    yield plain(f"{data['id']}{f' for {whom}' if whom else ''}: {data['name']}")
+    if not data["active"]:
+        yield "It is deactivated: nothing starts it."
+    if not data["event_driven"]:
+        yield "event_driven is false: state changes do not start it."
+    if data["breaker"] is not None:
+        yield f"Its breaker is open for {data['breaker']['open_for']:g} s more: it was started too often."
+    if data["conditions"] is not None:
+        yield _condition(data["conditions"], "It runs by itself only if")
+    if data["schedule"] is not None:
+        yield f"It {plain(data['schedule']['told'])}, next at {exact_moment(data['schedule']['next'])}."
+    for number, trigger in enumerate(data["triggers"], 1):
+        yield ""
+        yield from _trigger(number, trigger)
+    if not data["triggers"] and data["schedule"] is None:
+        yield "Nothing starts it but a request."
+    yield ""
+    if not data["not_run"]:
+        yield "No match was held back since the service started."
+        return
+    yield f"Matches that did not run, newest first ({len(data['not_run'])}):"
+    for miss in data["not_run"]:
+        state = "" if miss["state"] is None else f" at {brief(miss['state'])}"
+        yield plain(f"  {moment(miss['timestamp'])}{state}: {miss['reason']}, {miss['details']}")
+
+
+def _trigger(number: int, trigger: Mapping[str, Json]) -> Iterator[str]:
+    yield plain(f"Trigger {number} {trigger['told']}.")
+    if not trigger["enabled"]:
+        yield "  It is not enabled."
+        return
+    watches = trigger["watches"]
+    if watches is not None:
+        known = "nothing was reported yet"
+        if watches["state"] is not None:
+            known = f"it is {brief(watches['state'])} since {moment(watches['since'])}"
+        so = "as the trigger wants it" if trigger["satisfied"] else "not as the trigger wants it"
+        yield plain(f"  Now {known}{f', {so}' if watches['state'] is not None else ''}.")
+    if trigger["waiting_for"] is not None:
+        until = "" if trigger["until"] is None else f", until {moment(trigger['until'])}"
+        yield plain(f"  It waits for this: {trigger['waiting_for']}{until}.")
+    if trigger["conditions"] is not None:
+        yield "  " + _condition(trigger["conditions"], "It fires only if")
+    fired = "It has not fired lately." if trigger["last_fired"] is None else ""
+    yield "  " + (fired or f"It last fired at {exact_moment(trigger['last_fired'])}.")
+
+
+def _condition(condition: Mapping[str, Json], words: str) -> str:
+    so = "which is so" if condition["satisfied"] else "which is not so"
+    return plain(f"{words} {condition['told']}: {so}.")
+
+
+def rehearsed(told: Mapping[str, Json]) -> Iterator[str]:
+    """Yield the lines of one step of a rehearsal and of what it did."""
+    if told["step"] is not None:
+        yield _step(told["step"])
+    if told["step"] is not None and "after" in told["step"] and not told["seen"]:
+        yield "  nothing came due"
+    for seen in told["seen"]:
+        yield from _seen(seen)
+
+
+def _step(step: Mapping[str, Json]) -> str:
+    if "after" in step:
+        return f"> after {step['after']:g} s"
+    if "topic" in step:
+        kept = " (retained)" if step["retained"] else ""
+        return plain(f"> {step['topic']} {step['payload']}{kept}")
+    return plain(f"> {_value(step)} is reported as {step['state']}")
+
+
+def _seen(seen: Mapping[str, Json]) -> Iterator[str]:
+    at = exact_moment(seen["at"])
+    for refused in seen["refused"]:
+        yield plain(f"  refused: {refused}")
+    for value in seen["values"]:
+        before = "nothing known" if value["previous_state"] is None else value["previous_state"]
+        yield plain(f"  {_value(value)}: {before} -> {value['state']}")
+    if not seen["values"] and seen["result"] is not None:
+        yield f"  {seen['result']}: no value changed"
+    for run in seen["runs"]:
+        which = "" if run["trigger"] is None else f", trigger {run['trigger'] + 1}"
+        yield plain(f"  {at} {run['operation_id']}{_for(run)} runs{which}: {_rendered(run)}")
+    for miss in seen["not_run"]:
+        yield plain(f"  {at} {miss['operation_id']}{_for(miss)} does not run: {miss['reason']}, {miss['details']}")
+    for given_up in seen["given_up"]:
+        yield plain(f"  {given_up['operation_id']}{_for(given_up)} waits no longer")
+    for waiting in seen["waiting"]:
+        yield plain(f"  {waiting['operation_id']}{_for(waiting)} waits until {exact_moment(waiting['until'])}")
+
+
+def _rendered(run: Mapping[str, Json]) -> str:
+    rendered = run["rendered"]
+    if rendered["error"] is not None:
+        return f"it fails, {rendered['error']}"
+    shown = [
+        f"{name} {brief(value)}" for name, value in rendered.items() if name != "error" and value not in (None, [])
+    ]
+    return f"{run['type']} {', '.join(shown)}"
+
+
+def _whom(named: Mapping[str, Json]) -> str:
+    return str(named.get("object") or named.get("link") or "")
+
+
+def _for(named: Mapping[str, Json]) -> str:
+    whom = _whom(named)
+    return f" for {whom}" if whom else ""
+
+
+def _value(named: Mapping[str, Json]) -> str:
+    attribute = named.get("attribute")
+    return _whom(named) if attribute is None else f"{_whom(named)}.{attribute}"
