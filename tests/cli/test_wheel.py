@@ -1,0 +1,83 @@
+"""The wheel has everything that the program needs, and runs where there is no checkout."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built of a copy so that nothing is left in the checkout."""
+    source = tmp_path_factory.mktemp("source")
+    shutil.copytree(ROOT / "mqttjobs", source / "mqttjobs", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = [*PIP, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", source / "dist", source]
+    built = subprocess.run(build, check=False, capture_output=True, text=True, cwd=source, timeout=100)
+    assert built.returncode == 0, built.stderr
+    (found,) = (source / "dist").glob("mqttjobs-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel installed, and what it depends on borrowed from this one."""
+    home = tmp_path_factory.mktemp("elsewhere")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "env"], check=True, timeout=60)
+    python = home / "env/bin/python"
+    install = [*PIP, "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True, capture_output=True, timeout=60)
+    (packages,) = (home / "env/lib").glob("python*/site-packages")
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return home
+
+
+def run(elsewhere: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(elsewhere)}
+    program, *arguments = command
+    return subprocess.run(
+        [elsewhere / "env/bin" / program, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=elsewhere,
+        env=environment,
+        timeout=60,
+    )
+
+
+def test_the_wheel_has_the_package_its_data_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    written = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "mqttjobs").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert written <= names
+    assert {"mqttjobs/py.typed", "mqttjobs/cli/demo.yaml", "mqttjobs/store/schema/0001_initial.sql"} <= names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"mqttjobs"}
+
+
+def test_the_program_runs_where_there_is_no_checkout(elsewhere: Path) -> None:
+    where = run(elsewhere, "python", "-c", "import mqttjobs; print(mqttjobs.__file__)")
+    assert where.stdout.startswith(str(elsewhere / "env"))
+    assert re.fullmatch(r"mqttjobs \d+\.\d+\.\d+\n", run(elsewhere, "mqttjobs", "--version").stdout)
+    shutil.copy(ROOT / "config/mqttjobs.yaml", elsewhere / "home.yaml")
+    for command in (["mqttjobs"], ["python", "-m", "mqttjobs"]):
+        checked = run(elsewhere, *command, "check", "home.yaml")
+        assert (checked.returncode, checked.stderr) == (0, "")
+    demo = run(elsewhere, "mqttjobs", "demo", "--duration", "3s")
+    assert demo.returncode == 0, demo.stderr
+    assert "#1  completed" in demo.stdout
