@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 from brokers import MISSING, MOSQUITTO, MosquittoBroker, StartMosquitto, free_port
+from hypothesis import settings
 from running import RunningService, StartService, StartShared
 
 from mqttjobs.transport.embedded import EmbeddedBroker
+
+settings.register_profile("usual", deadline=None, print_blob=True)  # a machine with much to do is slow and not wrong
+settings.register_profile("deep", deadline=None, print_blob=True, max_examples=2000)  # --hypothesis-profile=deep
+settings.load_profile("usual")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from mqttjobs.domain.documents import event_document, job_document, job_fields, 
 from mqttjobs.domain.jobs import CustomResult, Job, OperationFacts, Outcome, begin, finish, submitted
 from mqttjobs.domain.model import Attach, EntityKey, EntityKind, Operation, Preference, Schedule, Trigger, User
 from mqttjobs.domain.operation_document import OperationView, brief_document, operation_document, strategy
-from mqttjobs.domain.protocol import decode_json, encode
+from mqttjobs.domain.protocol import encode
 from mqttjobs.domain.status import ALL, ANY, LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
 
 JOB_KEYS = (
@@ -163,7 +164,7 @@ def test_every_field_is_there_whatever_happened_and_all_of_it_is_json(
         owner=LAMP if owned else None,
         params={"p": payload},
     )
-    document = decode_json(encode(job_document(job, PROGRAM_BLANK)))
+    document = json.loads(encode(job_document(job, PROGRAM_BLANK)))
     assert set(document) == set(JOB_KEYS) == job_fields()
     assert document["status"] == job.status
     assert document["description"].keys() == PROGRAM_BLANK.keys()
@@ -175,7 +176,7 @@ def test_every_field_is_there_whatever_happened_and_all_of_it_is_json(
     brief = event_document(job, PROGRAM_BLANK)
     assert set(brief) == set(JOB_KEYS) - {"responses", "agent_states", "timeline"}
     assert len((brief["description"]["stdout"] or "").encode()) <= 4096
-    sent = decode_json(encode(send_document(job, PROGRAM_BLANK)))
+    sent = json.loads(encode(send_document(job, PROGRAM_BLANK)))
     assert set(sent) == set(SEND_KEYS)
     assert "" not in sent.values()
     assert (sent["status"] == "message") == (job.status not in TERMINAL_STATUSES)
@@ -448,7 +449,7 @@ def a_view(operation: Operation | None = None, **changes: Any) -> OperationView:
 def test_an_operation_that_never_ran_has_every_field() -> None:
     document = operation_document(a_view())
     assert set(OPERATION_KEYS) <= set(document)
-    assert decode_json(encode(document)) == {
+    assert json.loads(encode(document)) == {
         **dict.fromkeys(document),
         "id": "op",
         "job_name": "Open",
