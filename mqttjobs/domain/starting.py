@@ -58,7 +58,7 @@ class BreakerRule:
 
 
 class Daylight(NamedTuple):
-    """The sun's day in one place; where it does not rise or set both are None, and `up` says whether it is day."""
+    """The sun's day in one place; None for what that day lacks, and without both `up` says whether it is day."""
 
     sunrise: datetime | None
     sunset: datetime | None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from functools import lru_cache
 
 from astral import Observer
@@ -27,13 +28,18 @@ class Spot:
 def daylight(spot: Spot, day: date, zone: tzinfo) -> Daylight:
     """Return when the sun rises and sets on a day of `zone`."""
     observer = Observer(spot.latitude, spot.longitude, 0)
+    rises, sets = _on(sunrise, observer, day, zone), _on(sunset, observer, day, zone)
+    noon = datetime.combine(day, time(12), zone)
+    up = rises is None and sets is None and elevation(observer, noon) > 0
+    return Daylight(rises, sets, up=up)
+
+
+def _on(moment: Callable[..., datetime], observer: Observer, day: date, zone: tzinfo) -> datetime | None:
+    """Return a sunrise or sunset on a day of `zone`, or None where that day has none."""
     try:
-        rises = sunrise(observer, day, tzinfo=zone)
-        sets = sunset(observer, day, tzinfo=zone)
+        return _whole(moment(observer, day, tzinfo=zone))
     except ValueError:
-        noon = datetime.combine(day, time(12), zone)
-        return Daylight(None, None, up=elevation(observer, noon) > 0)
-    return Daylight(_whole(rises), _whole(sets))
+        return None
 
 
 def _whole(moment: datetime) -> datetime:
@@ -41,10 +47,15 @@ def _whole(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def next_moment(at: At, after: datetime, spot: Spot, zone: tzinfo) -> datetime | None:
-    """Return the first sunrise or sunset, moved by the offset, later than `after`; None if none ever comes."""
+def next_moment(at: At, after: datetime, spot: Spot) -> datetime | None:
+    """Return the first sunrise or sunset, moved by the offset, later than `after`; None if none ever comes.
+
+    It is looked for by the days of the sun there. In a zone far away the sun may set about midnight, and then a day
+    has two sunsets or none.
+    """
     if at.moment is Moment.START:
         return None
+    zone = timezone(timedelta(hours=round(spot.longitude / 15)))
     first = (after - at.offset).astimezone(zone).date() - timedelta(days=1)
     for days in range(LOOK_AHEAD_DAYS):
         light = daylight(spot, first + timedelta(days=days), zone)
@@ -54,10 +65,10 @@ def next_moment(at: At, after: datetime, spot: Spot, zone: tzinfo) -> datetime |
     return None
 
 
-def latest_moment(at: At, after: datetime, now: datetime, spot: Spot, zone: tzinfo) -> datetime | None:
+def latest_moment(at: At, after: datetime, now: datetime, spot: Spot) -> datetime | None:
     """Return the latest such moment later than `after` and not after `now`, or None: what was missed counts once."""
     found: datetime | None = None
     start = max(after, now - timedelta(days=LOOK_AHEAD_DAYS))
-    while (due := next_moment(at, found or start, spot, zone)) is not None and due <= now:
+    while (due := next_moment(at, found or start, spot)) is not None and due <= now:
         found = due
     return found

@@ -182,7 +182,7 @@ class Agenda:
         spot, last = spot_of(self._settings.service), self._last_sun(place)
         if spot is None or last is None:
             return []
-        due = latest_moment(at, last, now, spot, self._zone)
+        due = latest_moment(at, last, now, spot)
         if due is None:
             return []
         facts = self._mirror.facts[operation.id]
@@ -203,7 +203,7 @@ class Agenda:
 
     def _next_sun(self, place: tuple[Operation, int], at: At) -> datetime | None:
         spot, last = spot_of(self._settings.service), self._last_sun(place)
-        return None if spot is None or last is None else next_moment(at, last, spot, self._zone)
+        return None if spot is None or last is None else next_moment(at, last, spot)
 
     def next_sun(self, operation: Operation, number: int) -> datetime | None:
         """Return when the sun makes a trigger due next, or None."""
