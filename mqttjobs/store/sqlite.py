@@ -252,7 +252,11 @@ class SqliteStore:
     async def health(self) -> Mapping[str, object]:
         """See Store."""
         jobs = await self._read(lambda db: sum(reads.counts(db, None).values()))
-        return {"kind": "sqlite", "jobs": jobs, "bytes": self._path.stat().st_size}
+        try:
+            size = self._path.stat().st_size
+        except OSError as error:
+            raise self._translated(error) from error
+        return {"kind": "sqlite", "jobs": jobs, "bytes": size}
 
 
 async def _run(connection: aiosqlite.Connection, work: Work[T]) -> T:

@@ -163,7 +163,7 @@ def _scope(scope: Scope | None) -> Where:
     return [f"({' OR '.join(parts)})"], list(values)
 
 
-def _filter(query: JobQuery) -> Where:
+def _filter(query: JobQuery, status: str = "status") -> Where:
     clauses, values = _scope(query.scope)
 
     def add(clause: str, *more: Any) -> None:
@@ -171,7 +171,7 @@ def _filter(query: JobQuery) -> Where:
         values.extend(more)
 
     if query.statuses is not None:
-        add("status IN (SELECT value FROM json_each(?))", text(sorted(query.statuses)))
+        add(f"{status} IN (SELECT value FROM json_each(?))", text(sorted(query.statuses)))
     if query.operation_id is not None:
         add("operation_id = ?", query.operation_id)
     if query.objects is not None or query.links is not None:
@@ -196,6 +196,8 @@ def find(db: sqlite3.Connection, query: JobQuery) -> JobPage:
     where = " AND ".join(clauses) or "1"
     counting = f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {where} LIMIT {EXACT_LIMIT + 1})"
     total = db.execute(counting, values).fetchone()[0]
+    if total > EXACT_LIMIT:  # a status of so many is found soon from the newest on; its index would sort them all
+        where = " AND ".join(_filter(query, "+status")[0]) or "1"
     if query.before_uid is not None:
         where += " AND uid < ?"
         values.append(query.before_uid)

@@ -486,6 +486,13 @@ async def test_a_claim_whose_begin_fails_claims_nothing_and_holds_nobody_up(stor
     assert await store.get(1) == a_job(1)
 
 
+async def test_a_database_whose_file_was_taken_away_is_not_in_good_health(store: SqliteStore, path: Path) -> None:
+    await store.record(Changes(jobs=[a_job(1)]))
+    path.rename(path.with_name("moved.db"))
+    with pytest.raises(StoreError, match=r"jobs\.db"):
+        await store.health()
+
+
 async def test_what_is_asked_of_a_closed_store_is_a_store_error(store: SqliteStore) -> None:
     await store.close()
     with pytest.raises(StoreError):

@@ -797,6 +797,8 @@ async def test_a_total_is_exact_up_to_ten_thousand_and_says_so_beyond(store: Sto
     await store.record(Changes(jobs=[a_job(10_001)]))
     page = await store.find(JobQuery(limit=1, before_uid=5))
     assert (page.total, page.exact) == (10_000, False)
+    page = await store.find(JobQuery(statuses=frozenset({Status.SUBMITTED}), before_uid=9000, limit=3, offset=1))
+    assert ([job.uid for job in page.jobs], page.total, page.exact) == ([8998, 8997, 8996], 10_000, False)
     assert sum((await store.counts()).values()) == 10_001
 
 
