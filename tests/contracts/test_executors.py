@@ -7,9 +7,10 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -107,8 +108,8 @@ def children() -> set[int]:
 
 
 @pytest.fixture(autouse=True)
-def no_child_is_left_behind() -> Any:
-    """No test of this module may leave a child process or a zombie, or an open file."""
+async def no_child_is_left_behind() -> AsyncIterator[None]:
+    """No test of this module may leave a child process or a zombie, or an open file; those of its loop are not its."""
     before = children()
     files = len(list(Path("/proc/self/fd").iterdir()))
     yield
@@ -635,14 +636,9 @@ print(sorted(children()))
 
 async def test_the_first_process_of_a_container_inherits_no_zombies() -> None:
     """Orphans become its children; every one of a program's group is ended, and taken off its hands."""
-    service = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", FIRST_PROCESS, *filter(None, sys.path), stdout=asyncio.subprocess.PIPE
-    )
-    assert service.stdout is not None
-    async with asyncio.timeout(WAIT_S):
-        said = await service.stdout.read()
-        await service.wait()
-    assert said == b"[]\n"
+    command = [sys.executable, "-c", FIRST_PROCESS, *filter(None, sys.path)]
+    service = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=WAIT_S, check=False)
+    assert (service.stdout, service.stderr) == (b"[]\n", b"")
 
 
 # -- cancellation ----------------------------------------------------------------------------------------------------
@@ -705,15 +701,12 @@ async def test_a_program_dies_with_the_service() -> None:
         'asyncio.run(Script(text="echo ::message:: $$; exec sleep 1000").run(a_context('
         "progress=lambda m: print(m, flush=True))))\n"
     )
-    service = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, *(path for path in sys.path if path), stdout=asyncio.subprocess.PIPE
-    )
-    assert service.stdout is not None
-    async with asyncio.timeout(WAIT_S):
-        pid = int(await service.stdout.readline())
+    with subprocess.Popen([sys.executable, "-c", code, *filter(None, sys.path)], stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        async with asyncio.timeout(WAIT_S):
+            pid = int(await asyncio.to_thread(service.stdout.readline))
         assert is_alive(pid)
         service.send_signal(signal.SIGKILL)
-        await service.wait()
     await until(lambda: not is_alive(pid), "the program outlived the service")
 
 
