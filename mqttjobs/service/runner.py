@@ -143,7 +143,7 @@ class Runner:
             publishing = await self._store.claim(now, room, takes_slot=False, begin=self._begin_publishing)
             for job in publishing:
                 self._run_soon(job, begun=False)
-            self._left_waiting = self._times_left != before or len(publishing) >= room
+            self._left_waiting = self._times_left != before or len(publishing) >= room or self._holds_up_others()
         slots = self._settings.service.concurrency - (len(self._live) - len(self._publishing))
         if slots > 0:
             taken = await self._store.claim(now, slots, takes_slot=True, begin=self._begin)
@@ -155,6 +155,10 @@ class Runner:
         if self._due_at is None:
             return None
         return max(0.0, (self._due_at - self._clock.now()) / timedelta(seconds=1))
+
+    def _holds_up_others(self) -> bool:
+        """Whether a job that publishes now may have others of its operation and owner wait for it."""
+        return any(self._live[uid].job.limit is not None for uid in self._publishing)
 
     def _begin(self, job: Job) -> JobUpdate:
         return begin(job, self._clock.now(), self._hostname)

@@ -212,7 +212,8 @@ class Store(Protocol):
         """Claim up to `limit` waiting jobs that are due, in one transaction, and return them as they then are.
 
         Jobs with `takes_slot` come by priority, then first come; the others in row order. A job whose `limit`
-        is reached by claimed jobs of the same operation and owner is passed over. `begin` says what is written
+        is reached by claimed jobs of the same operation and owner is passed over, and of those without a slot all
+        later ones of its owner too: publishes of one owner leave in row order. `begin` says what is written
         of each; it is called inside the transaction and must not block. Targets other than `_local` are not
         claimed here.
         """

@@ -158,7 +158,7 @@ class MemoryStore:
         self._check_writable()
         due = [job for job in self._due(now) if job.target == LOCAL and job.takes_slot is takes_slot]
         due.sort(key=lambda job: (-job.priority if takes_slot else 0, job.uid))
-        updates = [begin(job) for job in self._first_free(due, limit)]
+        updates = [begin(job) for job in self._first_free(due, limit, in_row_order=not takes_slot)]
         for update in updates:
             self._update(update)
         return [self._jobs[update.uid] for update in updates]
@@ -168,16 +168,24 @@ class MemoryStore:
             if job.phase is Phase.WAITING and (job.due_at is None or job.due_at <= now):
                 yield job
 
-    def _first_free(self, due: Sequence[Job], limit: int) -> list[Job]:
-        """Return the first `limit` jobs that are not held up by others of their operation and owner."""
+    def _first_free(self, due: Sequence[Job], limit: int, *, in_row_order: bool = False) -> list[Job]:
+        """Return the first `limit` jobs that are not held up by others of their operation and owner.
+
+        `in_row_order`: one that is held up holds up all later ones of its owner.
+        """
         running = Counter(_kin(job) for job in self._jobs.values() if job.phase is Phase.CLAIMED)
         free: list[Job] = []
+        held_up: set[EntityKey | None] = set()
         for job in due:
             if len(free) >= limit:
                 break
+            if job.owner in held_up:
+                continue
             if job.limit is None or running[_kin(job)] < job.limit:
                 running[_kin(job)] += 1
                 free.append(job)
+            elif in_row_order and job.owner is not None:
+                held_up.add(job.owner)
         return free
 
     async def assignable(self, now: datetime, limit: int) -> Sequence[Job]:

@@ -108,19 +108,27 @@ def active(db: sqlite3.Connection, operation_id: str, owner: EntityKey | None) -
     return jobs_of(db, db.execute(f"{_UNFINISHED} ORDER BY uid", _alike(operation_id, owner) * 2))
 
 
-def first_free(db: sqlite3.Connection, waiting: Iterable[Row], limit: int) -> list[int]:
-    """Return the first `limit` of the waiting jobs that are not held up by others of their operation and owner."""
+def first_free(db: sqlite3.Connection, waiting: Iterable[Row], limit: int, *, in_row_order: bool = False) -> list[int]:
+    """Return the first `limit` of the waiting jobs that are not held up by others of their operation and owner.
+
+    `in_row_order`: one that is held up holds up all later ones of its owner.
+    """
     running: dict[Row, int] = {}
     chosen: Counter[Row] = Counter()
     uids: list[int] = []
+    held_up: set[Row] = set()
     for uid, run_limit, *alike in waiting:
         if len(uids) >= limit:
             break
         key = tuple(alike)
+        if key[1:] in held_up:
+            continue
         if run_limit is not None:
             if key not in running:
                 running[key] = _running_like(db, key)
             if running[key] + chosen[key] >= run_limit:
+                if in_row_order and key[1] is not None:
+                    held_up.add(key[1:])
                 continue
         chosen[key] += 1
         uids.append(uid)

@@ -236,7 +236,8 @@ def claim(
     db: sqlite3.Connection, now: datetime, limit: int, *, takes_slot: bool, begin: Callable[[Job], JobUpdate]
 ) -> list[Job]:
     """See Store."""
-    jobs = jobs_by_uid(db, first_free(db, db.execute(_WAITING[takes_slot], (ms(now),)), limit))
+    waiting = db.execute(_WAITING[takes_slot], (ms(now),))
+    jobs = jobs_by_uid(db, first_free(db, waiting, limit, in_row_order=not takes_slot))
     updates = [begin(job) for job in jobs]
     _update_all(db, updates)
     return [apply(job, update) for job, update in zip(jobs, updates, strict=True)]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -253,6 +254,26 @@ async def test_jobs_that_take_no_slot_are_claimed_in_row_order_whatever_their_pr
     assert await claim(store, 2, takes_slot=False) == [1, 2]
     assert await claim(store, 2, takes_slot=False) == [3]
     assert await claim(store, 2) == [4]
+
+
+async def test_a_publish_that_is_held_up_holds_up_all_later_ones_of_its_owner_alone(store: Store) -> None:
+    def publish(uid: int, operation_id: str, **more: Any) -> Job:
+        return a_job(uid, takes_slot=False, operation_id=operation_id, **more)
+
+    jobs = [
+        publish(1, "on", limit=1),
+        publish(2, "on", limit=1),
+        publish(3, "off"),
+        publish(4, "off", owner=DOOR),
+        publish(5, "on", limit=1, owner=None),
+        publish(6, "on", limit=1, owner=None),
+        publish(7, "off", owner=None),
+        publish(8, "off"),
+    ]
+    await store.record(Changes(jobs=jobs))
+    assert await claim(store, takes_slot=False) == [1, 4, 5, 7]
+    await store.record(Changes(updates=[succeeded(jobs[0], later(1)), succeeded(jobs[4], later(1))]))
+    assert await claim(store, takes_slot=False) == [2, 3, 6, 8]
 
 
 async def test_a_claim_writes_and_returns_what_begin_says(store: Store) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from house import House, an_object, statuses, work
+import pytest
+from house import House, an_object, an_operation, statuses, work
 
 Build = Callable[..., House]
 
@@ -116,3 +117,29 @@ async def test_modes_decide_within_one_batch_too(build: Build) -> None:
     await house.settle()
     assert len(await house.jobs()) == 1
     assert (await house.counters())["skipped"] == 3
+
+
+@pytest.mark.parametrize("keys", [{"mode": "queued"}, {"max": 1}, {"max": 2}])
+async def test_publishes_that_wait_for_each_other_all_leave_in_order(build: Build, keys: dict[str, Any]) -> None:
+    button = {"button": an_object("home/button", state={"event": True})}
+    house = await build(objects=button, operations={"say": an_operation("button", triggers=[{}], **keys)}).start()
+    house.broker.freeze()
+    await press(house, 5)
+    house.broker.thaw()
+    await house.settle()
+    jobs = await house.jobs()
+    assert statuses(jobs) == {"completed": 5}
+    assert house.texts("out/button") == [job.id for job in jobs]
+
+
+async def test_a_publish_that_takes_the_place_of_another_is_the_last_to_leave(build: Build) -> None:
+    button = {"button": an_object("home/button", state={"event": True})}
+    operations = {"say": an_operation("button", mode="restart", triggers=[{}])}
+    house = await build(objects=button, operations=operations).start()
+    house.broker.freeze()
+    await press(house, 3)
+    house.broker.thaw()
+    await house.advance(1)
+    jobs = await house.jobs()
+    assert [job.status.value for job in jobs] == ["stopped", "stopped", "completed"]
+    assert house.texts("out/button")[-1] == jobs[-1].id

@@ -38,6 +38,23 @@ async def test_publishes_of_one_owner_leave_in_row_order_and_on_never_overtakes_
     assert house.texts("out/lamp") == ["ON", "OFF"] * 20
 
 
+async def test_a_queue_of_publishes_lets_no_later_one_of_its_owner_pass(build: Build) -> None:
+    lamp = {"lamp": an_object("home/lamp", state={"event": True})}
+    operations = {
+        "on": an_operation("lamp", message="ON", mode="queued", triggers=[{"states": ["on"]}]),
+        "off": an_operation("lamp", message="OFF", triggers=[{"states": ["off"]}]),
+    }
+    house = await build(objects=lamp, operations=operations).start()
+    house.broker.freeze()
+    for text in ("on", "on", "off"):
+        await house.report("home/lamp", text)
+    await house.report("home/lamp", "on")
+    await house.report("home/lamp", "off")
+    house.broker.thaw()
+    await house.settle()
+    assert house.texts("out/lamp") == ["ON", "ON", "OFF", "ON", "OFF"]
+
+
 async def test_row_order_is_kept_over_a_lost_connection_and_a_crash(build: Build) -> None:
     operations = {
         "on": an_operation("lamp", message="ON {{ job.id }}", triggers=[{"states": ["on"]}]),
