@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from mqttjobs.clock import Clock
-from mqttjobs.domain.jobs import Job, JobUpdate
+from mqttjobs.domain.jobs import Job, JobUpdate, Phase
 from mqttjobs.domain.status import Status
 from mqttjobs.errors import MqttJobsError, NotFound, StoreError
 from mqttjobs.service.announcer import Announcer
@@ -43,6 +43,9 @@ class Clerk:
         self.follow: Callable[[Draft, Job], Awaitable[None]] | None = None
         self.started: Callable[[Draft], None] | None = None
         self._waiting: list[tuple[JobUpdate, Job]] = []
+        self._writing: set[int] = set()
+        self._held: set[int] = set()
+        self._written = asyncio.Event()
         self._facts: set[str] = set()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -66,6 +69,26 @@ class Clerk:
         if self._facts:
             self._work.set()
 
+    async def hold(self, uids: set[int]) -> None:
+        """Write no more outcomes of these jobs until `release`, and return when those that are being written are.
+
+        A stop is being recorded: whichever of it and an outcome comes first is the end, and the other is none. While
+        the store is unavailable this does not wait.
+        """
+        self._held |= uids
+        while self._writing & uids and not self.failing:
+            self._written.clear()
+            await self._written.wait()
+
+    def release(self, uids: set[int], *, stopped: bool) -> None:
+        """Go on after `hold`; of jobs that were stopped meanwhile the outcomes are let go of."""
+        self._held -= uids
+        if stopped:
+            self._waiting = [
+                each for each in self._waiting if each[0].uid not in uids or each[1].phase is Phase.CLAIMED
+            ]
+        self._work.set()
+
     async def drained(self) -> None:
         """Return when everything given so far is written."""
         await self._idle.wait()
@@ -75,9 +98,14 @@ class Clerk:
         while True:
             await self._work.wait()
             self._work.clear()
-            batch, self._waiting = self._waiting, []
+            batch = [each for each in self._waiting if each[0].uid not in self._held]
+            self._waiting = [each for each in self._waiting if each[0].uid in self._held]
+            self._writing = {update.uid for update, _ in batch}
             while not await self._write(batch):
+                self._written.set()
                 await self._clock.wait(asyncio.Event(), RETRY_S)
+            self._writing = set()
+            self._written.set()
             if not self._waiting:
                 self._idle.set()
 

@@ -158,13 +158,36 @@ class Workshop:
             StoreError: nothing was written; the mirror is read anew before it is used again.
             TerminalState, NotFound: a refusal of the store; nothing was written.
         """
-        draft.jobs = [self.runner.admit(job) for job in draft.jobs]
+        stopping = {job.uid for job in draft.stopped}
+        recorded = False
+        if stopping:
+            await self.runner.clerk.hold(stopping)
         try:
+            await self._leave_out_ended(draft)
+            draft.jobs = [self.runner.admit(job) for job in draft.jobs]
             await asyncio.shield(self.store.record(draft.changes(self.mirror)))
+            recorded = True
         except MqttJobsError:
             self.mirror.stale = self.mirror.stale or draft.mirrored
             raise
+        finally:
+            if stopping:
+                self.runner.clerk.release(stopping, stopped=recorded)
         self._started(draft)
+
+    async def _leave_out_ended(self, draft: Draft) -> None:
+        """Leave out stops of jobs that ended by themselves since they were decided; a strict one is refused instead."""
+        fresh = {job.uid for job in draft.jobs}
+        strict = {update.uid for update in draft.updates if update.strict}
+        gone = set()
+        for job in draft.stopped:
+            if job.uid not in fresh | strict:
+                stored = await self.store.get(job.uid)
+                if stored is None or stored.ended:
+                    gone.add(job.uid)
+        if gone:
+            draft.stopped = [job for job in draft.stopped if job.uid not in gone]
+            draft.updates = [update for update in draft.updates if update.uid not in gone]
 
     def _started(self, draft: Draft) -> None:
         """Count a recorded draft, end what it stopped and start its jobs."""
