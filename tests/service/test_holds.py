@@ -283,23 +283,6 @@ async def test_a_wall_clock_that_is_set_by_a_day_moves_no_hold_and_makes_no_stor
     assert house.clock.timers - before < 60
 
 
-@pytest.mark.parametrize("days", [1, -1])
-async def test_a_wall_clock_that_is_set_makes_no_storm_of_schedules(build: Build, days: int) -> None:
-    operations = {
-        "often": an_operation(schedule={"every": "1m"}),
-        "hourly": an_operation(schedule="0 * * * *"),
-    }
-    house = await build(operations=operations).start()
-    await house.advance(600)
-    assert len(await house.jobs("often")) == 10
-    house.clock.step(days=days)
-    before = house.clock.timers
-    await house.advance(600)
-    assert len(await house.jobs("often")) <= 21
-    assert len(await house.jobs("hourly")) <= 2
-    assert house.clock.timers - before < 100
-
-
 async def test_holds_survive_a_reload_that_leaves_their_operation_as_it_was(build: Build) -> None:
     room = a_room()
     house = await build(**room).start()
@@ -348,21 +331,3 @@ async def test_a_job_of_a_hold_tells_the_change_that_began_it(build: Build) -> N
         "received_at": since.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "reported_by": None,
     }
-
-
-async def test_a_missed_schedule_runs_once_at_start_unless_catch_up_is_off(build: Build) -> None:
-    operations = {
-        "tidy": an_operation(schedule="0 3 * * *"),
-        "fresh": an_operation(schedule="0 3 * * *", catch_up=False),
-        "beat": an_operation(schedule={"every": "10m"}),
-    }
-    house = await build(operations=operations).start()
-    await house.stop()
-    await house.advance(3 * 24 * 3600)
-    await house.start(quiet=False)
-    await house.advance(5)
-    assert [len(await house.jobs(name)) for name in operations] == [1, 0, 1]
-    await house.restart()
-    await house.advance(24 * 3600)
-    assert [len(await house.jobs(name)) for name in operations] == [2, 1, 145]
-    assert all(job.process_meta is None for job in await house.jobs())

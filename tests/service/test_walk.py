@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
 from handclock import HandLoop
-from house import House, a_link, an_object, an_operation
+from house import House, Question, a_link, an_object, an_operation
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from oracle import DOOR, HATCH, PRESS, WAY, Expected, Oracle, spans
 
 from mqttjobs.domain.jobs import Job
-from mqttjobs.domain.model import EntityKind, ValueKey
+from mqttjobs.domain.model import ValueKey
 
 HOLD = timedelta(seconds=60)
 AGAIN = timedelta(seconds=45)
@@ -42,6 +42,7 @@ CONFIG: dict[str, Any] = {
     "links": {"way": a_link("hatch", "door")},
     "operations": {
         "every": an_operation([{"object": "door"}, {"link": "way"}], message=TELLS, triggers=[{}]),
+        "by_hand": an_operation(),
         "open": an_operation("door", message=TELLS, triggers=[{"states": ["open"]}]),
         "press": an_operation("door", message=TELLS, triggers=[{"attribute": "press"}]),
         "held": an_operation(
@@ -58,44 +59,8 @@ CONFIG: dict[str, Any] = {
 }
 MORE = CONFIG | {"operations": {**CONFIG["operations"], "unused": an_operation("hatch")}}
 
-DOOR = ValueKey(EntityKind.OBJECT, "door", "")
-PRESS = ValueKey(EntityKind.OBJECT, "door", "press")
-HATCH = ValueKey(EntityKind.OBJECT, "hatch", "")
-WAY = ValueKey(EntityKind.LINK, "way", "")
-
 AT_ONCE = {DOOR: ("every", "open"), PRESS: ("press",), HATCH: (), WAY: ("every",)}
 """Which operations a change of a value may start at once."""
-
-
-@dataclass
-class Expected:
-    """A change that must come to be: its text, the number its report carried, and when it was published."""
-
-    text: str
-    number: int
-    published_at: datetime
-
-
-@dataclass
-class Oracle:
-    """What was promised, from what was published alone."""
-
-    changes: dict[ValueKey, list[Expected]] = field(default_factory=lambda: defaultdict(list))
-
-    def door(self, text: str | None, number: int, at: datetime, *, press: bool) -> None:
-        if text is not None:
-            self._change(DOOR, text, number, at)
-        if press:
-            self.changes[PRESS].append(Expected("down", number, at))
-
-    def hatch(self, text: str, number: int, at: datetime) -> None:
-        for key in (HATCH, WAY):
-            self._change(key, text, number, at)
-
-    def _change(self, key: ValueKey, text: str, number: int, at: datetime) -> None:
-        before = self.changes[key]
-        if not before or before[-1].text != text:
-            before.append(Expected(text, number, at))
 
 
 class Walk(RuleBasedStateMachine):
@@ -107,6 +72,7 @@ class Walk(RuleBasedStateMachine):
         self.oracle = Oracle()
         self.number = 0
         self.failed = False
+        self.asked: dict[int, list[Question]] = {}
 
     def teardown(self) -> None:
         try:
@@ -155,6 +121,39 @@ class Walk(RuleBasedStateMachine):
             self.house.send("mqttjobs/state/objects/hatch", payload, retain=True)
         self.oracle.hatch(text, self.number, self.house.clock.now())
         self._do(self.house.settle())
+
+    @rule(lost=st.lists(st.sampled_from(STATES), max_size=3), kept=st.lists(st.sampled_from(STATES), max_size=3))
+    def the_broker_loses_the_session(self, lost: list[str], kept: list[str]) -> None:
+        """What is published before the next one is lost, but for what is retained: of that the last comes."""
+        self.become_calm()
+        self.house.broker.forget("mqttjobs")
+        for text in lost:
+            self.house.send("home/door", {"state": text, "n": 0})
+        for text in kept:
+            self.number += 1
+            payload = {"state": text, "n": self.number, "event_id": f"e{self.number}"}
+            self.house.send("mqttjobs/state/objects/hatch", payload, retain=True)
+        if kept:
+            self.oracle.hatch(kept[-1], self.number, self.house.clock.now(), replayed=True)
+        self._do(self.house.advance(2))
+
+    @rule(times=st.integers(1, 3), kill=st.booleans(), seconds=st.sampled_from([0.0, 0.2, 1.0]))
+    def somebody_asks_again_and_again(self, *, times: int, kill: bool, seconds: float) -> None:
+        """Ask for the same with the same transaction; whatever happens between, it is done once."""
+        self.number += 1
+        self.asked[self.number] = []
+
+        async def ask() -> None:
+            house = self.house
+            for _ in range(times):
+                question = house.put("operations/execute", id="by_hand", params={"n": self.number}, transaction="t")
+                self.asked[self.number].append(question)
+                await house.advance(seconds)
+                if kill and not house.store.broken:
+                    await house.crash()
+                    await house.start()
+
+        self._do(ask())
 
     @rule(payload=st.sampled_from([b"", b"\xff", b'{"state": NaN}', b'{"other": 1}', b"unavailable", b'{"state": []}']))
     def something_unusable_comes(self, payload: bytes) -> None:
@@ -240,13 +239,16 @@ class Walk(RuleBasedStateMachine):
                 assert promised.published_at <= entry.at <= self.house.clock.now()
             found[key] = entries
             self.check_jobs_at_once(key, expected[: len(entries)], jobs)
+        done = Counter(job.params["n"] for job in jobs if job.operation_id == "by_hand")
+        assert all(count == 1 for count in done.values()), "a request was carried out twice"
         self.check_held(DOOR, found[DOOR], jobs)
         self.check_held(WAY, found[WAY], jobs)
         return found
 
     def check_jobs_at_once(self, key: ValueKey, changes: list[Expected], jobs: list[Job]) -> None:
         for operation in AT_ONCE[key]:
-            wanted = Counter(each.number for each in changes if operation != "open" or each.text == "open")
+            loud = [each for each in changes if not each.silent and (operation != "open" or each.text == "open")]
+            wanted = Counter(each.number for each in loud)
             mine = [job for job in jobs if job.operation_id == operation and job.owner == key.entity]
             assert Counter(job.inputs["payload"]["n"] for job in mine) == wanted, (operation, key)
 
@@ -314,6 +316,10 @@ class Walk(RuleBasedStateMachine):
                 assert nags[-1].created_at + AGAIN + WRITING >= now, "a repeat was lost"
         assert {job.status.value for job in jobs if job.created_at + WRITING < now} <= {"completed"}
         self.check_publishes(jobs, now)
+        for number, questions in self.asked.items():
+            made = [job.id for job in jobs if job.params.get("n") == number]
+            told = [each["data"]["id"] for question in questions for each in question.answers if each["code"] == 201]
+            assert set(told) <= set(made), "an answer tells of another job"
         self._do(self.house.counters())
 
     def check_publishes(self, jobs: list[Job], now: datetime) -> None:
@@ -330,19 +336,6 @@ class Walk(RuleBasedStateMachine):
         assert not any(each.retain for each in self.house.sent("mqttjobs/event/#"))
         untold = {job.id for job in jobs} - {json.loads(each.payload)["id"] for each in ends}
         assert untold <= young, "an end was not told"
-
-
-def spans(entries: list[Any], states: set[str]) -> list[tuple[datetime, datetime | None]]:
-    """Return when a value was among `states` without a break, the last time with None if it still is."""
-    found: list[tuple[datetime, datetime | None]] = []
-    begin: datetime | None = None
-    for entry in entries:
-        if entry.state in states:
-            begin = begin or entry.at
-        elif begin is not None:
-            found.append((begin, entry.at))
-            begin = None
-    return [*found, (begin, None)] if begin is not None else found
 
 
 Walk.TestCase.settings = settings(
