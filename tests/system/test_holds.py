@@ -98,7 +98,7 @@ def test_a_hold_keeps_its_deadline_over_kills(house: tuple[RunningService, Clien
     assert (job["process_meta"]["triggerStates"], job["process_meta"]["state"]) == (["clear"], "clear")
 
 
-def test_what_fell_due_while_we_were_away_fires_once_and_who_asks_all_the_time_does_not_delay_it(
+def test_what_fell_due_while_we_were_away_fires_once_though_we_are_asked_all_the_time_and_killed_right_after(
     house: tuple[RunningService, Client],
 ) -> None:
     service, client = house
@@ -153,20 +153,6 @@ def test_a_hold_that_falls_due_while_the_broker_is_away_waits_for_what_it_has_to
         assert not jobs_of(sensor, "off", "room_01")
         again = [each for each in service.events if each["event"] == "connected"][-1]["timestamp"]
         assert created(jobs_of(sensor, "off", "room_02")[0]) >= datetime.fromisoformat(again)
-
-
-def test_a_firing_is_not_repeated_when_we_are_killed_right_after_it(house: tuple[RunningService, Client]) -> None:
-    service, client = house
-    for number in range(1, 3):
-        room = f"room_{number:02}"
-        report(client, room, "clear")
-        client.wait_topic(f"off/{room}")
-        service.kill()
-        service.run()
-    sleep(HOLD_S)
-    assert Counter(each["owner_id"] for each in jobs_of(client, "off")) == Counter(
-        f"room_{number:02}" for number in range(1, 3)
-    )
 
 
 def test_a_state_that_is_set_by_hand_is_held_as_one_that_was_reported(house: tuple[RunningService, Client]) -> None:

@@ -114,8 +114,9 @@ def test_a_state_change_becomes_a_job_that_any_client_can_read(hall: tuple[Runni
 
 def test_status_and_info_are_retained(hall: tuple[RunningService, Client]) -> None:
     service, client = hall
-    client.subscribe("mqttjobs/status", "mqttjobs/info")
-    assert client.wait_topic("mqttjobs/status").payload == b"online"
+    client.subscribe("mqttjobs/status")
+    client.wait_for(lambda each: each.topic == "mqttjobs/status" and each.payload == b"online")
+    client.subscribe("mqttjobs/info")  # it was published before
     info = client.wait_topic("mqttjobs/info")
     assert info.retain
     assert {"name", "version", "started_at", "limits", "methods", "objects", "links", "operations"} <= info.json.keys()
