@@ -11,6 +11,8 @@ import pytest
 from handclock import HandLoop
 from house import House, an_object, an_operation
 
+from mqttjobs.transport.base import Message
+
 Build = Callable[..., House]
 
 KEY = "0123456789abcdef"
@@ -227,18 +229,27 @@ async def test_a_lane_answers_in_the_lane_and_may_name_places_in_it(build: Build
     assert house.sent("mqttjobs/users/eve/#") == []
 
 
-async def test_a_retained_request_is_refused_and_reported_and_never_answered(build: Build) -> None:
+async def test_a_request_that_lies_retained_is_not_even_asked_for(build: Build) -> None:
     house = build(**OPEN)
     house.send("mqttjobs/request/operations/execute", {"id": "say"}, retain=True)
     await house.start()
-    assert house.sent("mqttjobs/response/#") == []
-    house.broker.retained.clear()
-    kept = house.broker._clients["mqttjobs"]
-    assert kept.session is not None
     await house.disconnect()
     await house.advance(3)
     assert await house.jobs() == []
     assert house.sent("mqttjobs/response/#") == []
+
+
+async def test_a_request_that_arrives_retained_is_refused_reported_and_never_answered(build: Build) -> None:
+    house = await build(**OPEN).start()
+    session = house.broker._clients["mqttjobs"].session
+    assert session is not None
+    topic = "mqttjobs/request/operations/execute"
+    session.push(Message(topic, b'{"id": "say"}', qos=1, retain=True, packet_id=9))
+    await house.settle()
+    assert await house.jobs() == []
+    assert house.sent("mqttjobs/response/#") == []
+    [told] = house.documents("mqttjobs/event/rejected")
+    assert (told["topic"], told["reason"]) == (topic, "retained_request")
 
 
 async def test_requests_that_came_while_the_service_was_down_are_answered_once(build: Build) -> None:
