@@ -147,6 +147,64 @@ StartShared = Callable[..., RunningService]
 """What the fixture start_shared gives."""
 
 
+class RunningAgent:
+    """`mqttjobs agent`, its state in `directory` over restarts; `home` is the working directory that it starts in."""
+
+    def __init__(
+        self, directory: Path, port: int, hostname: str, key: str, *arguments: str, home: Path | None = None
+    ) -> None:
+        self.directory = directory
+        self.hostname = hostname
+        self.home = home or directory
+        self.process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        self._key = directory / "agent.key"
+        self._key.write_text(key + "\n")
+        self._arguments = ["--url", f"mqtt://127.0.0.1:{port}", "--hostname", hostname, *arguments]
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "agent.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start it; it is ready when its status says so."""
+        assert self.process is None, "it runs"
+        options = ["--key-file", str(self._key), "--state-dir", str(self.directory / "state"), "--log-format", "json"]
+        with (self.directory / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mqttjobs", "agent", *self._arguments, *options],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.home,
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once with SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End it cleanly with SIGTERM and return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> int:
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        process.send_signal(how)
+        process.send_signal(signal.SIGCONT)
+        try:
+            return process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
 def mqttjobs(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the program to its end."""
     return subprocess.run(

@@ -39,7 +39,8 @@ def _level(value: str | None) -> str | None:
     return value or None
 
 
-def _base(value: str) -> str:
+def base_topic_of(value: str) -> str:
+    """Refuse what is no plain topic."""
     if not value.strip("/") or any(each in value for each in "+#\0") or value.startswith("$"):
         raise typer.BadParameter("must be a plain topic such as mqttjobs or home/jobs")
     return value.rstrip("/")
@@ -64,7 +65,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         "mqtt://127.0.0.1:1883",
     ),
     "base_topic": (
-        Annotated[str, typer.Option(callback=_base, help="The service's mqtt.base_topic.")],
+        Annotated[str, typer.Option(callback=base_topic_of, help="The service's mqtt.base_topic.")],
         "mqttjobs",
     ),
     "user": (

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mqttjobs import __version__
-from mqttjobs.cli import demo, jobs, operations, rehearse, run
+from mqttjobs.cli import agent, agents, demo, jobs, operations, rehearse, run
 
 app = typer.Typer(
     name="mqttjobs",
@@ -40,5 +40,7 @@ app.command()(run.run)
 app.command()(run.check)
 app.command("test", cls=rehearse.InOrder)(rehearse.rehearse)
 app.command()(demo.demo)
+app.command()(agent.agent)
 app.add_typer(jobs.app)
 app.add_typer(operations.app)
+app.add_typer(agents.app)

@@ -263,7 +263,7 @@ def _ended(job: Job, row: Assignment, report: ReportMessage, rules: Rules, at: d
         event = JobEvent(at, EventKind.COMPLETED, host, f"Job completed successfully on {host}", report=told)
     elif report.given_back and open_still and (job.target != ANY or row.attempt <= attempts):
         event = JobEvent(at, EventKind.RETRIED, host, f"Job given back by {host}", report.error)
-        return _again(job, row, event, at)
+        return _again(job, row, event, at if job.target == ANY else at + rules.operation.retry.delay(row.attempt))
     elif report.repeatable and open_still and row.attempt < attempts:
         return _again(job, row, *_repeated(row, rules.operation, report.error, at))
     else:
@@ -315,7 +315,7 @@ def _report_of(report: ReportMessage, blank: Mapping[str, Json]) -> dict[str, Js
     """
     result, description = report.data, report.description or {}
     if not description and blank and isinstance(result, dict) and result.keys() == blank.keys():
-        description, result = result, _result_in(result.get("stdout"))
+        description, result = result, result_of_output(result.get("stdout"))
     changed = report.changed
     if changed is None and report.event == "completed":
         own = result.get("changed") if isinstance(result, dict) else None
@@ -332,7 +332,8 @@ def _report_of(report: ReportMessage, blank: Mapping[str, Json]) -> dict[str, Js
     }
 
 
-def _result_in(stdout: Json) -> Json:
+def result_of_output(stdout: Json) -> Json:
+    """Return standard output when it is one JSON value, else None (behaviour 3.4)."""
     try:
         return decode_json(stdout.strip().encode()) if isinstance(stdout, str) else None
     except InvalidJson:

@@ -81,8 +81,10 @@ class ProcessGroup:
             async with asyncio.timeout(limit / timedelta(seconds=1)):
                 await asyncio.shield(self._exited)
         except TimeoutError:
-            timed_out = True
-            await self._end(process, grace)
+            timed_out = not _has_ended(process)  # who was frozen sees the end and the limit at once
+            if timed_out:
+                await self._end(process, grace)
+            await asyncio.wait([self._exited])
         except asyncio.CancelledError:
             await _whole(self._end(process, grace))
             raise
@@ -192,6 +194,10 @@ class ProcessGroup:
                 process.stdin.close()
         self._stdout.close()
         self._stderr.close()
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

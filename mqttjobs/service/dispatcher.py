@@ -44,7 +44,8 @@ class Dispatcher:
         async with workshop.turn:
             await workshop.refresh()
             draft = Draft()
-            outgoing, pause_s = await workshop.agents.look(draft, settled=self._settled())
+            settled = self._settled() or workshop.roster.is_settled(workshop.clock.now())
+            outgoing, pause_s = await workshop.agents.look(draft, settled=settled)
             if draft:
                 await workshop.commit(draft)
             for publication in outgoing:

@@ -60,6 +60,10 @@ class Roster:
                 since = at - self.timing.lease + self.timing.heartbeat
                 self.agents[hostname] = replace(agent, heard_at=since)
 
+    def is_settled(self, now: datetime) -> bool:
+        """Whether the connection is so old that silence means something, however much else comes in."""
+        return self._connected_at is not None and now - self._connected_at >= self.timing.acknowledge
+
     def heard_at(self, hostname: str) -> datetime | None:
         """Return from when on an agent's silence counts."""
         agent = self.agents.get(hostname)

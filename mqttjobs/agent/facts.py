@@ -1,0 +1,37 @@
+"""What an agent tells about its machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from mqttjobs.domain.model import Json
+
+_MEMORY = Path("/proc/meminfo")
+
+
+def facts() -> dict[str, Json]:
+    """Return the machine's name, platform and Python, its processors and their load, and its memory in MiB."""
+    told: dict[str, Json] = {
+        "hostname": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "pid": os.getpid(),
+        "cpus": os.cpu_count(),
+    }
+    try:
+        told["load"] = round(os.getloadavg()[0], 2)
+    except OSError:
+        told["load"] = None
+    return told | _memory()
+
+
+def _memory() -> dict[str, Json]:
+    """Return the total and the available memory, where the system says so."""
+    try:
+        lines = _MEMORY.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    sizes = {name: int(rest.split()[0]) // 1024 for name, _, rest in (line.partition(":") for line in lines) if rest}
+    return {"memory_mb": sizes.get("MemTotal"), "memory_available_mb": sizes.get("MemAvailable")}

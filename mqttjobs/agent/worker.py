@@ -1,0 +1,313 @@
+"""Runs what the agent was given: as many at once as it may, each reported, none lost and none twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from mqttjobs.agent.ledger import Entry, Ledger, Step
+from mqttjobs.agent.link import Link, fitted
+from mqttjobs.agent.settings import AgentSettings
+from mqttjobs.clock import Clock
+from mqttjobs.domain.agent_messages import AssignMessage
+from mqttjobs.domain.assignments import result_of_output
+from mqttjobs.domain.jobs import Outcome
+from mqttjobs.domain.model import Delivery, Json
+from mqttjobs.errors import StoreError, TemplateError
+from mqttjobs.executors.attempt import attempt
+from mqttjobs.executors.base import Executor, Limits, RunContext, make_executor
+from mqttjobs.executors.orphans import end_orphans
+
+PROGRESS_KEPT = 500
+"""Progress messages of one attempt that are sent; more are left out."""
+INTERRUPTED = "interrupted"
+STOPPED = "stopped"
+STORE_RETRY_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Live:
+    """An assignment in this process: what it says, and the task that runs it."""
+
+    def __init__(self, entry: Entry, message: AssignMessage, taken_s: float) -> None:
+        self.entry = entry
+        self.message = message
+        self.taken_s = taken_s
+        self.task: asyncio.Task[None] | None = None
+        self.running = False
+        self.recovered = False
+        self.why: str | None = None
+        self.progressed = 0
+
+
+class Worker:
+    """Runs assignments. Every step is in the ledger before it is taken, every end until it is delivered.
+
+    `changed` is called when the number of jobs that run is another.
+    """
+
+    def __init__(
+        self, settings: AgentSettings, ledger: Ledger, link: Link, clock: Clock, changed: Callable[[], None]
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._link = link
+        self._clock = clock
+        self._changed = changed
+        self._live: dict[str, _Live] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(settings.max_jobs)
+
+    @property
+    def running(self) -> int:
+        """How many jobs are in hand."""
+        return len(self._live)
+
+    # -- what an earlier process left ----------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Take up what a crash or a shutdown interrupted, as each job's delivery says (behaviour 3.9)."""
+        entries = list(self._ledger.entries.values())
+        unfinished = [entry for entry in entries if entry.step in (Step.TAKEN, Step.STARTED)]
+        ended = end_orphans({str(entry.message["job_id"]) for entry in unfinished})
+        if unfinished:
+            log.info("recovered", unfinished=len(unfinished), orphaned_groups=ended)
+        for entry in entries:
+            if entry.step is Step.ENDED:
+                self._deliver(entry)
+            elif entry.step is not Step.DELIVERED:
+                self._take_up(entry)
+
+    def _take_up(self, entry: Entry) -> None:
+        message = AssignMessage.model_validate(entry.message)
+        live = _Live(entry, message, self._clock.monotonic())
+        overdue = message.expires_at + message.timeout + self._settings.timing.slack
+        if entry.step is Step.STARTED and message.delivery != Delivery.AT_LEAST_ONCE.value:
+            self._end(live, Outcome(ok=False, error=INTERRUPTED))
+        elif entry.step is Step.TAKEN and message.lease is not None:
+            self._end(live, Outcome(ok=False, error="the agent was restarted before it began"), given_back=True)
+        elif self._clock.now() > overdue:
+            self._end(live, Outcome(ok=False, error=INTERRUPTED))
+        else:
+            live.recovered = True
+            self._begin(live)
+
+    # -- from an assignment to its end ---------------------------------------------------------------------------
+
+    def take(self, message: AssignMessage, raw: Mapping[str, Json]) -> None:
+        """Take an assignment in; it is acknowledged and run once the ledger is flushed and `start` is called."""
+        self._begin(_Live(self._ledger.take(message.token, raw), message, self._clock.monotonic()))
+
+    def knows(self, token: str) -> bool:
+        """Whether an assignment was taken before: the service sends it again while it has not heard of it."""
+        return token in self._ledger.entries
+
+    def give_back(self, message: AssignMessage, raw: Mapping[str, Json], words: str) -> None:
+        """Refuse an assignment: another agent may have it."""
+        live = _Live(self._ledger.take(message.token, raw), message, self._clock.monotonic())
+        self._end(live, Outcome(ok=False, error=words), given_back=True)
+
+    def _begin(self, live: _Live) -> None:
+        self._live[live.message.token] = live
+        live.task = asyncio.create_task(self._run(live), name=f"job-{live.message.job_id}")
+        self._changed()
+
+    async def _run(self, live: _Live) -> None:
+        try:
+            await self.durable()
+            if not live.recovered:
+                self._say(live, "acknowledged")
+            outcome = await self._in_turn(live)
+        except asyncio.CancelledError:
+            outcome = Outcome(ok=False, error=live.why or INTERRUPTED, repeatable=live.why != STOPPED)
+        given_back = outcome is not None and self._is_given_back(live)
+        self._live.pop(live.message.token, None)
+        self._end(live, outcome or Outcome(ok=False, error="out of touch before it began"), given_back=given_back)
+        self._changed()
+
+    def _is_given_back(self, live: _Live) -> bool:
+        """Whether a shutdown lets another attempt have it: what did not start, and what may run again."""
+        again = not live.running or live.message.delivery == Delivery.AT_LEAST_ONCE.value
+        return live.why == INTERRUPTED and again
+
+    async def _in_turn(self, live: _Live) -> Outcome | None:
+        """Wait for a slot, start, and return how it ended; None where it may not start any more."""
+        try:
+            executor = make_executor(live.message.operation)
+        except (KeyError, ValueError):
+            kind = str(live.message.operation.get("type"))[:64]
+            return Outcome(ok=False, error=f"this agent cannot run the operation of type {kind}", repeatable=False)
+        if not executor.takes_slot:
+            return await self._attempt(live, executor)
+        async with self._slots:
+            return await self._attempt(live, executor)
+
+    async def _attempt(self, live: _Live, executor: Executor) -> Outcome | None:
+        if live.entry.step is Step.TAKEN:
+            self._ledger.start(live.entry)
+            confirmed = self._say(live, "started")
+            await self.durable()
+            once = live.message.delivery != Delivery.AT_LEAST_ONCE.value
+            if once and live.message.lease is not None and not await self._still_ours(live, confirmed):
+                return None
+        live.running = True
+        return await attempt(executor, self._context(live))
+
+    async def _still_ours(self, live: _Live, confirmed: asyncio.Future[int]) -> bool:
+        """Whether the broker has our word that it starts, and we were never away so long that another may have it."""
+        await asyncio.shield(confirmed)
+        lease = live.message.lease or self._settings.timing.lease
+        return self._link.longest_away_s(live.taken_s) <= lease / timedelta(seconds=3)
+
+    def _context(self, live: _Live) -> RunContext:
+        message = live.message
+        preferences = message.operation.get("preferences")
+        told = preferences if isinstance(preferences, list) else []
+        ours = Limits(
+            self._settings.program_dirs,
+            self._settings.base_topic,
+            str(self._settings.state_dir),
+            output_bytes=message.max_payload * 5 // 16,
+        )
+        return RunContext(
+            job_id=message.job_id,
+            hostname=self._settings.hostname,
+            variables={"params": message.params, "job": {"id": message.job_id}} | message.inputs,
+            hidden=message.hidden,
+            reveal=self._reveal if message.operation_id is not None else _as_written,
+            params=message.params,
+            events=tuple(message.events),
+            preferences={str(each["key"]): each["value"] for each in told if isinstance(each, dict)},
+            timeout=message.timeout,
+            grace=message.grace,
+            publish=self._link.publisher.publish,
+            progress=lambda text: self._progress(live, text),
+            limits=ours,
+            depth=message.depth,
+            root_id=message.root_id or message.job_id,
+        )
+
+    def _reveal(self, name: str) -> str:
+        """Return what a `${…}` stands for here: this agent's environment, and files beside its state."""
+        kind, _, what = name.partition(":")
+        try:
+            if kind == "ENV":
+                return os.environ[what]
+            return (Path(self._settings.state_dir) / what).read_text(encoding="utf-8").rstrip("\r\n")
+        except (KeyError, OSError, UnicodeDecodeError):
+            raise TemplateError(f"the agent {self._settings.hostname} has no {name}") from None
+
+    # -- what is said about it -----------------------------------------------------------------------------------
+
+    def _body(self, message: AssignMessage, event: str) -> dict[str, Json]:
+        return {
+            "hostname": self._settings.hostname,
+            "job_id": message.job_id,
+            "attempt": message.attempt,
+            "token": message.token,
+            "event": event,
+            "data": None,
+            "error": "",
+            "changed": None,
+            "message": "",
+            "timestamp": self._link.stamp(),
+        }
+
+    def _say(self, live: _Live, event: str, **more: Json) -> asyncio.Future[int]:
+        return self._link.report({**self._body(live.message, event), **more})
+
+    def _progress(self, live: _Live, text: str) -> None:
+        live.progressed += 1
+        if live.progressed <= PROGRESS_KEPT:
+            self._say(live, "progress", message=text)
+
+    def _end(self, live: _Live, outcome: Outcome, *, given_back: bool = False) -> None:
+        """Note how an assignment ended, and report it until that is confirmed."""
+        body = self._body(live.message, "completed" if outcome.ok else "failed") | _told(outcome)
+        if given_back:
+            body["given_back"] = True
+        self._ledger.end(live.entry, fitted(body, self._settings.key, live.message.max_payload))
+        self._deliver(live.entry)
+
+    def _deliver(self, entry: Entry) -> None:
+        task = asyncio.create_task(self._delivered(entry), name="report")
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
+
+    async def _delivered(self, entry: Entry) -> None:
+        await self.durable()
+        if entry.report is None:
+            return
+        code = await self._link.report(entry.report)
+        if code >= 0x80:
+            log.error("report-refused", code=code, details="the broker did not take it; see the agent's ACL")
+            return
+        self._ledger.delivered(entry, self._clock.now())
+
+    async def durable(self) -> None:
+        """Return when the ledger is on disk; a disk that is full is waited for."""
+        while True:
+            try:
+                await self._ledger.flush()
+            except StoreError as error:
+                log.error("store-unavailable", details=str(error))
+                await self._clock.wait(asyncio.Event(), STORE_RETRY_S)
+            else:
+                return
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def stop(self, job_id: str) -> None:
+        """End what is in hand of a job."""
+        for live in list(self._live.values()):
+            if live.message.job_id == job_id and live.task is not None:
+                live.why = STOPPED
+                live.task.cancel()
+
+    def return_waiting(self) -> None:
+        """Give back what has not started."""
+        for live in list(self._live.values()):
+            if not live.running and live.task is not None:
+                live.why = INTERRUPTED
+                live.task.cancel()
+
+    async def close(self, within_s: float) -> None:
+        """End everything, and wait a moment for the reports to be delivered; the ledger keeps the others."""
+        tasks = [live.task for live in self._live.values() if live.task is not None]
+        for live in self._live.values():
+            live.why = live.why or INTERRUPTED
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._deliveries and self._link.publisher.connected:
+            await asyncio.wait(self._deliveries, timeout=within_s)
+        for delivery in self._deliveries:
+            delivery.cancel()
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
+
+
+def _told(outcome: Outcome) -> dict[str, Json]:
+    """Return what a report says of an outcome; a result that is in the output is not sent twice."""
+    description = dict(outcome.description)
+    in_output = outcome.result is None or outcome.result == result_of_output(description.get("stdout"))
+    return {
+        "data": description or None if in_output else outcome.result,
+        "description": None if in_output else description,
+        "error": outcome.error,
+        "changed": outcome.changed,
+        "message": outcome.message,
+        "exit_code": outcome.exit_code,
+        "stderr": outcome.stderr,
+        "user_error": outcome.user_error,
+        "repeatable": outcome.repeatable,
+    }
+
+
+def _as_written(name: str) -> str:
+    return "${" + name + "}"

@@ -1,0 +1,348 @@
+"""Real agents of a real service over a real broker: killed, drained, frozen, forged at (contract 6; behaviour 3.3)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import MosquittoBroker
+from clients import Client
+from running import RunningAgent, RunningService, mqttjobs
+
+from mqttjobs.domain.signatures import signed
+
+StartService = Callable[..., RunningService]
+KEY = "what only we and the service know"
+SHELL = {"type": "script", "attach": {"object": "hall"}}
+INSTALLATION: dict[str, Any] = {
+    "agents": {"key": KEY},
+    "users": {"anonymous": {"permissions": ["admin"]}},
+    "objects": {"hall": {"properties": {"place": "first floor"}}},
+    "operations": {
+        "where": {**SHELL, "target": "_all", "text": 'echo "::message:: here"; echo "$MQTTJOBS_AGENT"'},
+        "slow": {**SHELL, "target": "_all", "timeout": "4s", "text": "sleep 3"},
+        "any": {**SHELL, "target": "_any", "text": "echo done"},
+        "hang": {**SHELL, "target": "web1", "timeout": "60s", "text": "sleep 600 & echo $! > pid; sleep 600"},
+        "again": {
+            **SHELL, "target": "web1", "delivery": "at_least_once", "text": "echo run >> runs; sleep 600 & sleep 600",
+        },
+        "say": {
+            "type": "mqtt", "attach": {"object": "hall"}, "target": "group:web.dev", "topic": "said/{{ id }}",
+            "message": {"place": "{{ properties.place }}", "to": "{{ params.to }}"},
+        },
+        "secret": {**SHELL, "target": "web1", "env": {"TOKEN": "${ENV:AGENT_TOKEN}"}, "text": 'echo "$TOKEN"'},
+    },
+}  # fmt: skip
+
+StartAgent = Callable[..., RunningAgent]
+
+
+@pytest.fixture
+def start_agent(tmp_path: Path, mosquitto: MosquittoBroker) -> Iterator[StartAgent]:
+    """Start the real program as an agent; what still runs ends with the test."""
+    agents: list[RunningAgent] = []
+
+    def start(hostname: str, *arguments: str, key: str = KEY, home: Path | None = None) -> RunningAgent:
+        folder = tmp_path / f"agent-{hostname}"
+        agent = RunningAgent(folder, mosquitto.port, hostname, key, *arguments, home=home)
+        agents.append(agent)
+        agent.start()
+        return agent
+
+    yield start
+    for agent in agents:
+        agent.kill()
+
+
+@pytest.fixture
+def service(mosquitto: MosquittoBroker, start_service: StartService) -> RunningService:
+    return start_service(mosquitto.port, INSTALLATION, environment={"AGENT_TOKEN": "of the service"})
+
+
+@pytest.fixture
+def client(service: RunningService) -> Iterator[Client]:
+    with service.client() as connected:
+        connected.subscribe("mqttjobs/event/rejected", "said/#")
+        yield connected
+
+
+def wait_state(client: Client, *hostnames: str, state: str = "ready") -> None:
+    def are_so(asked: Client) -> bool:
+        agents = {each["hostname"]: each["state"] for each in asked.data("agents/list")["items"]}
+        return all(agents.get(hostname) == state for hostname in hostnames)
+
+    client.until(are_so, within_s=40)
+
+
+def run(client: Client, operation: str, **more: Any) -> str:
+    started: str = client.data("operations/execute", {"id": operation, **more})["id"]
+    return started
+
+
+def ended(client: Client, job_id: str, within_s: float = 40) -> dict[str, Any]:
+    def end(asked: Client) -> Any:
+        job = asked.data("jobs/get", {"id": job_id})
+        return job if job["status"] not in ("submitted", "processing") else None
+
+    found: dict[str, Any] = client.until(end, within_s=within_s, pause_s=0.1)
+    return found
+
+
+def started_on(client: Client, job_id: str, *hostnames: str) -> None:
+    def have(asked: Client) -> bool:
+        states = asked.data("jobs/get", {"id": job_id})["agent_states"]
+        return all(states.get(hostname, {}).get("status") == "started" for hostname in hostnames)
+
+    client.until(have)
+
+
+def test_three_agents_of_which_one_is_killed_one_drained_and_one_frozen(
+    client: Client, start_agent: StartAgent
+) -> None:
+    web1, _, web3 = (start_agent(name) for name in ("web1", "web2", "web3"))
+    wait_state(client, "web1", "web2", "web3")
+    job = ended(client, run(client, "where"))
+    assert (job["status"], job["result"], set(job["responses"])) == ("completed", None, {"web1", "web2", "web3"})
+    for hostname, answer in job["responses"].items():
+        assert answer["data"] == {"exitCode": 0, "stdout": f"{hostname}\n"}
+    said = {each["hostname"]: each["message"] for each in job["timeline"] if each["event"] == "progress"}
+    assert said == dict.fromkeys(("web1", "web2", "web3"), "here")
+
+    job_id = run(client, "slow")
+    started_on(client, job_id, "web1", "web2", "web3")
+    web1.kill()
+    assert client.data("agents/drain", {"hostname": "web2"})["state"] == "draining"
+    web3.signal(signal.SIGSTOP)
+    job = ended(client, job_id)
+    assert job["status"] == "partial_failure"
+    assert {host: answer["status"] for host, answer in job["responses"].items()} == {
+        "web1": "failed", "web2": "completed", "web3": "failed",
+    }  # fmt: skip
+    for silent in ("web1", "web3"):
+        assert job["responses"][silent]["error"] == "timeout: agent did not respond"
+    wait_state(client, "web2", state="cordoned")
+
+    web3.signal(signal.SIGCONT)
+    web1.start()
+
+    def late(asked: Client) -> Any:
+        found = asked.data("jobs/get", {"id": job_id})
+        told = [(each["hostname"], each["event"]) for each in found["timeline"]]
+        return found if told.count(("web1", "failed")) == 2 and ("web3", "completed") in told else None
+
+    job = client.until(late, within_s=40)
+    assert (job["status"], job["responses"]["web3"]["status"]) == ("partial_failure", "completed")
+    assert "interrupted" in [each["error"] for each in job["timeline"]]
+    wait_state(client, "web1", "web3")
+    job = ended(client, run(client, "where"))
+    assert (job["status"], set(job["responses"])) == ("completed", {"web1", "web3"})
+
+
+def test_an_agent_that_is_killed_leaves_no_orphans_and_reports_by_delivery(
+    client: Client, start_agent: StartAgent
+) -> None:
+    agent = start_agent("web1")
+    wait_state(client, "web1")
+    for operation in ("hang", "again"):
+        job_id = run(client, operation)
+        started_on(client, job_id, "web1")
+        sleepers = wait_for_sleepers(job_id)
+        agent.kill()
+        agent.start()
+        wait_until(lambda: not sleepers & working_on(job_id))  # noqa: B023 - it is called here
+        if operation == "hang":
+            job = ended(client, job_id)
+            assert (job["status"], job["error"]) == ("failed", "interrupted")
+            assert not working_on(job_id)
+        else:
+            assert wait_for_sleepers(job_id)
+            client.data("jobs/stop", {"id": job_id})
+            wait_until(lambda: not working_on(job_id))  # noqa: B023 - it is called here
+    assert not [each for each in client.messages if each.topic == "mqttjobs/event/rejected"]
+
+
+def working_on(job_id: str) -> set[int]:
+    """The processes that have a job in their environment."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if f"MQTTJOBS_JOB_ID={job_id}".encode() in (entry / "environ").read_bytes():
+                    found.add(int(entry.name))
+    return found
+
+
+def wait_until(check: Callable[[], Any], within_s: float = 20) -> Any:
+    deadline = time.monotonic() + within_s
+    while not (found := check()):
+        assert time.monotonic() < deadline, "it did not come to be"
+        threading.Event().wait(0.05)
+    return found
+
+
+def wait_for_sleepers(job_id: str) -> set[int]:
+    """Wait until the script and both of its children are there."""
+    found: set[int] = wait_until(lambda: working_on(job_id) if len(working_on(job_id)) >= 3 else None)
+    return found
+
+
+def test_what_was_forged_or_replayed_runs_nothing(client: Client, start_agent: StartAgent, tmp_path: Path) -> None:
+    start_agent("web1")
+    wait_state(client, "web1")
+    client.subscribe("mqttjobs/agents/web1/assign", "mqttjobs/agents/web1/report")
+    proof = tmp_path / "proof"
+    assignment = {
+        "hostname": "web1",
+        "job_id": "0193aaaa-0000-7000-8000-000000000001",
+        "attempt": 1,
+        "token": "t" * 32,
+        "operation": {"type": "script", "text": f"echo run >> {proof}"},
+        "params": {},
+        "timeout": 10,
+        "expires_at": milliseconds_from_now(60),
+    }
+    stale = {**assignment, "expires_at": milliseconds_from_now(-1), "token": "u" * 32}
+    tries = [
+        (assignment, "unsigned"),
+        (signed(assignment, "a guess"), "forged"),
+        ({**signed(assignment, KEY), "token": "v" * 32}, "forged"),
+        (signed({**assignment, "hostname": "web2"}, KEY), "forged"),
+        (signed(stale, KEY), "stale"),
+        (signed({**assignment, "attempt": 0}, KEY), "invalid_message"),
+        ({"command": "drain", "expires_at": milliseconds_from_now(60)}, "unsigned"),
+    ]
+    for body, reason in tries:
+        since = len(client.messages)
+        topic = f"mqttjobs/agents/web1/{'control' if 'command' in body else 'assign'}"
+        client.publish(topic, body)
+        told = client.wait_topic("mqttjobs/event/rejected", since=since).json
+        assert (told["topic"], told["reason"]) == (topic, reason)
+    assert not proof.exists()
+
+    good = json.dumps(signed(assignment, KEY))
+    client.publish("mqttjobs/agents/web1/assign", good)
+    client.wait_for(lambda each: each.topic.endswith("/report") and each.json["event"] == "completed")
+    assert proof.read_text() == "run\n"
+    since = len(client.messages)
+    client.publish("mqttjobs/agents/web1/assign", good)
+    reasons = client.wait_for(
+        lambda each: each.topic.endswith("/rejected") and each.json["reason"] == "replayed", since=since
+    )
+    assert reasons.json["topic"] == "mqttjobs/agents/web1/assign"
+    ended(client, run(client, "any"))
+    assert proof.read_text() == "run\n"
+
+
+def milliseconds_from_now(seconds: float) -> int:
+    return round((time.time() + seconds) * 1000)
+
+
+def test_an_agent_runs_what_exists_on_its_machine_alone(
+    client: Client, start_agent: StartAgent, tmp_path: Path, service: RunningService
+) -> None:
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    program = home / "only-here"
+    program.write_text('#!/bin/sh\necho "{\\"at\\": \\"$MQTTJOBS_AGENT\\", \\"changed\\": true}"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    config = {**INSTALLATION, "operations": {"own": {"type": "program", "path": str(program), "target": "web1"}}}
+    service.write_config(config)
+    client.data("config/reload")
+    start_agent("web1", home=home)
+    wait_state(client, "web1")
+    job = ended(client, run(client, "own"))
+    assert (job["status"], job["result"], job["changed"]) == ("completed", {"at": "web1", "changed": True}, True)
+
+
+def test_an_mqtt_operation_is_published_by_the_agent(client: Client, start_agent: StartAgent) -> None:
+    start_agent("web1", "--label", "group=web.dev.blue")
+    start_agent("web2", "--label", "group=web.prod")
+    wait_state(client, "web1", "web2")
+    job = ended(client, run(client, "say", params={"to": "Ada"}))
+    assert client.wait_topic("said/hall").json == {"place": "first floor", "to": "Ada"}
+    assert (job["status"], job["changed"], set(job["responses"])) == ("completed", True, {"web1"})
+    assert job["description"] == {"topic": "said/hall", "message": '{"place":"first floor","to":"Ada"}'}
+
+
+def test_a_secret_is_the_agents_own_and_never_sent(client: Client, start_agent: StartAgent) -> None:
+    client.subscribe("mqttjobs/agents/#")
+    start_agent("web1")
+    wait_state(client, "web1")
+    job = ended(client, run(client, "secret"))
+    assert (job["status"], job["error"]) == ("failed", "the agent web1 has no ENV:AGENT_TOKEN")
+    assert not [each for each in client.messages if b"of the service" in each.payload or KEY.encode() in each.payload]
+
+
+def test_an_agent_that_is_stopped_ends_what_runs_and_says_goodbye(client: Client, start_agent: StartAgent) -> None:
+    agent = start_agent("web1")
+    wait_state(client, "web1")
+    job_id = run(client, "hang")
+    started_on(client, job_id, "web1")
+    wait_for_sleepers(job_id)
+    assert agent.stop() == 0
+    job = ended(client, job_id)
+    assert (job["status"], job["error"]) == ("failed", "interrupted")
+    assert client.data("agents/get", {"hostname": "web1"})["state"] == "offline"
+    assert not working_on(job_id)
+
+
+def test_outcomes_that_happen_while_the_broker_is_away_are_told_when_it_is_back(
+    client: Client, start_agent: StartAgent, mosquitto: MosquittoBroker
+) -> None:
+    start_agent("web1")
+    wait_state(client, "web1")
+    job_id = run(client, "slow")
+    started_on(client, job_id, "web1")
+    mosquitto.kill()
+    threading.Event().wait(4)
+    mosquitto.start()
+    with Client(mosquitto.port) as again:
+        job = ended(again, job_id)
+        assert job["status"] == "completed"
+        assert [each["event"] for each in job["timeline"]] == ["submitted", "acknowledged", "started", "completed"]
+
+
+def test_the_command_line_of_agents(client: Client, start_agent: StartAgent, mosquitto: MosquittoBroker) -> None:
+    start_agent("web1", "--label", "group=web")
+    wait_state(client, "web1")
+    url = f"--url=mqtt://127.0.0.1:{mosquitto.port}"
+    listed = mqttjobs("agents", "list", url)
+    assert (listed.returncode, "web1" in listed.stdout, "group=web" in listed.stdout) == (0, True, True)
+    assert json.loads(mqttjobs("agents", "get", "web1", "--json", url).stdout)["labels"] == {"group": "web"}
+    assert "draining" in mqttjobs("agents", "drain", "web1", url).stdout
+    wait_state(client, "web1", state="cordoned")
+    assert mqttjobs("agents", "undrain", "web1", url).returncode == 0
+    wait_state(client, "web1")
+    assert mqttjobs("agents", "get", "nobody", url).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "MQTTJOBS_AGENT_KEY"),
+        (("--key-file", "/nowhere"), "cannot be read"),
+        (("--key-file", "/etc/hostname", "--hostname", "a b"), "--hostname"),
+        (("--key-file", "/etc/hostname", "--hostname", "_all"), "--hostname"),
+        (("--key-file", "/etc/hostname", "--label", "group"), "--label"),
+    ],
+)
+def test_an_agent_that_is_told_nonsense_says_so(arguments: tuple[str, ...], words: str) -> None:
+    ran = mqttjobs("agent", *arguments, MQTTJOBS_AGENT_KEY="")
+    assert ran.returncode == 2
+    assert words in ran.stderr
+
+
+def test_two_agents_cannot_share_a_state_directory(start_agent: StartAgent, client: Client, tmp_path: Path) -> None:
+    agent = start_agent("web1")
+    wait_state(client, "web1")
+    ran = mqttjobs("agent", "--hostname", "web2", "--state-dir", str(agent.directory / "state"), MQTTJOBS_AGENT_KEY=KEY)
+    assert ran.returncode == 1
+    assert "another agent" in ran.stderr
