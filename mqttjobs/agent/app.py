@@ -121,6 +121,8 @@ class Agent:
                 raise TransportError(f"the broker refused the subscription {each.filter}: {words}; check its ACL")
         self._link.attach(session)
         self._tell()
+        if not session.resumed:
+            self.worker.repeat_all()
         log.info("connected", protocol=session.protocol, resumed=session.resumed)
         while True:
             messages = await session.receive()

@@ -24,7 +24,7 @@ from mqttjobs.domain.protocol import encode, milliseconds
 from mqttjobs.errors import StoreError, StoreRefused
 
 REMEMBERED = timedelta(hours=1)
-"""How long a delivered assignment is known: the service may send it again until it has taken the report in."""
+"""How long a delivered assignment and its report are known: a broker may lose what it has taken."""
 LINES_KEPT = 5000
 """Lines beyond which the journal is written anew, if most of them are no longer needed."""
 
@@ -111,7 +111,7 @@ class Ledger:
     def delivered(self, entry: Entry, now: datetime) -> None:
         """Note that the broker has the report; it need not be written at once."""
         entry.step, entry.until_ms = Step.DELIVERED, milliseconds(now + REMEMBERED)
-        entry.message, entry.report = {}, None
+        entry.message = {}
         self._note({"delivered": entry.token, "until": entry.until_ms})
 
     def see(self, signature: str, until: datetime) -> None:
@@ -186,7 +186,8 @@ class Ledger:
             entry = self.entries[line["end"]]
             entry.step, entry.report = Step.ENDED, line["report"]
         elif "delivered" in line:
-            self.entries[line["delivered"]] = Entry(line["delivered"], {}, Step.DELIVERED, None, line["until"])
+            entry = self.entries.setdefault(line["delivered"], Entry(line["delivered"], {}))
+            entry.step, entry.message, entry.until_ms = Step.DELIVERED, {}, line["until"]
         elif "seen" in line:
             self.seen[line["seen"]] = line["until"]
         else:
@@ -218,12 +219,11 @@ class Ledger:
     def _kept(self) -> list[Mapping[str, Json]]:
         lines: list[Mapping[str, Json]] = [{"seen": each, "until": until} for each, until in self.seen.items()]
         for token, entry in self.entries.items():
-            if entry.step is Step.DELIVERED:
-                lines.append({"delivered": token, "until": entry.until_ms})
-                continue
             lines.append({"take": token, "message": entry.message})
             if entry.step is Step.STARTED:
                 lines.append({"start": token})
-            elif entry.step is Step.ENDED:
+            if entry.report is not None:
                 lines.append({"end": token, "report": entry.report})
+            if entry.step is Step.DELIVERED:
+                lines.append({"delivered": token, "until": entry.until_ms})
         return lines

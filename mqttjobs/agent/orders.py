@@ -48,7 +48,7 @@ class Orders:
         assignment, signature = open_message(
             AssignMessage, message.payload, self._settings.key, self._settings.hostname, self._settings.max_payload
         )
-        if not self._is_new(message, signature, assignment.expires_at) or self._worker.knows(assignment.token):
+        if not self._is_new(message, signature, assignment.expires_at) or self._worker.repeat(assignment.token):
             return
         raw = orjson.loads(message.payload)
         if self._ledger.drained:

@@ -80,7 +80,7 @@ class Worker:
             log.info("recovered", unfinished=len(unfinished), orphaned_groups=ended)
         for entry in entries:
             if entry.step is Step.ENDED:
-                self._deliver(entry)
+                self._deliver(entry, again=True)
             elif entry.step is not Step.DELIVERED:
                 self._take_up(entry)
 
@@ -104,9 +104,29 @@ class Worker:
         """Take an assignment in; it is acknowledged and run once the ledger is flushed and `start` is called."""
         self._begin(_Live(self._ledger.take(message.token, raw), message, self._clock.monotonic()))
 
-    def knows(self, token: str) -> bool:
-        """Whether an assignment was taken before: the service sends it again while it has not heard of it."""
-        return token in self._ledger.entries
+    def repeat(self, token: str) -> bool:
+        """Say once more what became of an assignment that was taken before; whether it was.
+
+        The service sends one again while it has not heard of it, or of its end.
+        """
+        entry = self._ledger.entries.get(token)
+        if entry is None:
+            return False
+        if entry.report is not None:
+            self._deliver(entry, again=True)
+        elif token in self._live:
+            self._say_again(self._live[token])
+        return True
+
+    def repeat_all(self) -> None:
+        """Say once more how far everything in hand is: the broker has lost what it knew of us."""
+        for live in self._live.values():
+            self._say_again(live)
+
+    def _say_again(self, live: _Live) -> None:
+        self._say(live, "acknowledged", again=True)
+        if live.entry.step is Step.STARTED:
+            self._say(live, "started", again=True)
 
     def give_back(self, message: AssignMessage, raw: Mapping[str, Json], words: str) -> None:
         """Refuse an assignment: another agent may have it."""
@@ -235,16 +255,16 @@ class Worker:
         self._ledger.end(live.entry, fitted(body, self._settings.key, live.message.max_payload))
         self._deliver(live.entry)
 
-    def _deliver(self, entry: Entry) -> None:
-        task = asyncio.create_task(self._delivered(entry), name="report")
+    def _deliver(self, entry: Entry, *, again: bool = False) -> None:
+        task = asyncio.create_task(self._delivered(entry, again=again), name="report")
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
 
-    async def _delivered(self, entry: Entry) -> None:
+    async def _delivered(self, entry: Entry, *, again: bool) -> None:
         await self.durable()
         if entry.report is None:
             return
-        code = await self._link.report(entry.report)
+        code = await self._link.report({**entry.report, "again": again})
         if code >= 0x80:
             log.error("report-refused", code=code, details="the broker did not take it; see the agent's ACL")
             return

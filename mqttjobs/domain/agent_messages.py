@@ -118,7 +118,7 @@ class ReportMessage(AgentMessage):
     """What became of an assignment.
 
     `data` is the result, or where there is none what the type describes of a run: `{exitCode, stdout}`. Beside it the
-    rest of an outcome. `given_back`: it was not started, and will not be.
+    rest of an outcome. `given_back`: it was not started, and will not be. `again`: it may have been said before.
     """
 
     job_id: Annotated[str, Field(min_length=1, max_length=64)]
@@ -136,6 +136,7 @@ class ReportMessage(AgentMessage):
     user_error: bool = False
     repeatable: bool = True
     given_back: bool = False
+    again: bool = False
 
 
 class ControlMessage(AgentMessage):

@@ -33,6 +33,8 @@ from mqttjobs.errors import InvalidJson, ReportError
 
 TIMED_OUT = "timeout: agent did not respond"
 ABORTED = "rollout aborted"
+REMIND_AFTER = timedelta(seconds=1)
+"""How long after the time limit an agent that has not told the end is reminded."""
 _ENDS = frozenset({EventKind.COMPLETED, EventKind.FAILED})
 
 
@@ -61,7 +63,7 @@ class Assignment:
     was; `answer_by` is when its acknowledgement is due, `deadline_at` its end. `taken` are the kinds of report that
     were taken in, `told_at` the time in the newest progress report. `limit` is the time limit of one run; `movable`
     and `movable_once_run` say whether the job may go to another agent before and after it has started, and
-    `superseded` that it did.
+    `superseded` that it did. `reminded`: it was sent again though its agent had answered, as the end did not come.
     """
 
     uid: int
@@ -82,6 +84,7 @@ class Assignment:
     told_at: datetime | None = None
     taken: frozenset[EventKind] = frozenset()
     superseded: bool = False
+    reminded: bool = False
 
     @property
     def key(self) -> Key:
@@ -156,6 +159,7 @@ def sent(row: Assignment, token: str, at: datetime, timing: Timing) -> Assignmen
         assigned_at=row.assigned_at or at,
         answer_by=at + timing.acknowledge,
         deadline_at=row.deadline_at or at + row.limit + timing.slack,
+        reminded=row.answered,
     )
 
 
@@ -168,13 +172,18 @@ class Due(Enum):
 
 
 def next_due(row: Assignment, heard_at: datetime, timing: Timing) -> tuple[datetime, Due]:
-    """Return what happens next to an assigned one if its agent, last heard at `heard_at`, says nothing, and when."""
+    """Return what happens next to an assigned one if its agent, last heard at `heard_at`, says nothing, and when.
+
+    One that has answered is sent again shortly before its deadline: an agent whose report the broker lost tells it
+    once more.
+    """
     deadline = row.deadline_at or row.planned_at
     if row.answered:
+        remind_at = deadline - timing.slack + REMIND_AFTER
         lapses_at = max(heard_at, row.assigned_at or row.planned_at) + timing.lease
         if row.may_move and lapses_at < deadline:
             return lapses_at, Due.TAKE_BACK
-        return deadline, Due.TIME_OUT
+        return (deadline, Due.TIME_OUT) if row.reminded else (remind_at, Due.SEND_AGAIN)
     answer_by = row.answer_by or row.planned_at
     if row.may_move:
         return answer_by, Due.TAKE_BACK

@@ -77,7 +77,13 @@ class AgentIntake:
         except ConfigError:
             raise ReportError("the job's definition is no longer understood", reason="unassigned") from None
         rules = Rules(tool.operation, self._roster.timing, tool.executor.no_description)
-        sheet.change(job, take_report(job, row, report, rules, at))
+        try:
+            change = take_report(job, row, report, rules, at)
+        except ReportError:
+            if report.again:
+                return
+            raise
+        sheet.change(job, change)
 
     async def _assigned(self, sheet: Sheet, report: ReportMessage, hostname: str) -> tuple[Job, Assignment]:
         """Return the job and the assignment that a report is about.

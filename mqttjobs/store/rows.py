@@ -218,6 +218,7 @@ def assignment_row(row: Assignment) -> Row:
         "movable_once_run": row.movable_once_run,
         "taken": row.taken,
         "superseded": row.superseded,
+        "reminded": row.reminded,
     }
     times = (row.planned_at, row.assigned_at, row.answer_by, row.deadline_at, row.told_at)
     return (*row.key, int(row.stage), row.token, *map(ms, times), text(detail))

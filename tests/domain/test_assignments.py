@@ -118,11 +118,14 @@ def test_under_any_a_silent_agent_loses_the_job_with_its_lease_and_heartbeats_re
     _, row = told(a_job(target=ANY), an_assignment(movable=True), "acknowledged")
     assert next_due(row, later(-500), TIMING) == (later(30), Due.TAKE_BACK)
     assert next_due(row, later(20), TIMING) == (later(50), Due.TAKE_BACK)
-    assert next_due(row, later(40), TIMING) == (later(65), Due.TIME_OUT)
+    assert next_due(row, later(40), TIMING) == (later(61), Due.SEND_AGAIN)
+    assert next_due(sent(row, "", later(61), TIMING), later(60), TIMING) == (later(65), Due.TIME_OUT)
 
 
 def test_the_deadline_is_the_time_limit_and_five_seconds_from_the_start() -> None:
     _, row = told(a_job("a"), an_assignment(), "acknowledged", "started")
+    assert next_due(row, NOW, TIMING) == (later(2 + 61), Due.SEND_AGAIN)
+    row = sent(row, "", later(2 + 61), TIMING)
     assert next_due(row, NOW, TIMING) == (later(2 + 65), Due.TIME_OUT)
 
 
