@@ -70,21 +70,16 @@ def agent(
     name = hostname or socket.gethostname()
     if not _HOSTNAME.match(name):
         fail(f"--hostname {name[:64]!r}: letters, digits, dots, dashes and underscores, at most 64", BAD_CONFIG)
-    settings = AgentSettings(
-        hostname=name,
-        key=_key(key_file),
-        state_dir=(state_dir or _state_dir(name)).absolute(),
-        connect=ConnectOptions(
-            url=url,
-            client_id=f"mqttjobs-agent-{name}",
-            keepalive=KEEPALIVE,
-            tls=Tls(_text(ca_file), _text(cert_file), _text(cert_key_file)),
-        ),
-        base_topic=base_topic,
-        labels=_labels(label or []),
-        max_jobs=max_jobs,
-        program_dirs=tuple(str(each.absolute()) for each in program_dir or ()),
+    options = ConnectOptions(
+        url=url,
+        client_id=f"mqttjobs-agent-{name}",
+        keepalive=KEEPALIVE,
+        tls=Tls(_text(ca_file), _text(cert_file), _text(cert_key_file)),
     )
+    folder = (state_dir or _state_dir(name)).absolute()
+    programs = tuple(str(each.absolute()) for each in program_dir or ())
+    key = _key(key_file)
+    settings = AgentSettings(name, key, folder, options, base_topic, _labels(label or []), max_jobs, programs)
     logs.configure(as_json=log_format is LogFormat.JSON, level=log_level)
     serve(_run(settings))
 
