@@ -269,6 +269,7 @@ class Worker:
             log.error("report-refused", code=code, details="the broker did not take it; see the agent's ACL")
             return
         self._ledger.delivered(entry, self._clock.now())
+        await self.durable()
 
     async def durable(self) -> None:
         """Return when the ledger is on disk; a disk that is full is waited for."""
