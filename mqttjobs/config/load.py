@@ -13,7 +13,7 @@ from mqttjobs.config.installation import build_installation
 from mqttjobs.config.operations import read_operation
 from mqttjobs.config.secrets import Secrets
 from mqttjobs.config.sections import AgentsSection, MqttSection, ServiceSection, StoreSection, host_time_zone
-from mqttjobs.config.targets import refuse_targets
+from mqttjobs.config.targets import check_targets
 from mqttjobs.config.yaml12 import Document, read
 from mqttjobs.domain.model import Json, Operation
 from mqttjobs.errors import ConfigError, Problem
@@ -72,8 +72,7 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
     )
     if mqtt is None or store is None or service is None or agents is None:
         return None
-    if agents.key is None:
-        refuse_targets(document, installation)
+    check_targets(document, installation, has_key=agents.key is not None)
 
     def build(definition: Mapping[str, Json], *, configured: bool = False) -> Operation:
         scratch = Document("operation", dict(definition))

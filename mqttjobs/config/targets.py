@@ -44,9 +44,14 @@ RolloutOfMany = Annotated[RolloutSection | None, AfterValidator(_of_many)]
 """For a field that follows `target`."""
 
 
-def refuse_targets(document: Document, installation: Installation) -> None:
-    """Note every operation that needs an agent: without a key there are none."""
+def check_targets(document: Document, installation: Installation, *, has_key: bool) -> None:
+    """Note every operation that needs an agent where there are none, or asks of one what only the service can do."""
     for operation in installation.operations.values():
-        if operation.target != LOCAL:
+        if operation.target == LOCAL:
+            continue
+        if operation.confirm is not None:
+            words = f"only works where the service itself publishes, and target is {operation.target}"
+            document.wrong(("operations", operation.id, "confirm"), words)
+        if not has_key:
             words = "needs agents.key: without it only _local exists"
             document.wrong(("operations", operation.id, "target"), words)

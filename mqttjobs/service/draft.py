@@ -20,9 +20,9 @@ from mqttjobs.store.base import Answer, Changes, HistoryEntry, Packet
 class Draft:
     """One transaction in the making. Values, holds and facts are put into the mirror at the same time.
 
-    `changed` are jobs of agents whose status is another now, `stopped` jobs as an update of this draft leaves them:
-    what runs of them is ended once it is recorded. `reports`, `skipped` and `fired` (matches that became jobs) are
-    counted then.
+    `changed` are jobs of agents whose status is another now, `ended` those of them that have ended with it. `stopped`
+    are jobs as an update of this draft leaves them: what runs of them is ended once it is recorded. `reports`,
+    `skipped` and `fired` (matches that became jobs) are counted then.
     """
 
     values: dict[ValueKey, Value] = field(default_factory=dict)
@@ -44,6 +44,7 @@ class Draft:
     agents: dict[str, Agent] = field(default_factory=dict)
     assignments: dict[Key, Assignment] = field(default_factory=dict)
     changed: dict[int, Job] = field(default_factory=dict)
+    ended: dict[int, Job] = field(default_factory=dict)
     reports: Counter[Verdict] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     fired: int = 0

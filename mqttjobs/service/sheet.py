@@ -44,6 +44,8 @@ class Sheet:
         self.draft.updates.append(update)
         if after.status is not job.status:
             self.draft.changed[job.uid] = after
+        if after.ended and (not job.ended or job.uid in self.draft.ended):
+            self.draft.ended[job.uid] = after
         self._jobs[job.uid] = after
         self._mirror.note_run(self.draft.facts, after, ended_now=after.ended and after.status is not job.status)
         return after

@@ -9,6 +9,7 @@ from datetime import datetime
 from mqttjobs.clock import Clock
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, Json, Operation
+from mqttjobs.domain.status import LOCAL
 from mqttjobs.errors import MqttJobsError
 from mqttjobs.service.aftermath import Aftermath
 from mqttjobs.service.agenda import Agenda
@@ -158,6 +159,7 @@ class Workshop:
             StoreError: nothing was written; the mirror is read anew before it is used again.
             TerminalState, NotFound: a refusal of the store; nothing was written.
         """
+        await self._follow_agents(draft)
         stopping = {job.uid for job in draft.stopped}
         recorded = False
         if stopping:
@@ -174,6 +176,17 @@ class Workshop:
             if stopping:
                 self.runner.clerk.release(stopping, stopped=recorded)
         self._started(draft)
+
+    async def _follow_agents(self, draft: Draft) -> None:
+        """Put what follows failures on agents into the draft: of jobs that end with it, or found no agent."""
+        for job in draft.ended.values():
+            await self.follow(draft, job)
+        followed = 0
+        while followed < len(draft.jobs):
+            job = draft.jobs[followed]
+            if job.ended and job.target != LOCAL and job.invalid_fields is None:
+                await self.follow(draft, job)
+            followed += 1
 
     async def _leave_out_ended(self, draft: Draft) -> None:
         """Leave out stops of jobs that ended by themselves since they were decided; a strict one is refused instead."""

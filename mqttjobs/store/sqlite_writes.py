@@ -271,6 +271,7 @@ def prune(db: sqlite3.Connection, now: datetime, retention: Retention, definitio
         gone = [(uid,) for uid in uids]
         db.executemany("DELETE FROM jobs WHERE uid = ?", gone)
         db.executemany("DELETE FROM outbox WHERE uid = ?", gone)
+        db.executemany("DELETE FROM assignments WHERE uid = ?", gone)
         db.execute("DELETE FROM definitions WHERE last_uid < coalesce((SELECT min(uid) FROM jobs), last_uid + 1)")
         definitions.clear()
     return len(uids)

@@ -16,7 +16,7 @@ from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment, Stage
 from mqttjobs.domain.jobs import JobUpdate, Phase
 from mqttjobs.domain.status import ALL, ANY, EventKind, Status
-from mqttjobs.store.base import Changes, Store, create_store
+from mqttjobs.store.base import Changes, Retention, Store, create_store
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -105,6 +105,13 @@ async def test_assignments_go_with_their_job_and_none_comes_without_one(store: S
     await store.record(Changes(jobs=[a_job(1, target=ALL)], assignments=[an_assignment(1), an_assignment(9)]))
     await store.record(Changes(deleted=[1], assignments=[an_assignment(1, "b")]))
     assert [list(await store.assignments(uid)) for uid in (None, 1, 9)] == [[], [], []]
+
+
+async def test_retention_takes_assignments_with_their_job(store: Store) -> None:
+    rows = [an_assignment(1, stage=Stage.CLOSED), an_assignment(2)]
+    await store.record(Changes(jobs=[an_ended_job(1, target=ALL), a_job(2, target=ALL)], assignments=rows))
+    assert await store.prune(later(86_400), Retention(completed=timedelta(hours=1))) == 1
+    assert [list(await store.assignments(uid)) for uid in (1, 2)] == [[], rows[1:]]
 
 
 async def test_jobs_for_agents_come_by_priority_then_first_come(store: Store) -> None:

@@ -601,6 +601,43 @@ async def test_an_assignment_that_is_too_large_fails_its_job_and_says_so(build: 
     assert "service.max_payload" in job["error"]
 
 
+async def test_what_follows_a_failure_follows_one_on_an_agent_too(build: Build) -> None:
+    operations = {
+        "backup": a_script("_all", on_failure="alarm", timeout="5s"),
+        "alarm": an_operation(message="{{ params.error }}"),
+    }
+    house = build(agents=AGENTS, operations=operations)
+    a, b = FakeAgent(house, "a"), FakeAgent(house, "b")
+    await ready(house, a, b)
+    await execute(house)
+    await a.tell("started", "completed")
+    await b.tell("started")
+    b.silent = True
+    assert house.texts("out") == []
+    await live(house, [a, b], 11)
+    assert house.texts("out") == [""]
+    await b.tell("completed")
+    assert [each.status for each in await house.jobs()] == ["completed", "completed"]
+    assert house.texts("out") == [""]
+
+
+async def test_what_follows_a_failure_follows_a_missing_agent_too(build: Build) -> None:
+    operations = {
+        "backup": a_script(on_failure="alarm", attach={"object": "lamp"}, trigger_states=["on"]),
+        "alarm": an_operation(message="{{ params.error }}"),
+    }
+    house = await build(agents=AGENTS, objects={"lamp": an_object("home/lamp")}, operations=operations).start()
+    await house.report("home/lamp", "on")
+    assert house.texts("out") == ["no ready agent for the target _any"]
+
+
+async def test_only_the_service_itself_can_confirm(build: Build) -> None:
+    confirm = {"entity": "lamp", "states": ["on"], "within": "5s"}
+    operation = an_operation("lamp", target="_any", confirm=confirm)
+    with pytest.raises(ConfigError, match="the service itself publishes"):
+        build(agents=AGENTS, objects={"lamp": an_object("home/lamp")}, operations={"backup": operation})
+
+
 async def test_modes_hold_for_agents(build: Build) -> None:
     house, [a] = fleet(build, "a", mode="queued")
     await ready(house, a)
