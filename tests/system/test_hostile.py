@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -470,3 +473,17 @@ def test_other_qualities_of_service_work_too(hard: tuple[RunningService, Client]
     client.publish("mqttjobs/request/service/info", {"transaction": "t"}, qos=qos)
     assert client.wait_topic("mqttjobs/response/service/info").qos == min(qos, 1)
     assert counters(client)["changed"] == 2
+
+
+def test_what_is_no_mqtt_harms_neither_the_embedded_broker_nor_its_log(start_service: StartService) -> None:
+    service = start_service(free_port(), PLANT, arguments=["--embedded-broker"])
+    chance = random.Random(1)  # noqa: S311 - any bytes will do
+    cut_short = b"\x10\xe6\xa6\x52\x00\x04MQTT\x05\x02\x00\x3c" + b"x" * 500
+    for junk in (cut_short, *(chance.randbytes(chance.randint(1, 3000)) for _ in range(30))):
+        with socket.create_connection(("127.0.0.1", service.port)) as sender, suppress(OSError):
+            sender.sendall(junk)
+    with service.client(protocol="3.1.1") as client:
+        client.subscribe("out/#")
+        client.publish("plant/bare", b"on")
+        client.wait_topic("out/bare")
+    assert "Traceback" not in service.log

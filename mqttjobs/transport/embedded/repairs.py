@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any, Self
 
 from amqtt.broker import Broker
@@ -25,7 +27,8 @@ class KnownPayload(ConnectPayload):  # type: ignore[misc]  # amqtt ships no type
             known: Self = await super().from_stream(reader, fixed_header, variable_header)
             return known
         header = 2 + len(variable_header.proto_name.encode()) + 1 + 1 + 2
-        await reader.read(max(0, fixed_header.remaining_length - header))
+        with suppress(asyncio.IncompleteReadError):
+            await reader.read(max(0, fixed_header.remaining_length - header))
         unread = cls()
         unread.client_id = unread.will_topic = unread.username = unread.password = "unread"  # noqa: S105 - nobody's
         unread.will_message = b""
