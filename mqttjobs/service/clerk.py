@@ -109,7 +109,7 @@ class Clerk:
             if not self._waiting:
                 self._idle.set()
 
-    async def _write(self, batch: Sequence[tuple[JobUpdate, Job]]) -> bool:
+    async def _write(self, batch: list[tuple[JobUpdate, Job]]) -> bool:
         draft = self._draft([update for update, _ in batch], [job for _, job in batch])
         draft.announced = self._announcer.take_told()
         if not draft:
@@ -144,9 +144,13 @@ class Clerk:
         if self.started is not None and (draft.jobs or draft.skipped):
             self.started(draft)
 
-    async def _write_one_by_one(self, batch: Sequence[tuple[JobUpdate, Job]]) -> bool:
-        """Write each on its own: some job of the batch was deleted, and its outcome goes with it."""
-        for update, job in batch:
+    async def _write_one_by_one(self, batch: list[tuple[JobUpdate, Job]]) -> bool:
+        """Write each on its own: some job of the batch was deleted, and its outcome goes with it.
+
+        What is written leaves the batch, which is tried again when the store failed.
+        """
+        while batch:
+            update, job = batch[0]
             try:
                 await self._record(self._draft([update], [job]), [job])
             except NotFound:
@@ -155,6 +159,7 @@ class Clerk:
                 return False
             else:
                 self._tell([job])
+            del batch[0]
         return True
 
     def _draft(self, updates: list[JobUpdate], jobs: list[Job]) -> Draft:

@@ -165,7 +165,8 @@ class Workshop:
         if stopping:
             await self.runner.clerk.hold(stopping)
         try:
-            await self._leave_out_ended(draft)
+            if stopping:
+                await self._leave_out_ended(draft)
             draft.jobs = [self.runner.admit(job) for job in draft.jobs]
             await asyncio.shield(self.store.record(draft.changes(self.mirror)))
             recorded = True
