@@ -365,7 +365,7 @@ async def test_a_target_that_means_no_ready_agent_is_refused_or_recorded(build: 
 async def test_without_a_key_only_the_service_itself_exists(build: Build) -> None:
     with pytest.raises(ConfigError, match=r"needs agents\.key"):
         build(operations={"backup": a_script()})
-    house = await build(operations={"backup": a_script("_local")}).start()
+    house = await build(operations={"backup": an_operation(type="work", target="_local")}).start()
     assert house.broker.published
     started = await execute(house)
     answer = await house.ask("jobs/retry", id=started["id"], target="_any")
