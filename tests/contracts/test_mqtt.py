@@ -6,6 +6,8 @@ import asyncio
 import os
 import resource
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -307,7 +309,47 @@ async def test_a_huge_packet_does_not_grow_memory(mosquitto: MosquittoBroker) ->
     assert grown < 40_000, f"{grown} KiB"
 
 
+async def test_large_messages_that_wait_are_bounded_by_their_bytes(mosquitto: MosquittoBroker) -> None:
+    options = ConnectOptions(mosquitto.url, "hub", receive_maximum=65_535)
+    large = [Publication("t/a", b"%d " % n + b"x" * 400_000, n % 2) for n in range(120)]
+    async with connect(options) as session:
+        inside: Any = session
+        await subscribe(session, "t/#")
+        for start in range(0, 120, 20):
+            await send(options, *large[start : start + 20])
+            assert sum(len(message.payload) for message in inside._inbox.unread) < 20_000_000
+        messages = await collect(session, 120)
+        await send(options, Publication("t/a", b"last", 1))
+        assert [message.payload for message in await collect(session, 1)] == [b"last"]
+    assert sorted(int(message.payload.split()[0]) for message in messages) == list(range(120))
+
+
 # -- silence ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_reset_that_comes_together_with_the_last_bytes_is_noticed_at_once() -> None:
+    """A broker that refuses a packet closes with bytes unread; uvloop tells of the data alone."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+
+        async def answer() -> socket.socket:
+            connection, _ = await loop.sock_accept(server)
+            await loop.sock_recv(connection, 1000)
+            await loop.sock_sendall(connection, CONNACK_5)
+            return connection
+
+        answering = asyncio.create_task(answer())
+        async with connect(ConnectOptions(f"mqtt://127.0.0.1:{server.getsockname()[1]}", protocol="5")) as session:
+            connection = await answering
+            await asyncio.sleep(0.05)
+            connection.send(bytes([0x32, 6]) + b"\x00\x01t" + b"\x00\x07" + b"\x00")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+            with pytest.raises(ConnectionLost):
+                async with asyncio.timeout(10):
+                    while True:
+                        await session.receive()
 
 
 @BOTH

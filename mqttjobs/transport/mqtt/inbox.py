@@ -14,11 +14,15 @@ from mqttjobs.transport.base import Message
 from mqttjobs.transport.packets import PacketError, decode_publish
 
 UNREAD_HIGH = 2000
-"""Messages waiting to be received beyond which the connection is not read…"""
+UNREAD_BYTES_HIGH = 16 * 1024 * 1024
+"""Messages waiting to be received, and bytes in them, beyond which the connection is not read…"""
 UNREAD_LOW = 1000
+UNREAD_BYTES_LOW = 8 * 1024 * 1024
 """…until so few are left."""
 READ_AT_ONCE = 16 * 1024
 READ_AT_MOST = 64 * 1024
+READS_AT_ONCE = 4
+"""System calls in one turn of the event loop, so that others have their turn."""
 
 
 class Inbox:
@@ -28,7 +32,7 @@ class Inbox:
     and the message must reach who refuses and acknowledges it, or it would come again for ever.
 
     Attributes:
-        unread: messages that nobody has taken yet.
+        unread: messages that nobody has taken yet; unread_bytes: what their payloads come to.
         urgent: how many wait for an answer: it comes behind whatever was sent before, so reading may not pause.
         paused: whether reading has paused.
         closing: whether messages are left to the broker from now on, for the next connection.
@@ -36,6 +40,7 @@ class Inbox:
 
     def __init__(self, client: Any, *, five: bool, longest: int, broken: Callable[[Exception], None]) -> None:
         self.unread: deque[Message] = deque()
+        self.unread_bytes = 0
         self.urgent = 0
         self.paused = False
         self.closing = False
@@ -49,7 +54,7 @@ class Inbox:
         self._descriptor: int | None = None
         self._ahead = b""
         self._ahead_at = 0
-        self._may_fill = False
+        self._reads_left = 0
         self._dry = False
         self._receive_bytes = client._sock_recv
         client._sock_recv = self._read_ahead  # three system calls a packet otherwise
@@ -80,7 +85,8 @@ class Inbox:
         if self._lost is not None:
             raise self._lost
         messages = [self.unread.popleft() for _ in range(min(limit, len(self.unread)))]
-        if self.paused and len(self.unread) <= UNREAD_LOW:
+        self.unread_bytes -= sum([len(message.payload) for message in messages])
+        if self.paused and len(self.unread) <= UNREAD_LOW and self.unread_bytes <= UNREAD_BYTES_LOW:
             self.resume()
         return messages
 
@@ -100,9 +106,13 @@ class Inbox:
             self._loop.call_soon(self._read)
 
     def _read(self) -> None:
-        """Handle what has arrived, a bounded part of it, so that others have their turn."""
+        """Handle what has arrived, until there is no more or others must have their turn.
+
+        Until there is no more: TLS may hold bytes that the event loop cannot see, and uvloop never tells of a reset
+        that came together with data.
+        """
         client = self._client
-        self._may_fill, self._dry = True, False
+        self._reads_left, self._dry = READS_AT_ONCE, False
         try:
             while not self._dry and not self._is_full():
                 if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -114,25 +124,27 @@ class Inbox:
             self.paused = True
             if self._descriptor is not None:
                 self._loop.remove_reader(self._descriptor)
-        elif _has_more(client.socket()):
+        elif self._reads_left <= 0:
             self._loop.call_soon(self._read)
 
     def _is_full(self) -> bool:
-        return len(self.unread) >= UNREAD_HIGH and not self.urgent and not self.closing
+        much = len(self.unread) >= UNREAD_HIGH or self.unread_bytes >= UNREAD_BYTES_HIGH
+        return much and not self.urgent and not self.closing
 
     def _read_ahead(self, size: int) -> bytes:
         """Stand in for paho's recv: one system call for many packets, and one of them for each turn."""
         if self._ahead_at == len(self._ahead):
-            if not self._may_fill:
+            if self._reads_left <= 0:
                 self._dry = True
                 raise BlockingIOError
-            self._may_fill = False
+            wanted = max(READ_AT_ONCE, min(size, READ_AT_MOST))
             try:
-                self._ahead = self._receive_bytes(max(READ_AT_ONCE, min(size, READ_AT_MOST)))
+                self._ahead = self._receive_bytes(wanted)
             except BlockingIOError:
                 self._dry = True
                 raise
             self._ahead_at = 0
+            self._reads_left = self._reads_left - 1 if len(self._ahead) < wanted else 0
         packet = self._client._in_packet
         if packet["remaining_length"] > self._longest:
             del packet["packet"][self._longest :]
@@ -149,6 +161,7 @@ class Inbox:
         except PacketError:
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         self.unread.append(message)
+        self.unread_bytes += len(message.payload)
         self._arrived.set()
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
@@ -156,8 +169,3 @@ class Inbox:
         packet_id = int.from_bytes(self._client._in_packet["packet"][:2])
         code: MQTTErrorCode = self._client._send_pubcomp(packet_id)
         return code
-
-
-def _has_more(sock: Any) -> bool:
-    """Whether TLS has decoded bytes that the event loop cannot see."""
-    return sock is not None and hasattr(sock, "pending") and sock.pending() > 0
