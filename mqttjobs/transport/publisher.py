@@ -6,11 +6,20 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+import structlog
+
 from mqttjobs.errors import ConnectionLost
 from mqttjobs.transport.base import Publication, Session
 
 WINDOW = 800
 """Publications in flight at most: the client's bookkeeping is linear in them."""
+SUSPECT = 2
+"""After so many lost connections in a row the first that was not confirmed is sent alone, to see whether it is why."""
+MOST_LOST = 10
+"""After so many lost connections in a row it is the publication's fault: sent again for ever, it would end them all."""
+UNSPECIFIED_ERROR = 0x80
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +29,8 @@ class _Item:
     place: int
     publication: Publication
     future: asyncio.Future[int]
+    lost: int = 0
+    """How many connections were lost while it was the first that the broker had not confirmed."""
 
 
 class Publisher:
@@ -50,11 +61,17 @@ class Publisher:
         """Send, now or when there is room; the future gives the PUBACK reason code. Cancel it to give up."""
         item = _Item(self._next_place, publication, asyncio.get_running_loop().create_future())
         self._next_place += 1
-        if self._session is not None and not self._waiting and len(self._sent) < self._window:
+        if self._session is not None and not self._waiting and self._has_room(item):
             self._send(self._session, item)
         else:
             self._waiting.append(item)
         return item.future
+
+    def _has_room(self, item: _Item) -> bool:
+        if not self._sent:
+            return True
+        first = next(iter(self._sent.values()))
+        return max(first.lost, item.lost) < SUSPECT and len(self._sent) < self._window
 
     def attach(self, session: Session) -> None:
         """Send over `session` from now on, beginning with what was lost."""
@@ -66,7 +83,17 @@ class Publisher:
         self._session = None
         lost = sorted(self._sent.values(), key=lambda item: item.place)
         self._sent.clear()
+        if lost:
+            lost[0].lost += 1
+            if lost[0].lost >= MOST_LOST:
+                self._refuse(lost.pop(0))
         self._waiting.extendleft(reversed(lost))
+
+    def _refuse(self, item: _Item) -> None:
+        """Take it that the broker ends every connection on which this is sent: 3.1.1 has no other way to say no."""
+        log.error("publication-refused", topic=item.publication.topic, bytes=len(item.publication.payload))
+        if not item.future.done():
+            item.future.set_result(UNSPECIFIED_ERROR)
 
     def _send(self, session: Session, item: _Item) -> None:
         try:
@@ -95,7 +122,7 @@ class Publisher:
             self._pump()
 
     def _pump(self) -> None:
-        while self._session is not None and self._waiting and len(self._sent) < self._window:
+        while self._session is not None and self._waiting and self._has_room(self._waiting[0]):
             item = self._waiting.popleft()
             if not item.future.done():
                 self._send(self._session, item)

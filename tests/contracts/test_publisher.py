@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from benches import connect, cut_connection, within
 from brokers import MosquittoBroker
 
+from mqttjobs.errors import ConnectionLost
 from mqttjobs.transport import memory
 from mqttjobs.transport.base import ConnectOptions, Publication
 from mqttjobs.transport.memory import MemoryBroker
 from mqttjobs.transport.publisher import Publisher
 
+StartMosquitto = Callable[..., MosquittoBroker]
 TOO_LONG = (("k" * 70_000, "v"),)
 
 
@@ -124,3 +128,48 @@ async def test_a_publication_that_cannot_be_sent_ends_no_connection(mosquitto: M
         await asyncio.gather(*behind, last)
         with pytest.raises(ValueError, match="65535"):
             await odd
+
+
+async def test_a_publication_that_ends_every_connection_is_given_up_and_those_behind_it_are_sent(
+    start_mosquitto: StartMosquitto,
+) -> None:
+    """A broker of 3.1.1 cannot say how much it takes: it closes."""
+    broker = start_mosquitto("max_packet_size 2000", autosave=False)
+    options = ConnectOptions(broker.url, "hub", protocol="3.1.1")
+    publisher = Publisher()
+    before, odd, *after = [
+        publisher.publish(Publication("t/a", payload, 1)) for payload in (b"1", b"x" * 3000, b"2", b"3")
+    ]
+    connections = 0
+    async with within():
+        while not after[-1].done():
+            connections += 1
+            with suppress(ConnectionLost):
+                async with connect(options) as session:
+                    publisher.attach(session)
+                    receiving = asyncio.ensure_future(session.receive())
+                    await asyncio.wait({receiving, after[-1]}, return_when=asyncio.FIRST_COMPLETED)
+                    if receiving.done():
+                        receiving.result()
+                    receiving.cancel()
+            publisher.detach()
+    assert 11 <= connections <= 15
+    assert (before.result(), odd.result()) == (0, 0x80)
+
+
+async def test_a_lost_connection_counts_against_the_first_that_was_not_confirmed_alone(
+    options: ConnectOptions, broker: MemoryBroker
+) -> None:
+    publisher = Publisher()
+    futures = [publisher.publish(each) for each in numbered(12)]
+    for _ in range(12):
+        async with cut_connection(options) as session:
+            broker.freeze()
+            publisher.attach(session)
+            [publication] = [session.unconfirmed[0]]  # type: ignore[attr-defined]
+            session.unconfirmed.clear()  # type: ignore[attr-defined]
+            publication[1].set_result(0)
+            await asyncio.sleep(0)
+        publisher.detach()
+        broker.thaw()
+    assert [future.result() for future in futures] == [0] * 12
