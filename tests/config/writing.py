@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +13,13 @@ from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Operation
 from mqttjobs.errors import ConfigError
 from mqttjobs.service.settings import Settings
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="mqttjobs-config-")
+atexit.register(_FOLDER.cleanup)
+
 
 def write(text: str | bytes, files: Mapping[str, str] | None = None) -> Path:
     """Return the path of a configuration in a folder of its own, with other files beside it."""
-    folder = Path(tempfile.mkdtemp(prefix="mqttjobs-config-"))
+    folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
     path = folder / "home.yaml"
     path.write_bytes(text if isinstance(text, bytes) else dedent(text).encode())
     for name, content in (files or {}).items():
