@@ -58,7 +58,12 @@ class Document:
         """Note a problem at a place; the message says what is wrong and what to do."""
         place = self._written(place)
         where = ".".join(str(part)[:64] for part in place)
-        self.problems.append(Problem(self.file, self.line(place), f"{where}: {message}" if where else message))
+        self.tell(self.line(place), f"{where}: {message}" if where else message)
+
+    def tell(self, line: int, message: str) -> None:
+        """Note a problem in a line; what would break it, such as a line break in a key, is written out."""
+        plain = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in message)
+        self.problems.append(Problem(self.file, line, plain))
 
     def written(self, place: Place) -> Json:
         """Return what is written at a place, or None where nothing is."""
@@ -183,7 +188,7 @@ class _Builder:
         return made
 
     def _note(self, line: int, message: str) -> None:
-        self._document.problems.append(Problem(self._document.file, line, message))
+        self._document.tell(line, message)
 
 
 def key_text(value: Json, written: str) -> str:

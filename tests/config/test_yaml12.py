@@ -170,6 +170,11 @@ def test_a_key_stands_once(text: str) -> None:
     assert "twice" in problem
 
 
+def test_a_line_break_in_a_key_does_not_break_what_is_told() -> None:
+    assert problems('"a\\nb": 1') == ["1: a\\x0ab: unknown section"]
+    assert told('"a\\nb": 1\n"a\\nb": 2') == ["2: the key a\\x0ab stands twice here"]
+
+
 def test_every_repeated_key_is_told() -> None:
     assert len(told("a: {x: 1, x: 2}\nb:\n  - {y: 1, y: 2}\n  - {z: 1, z: 2, z: 3}\n")) == 4
 
