@@ -16,18 +16,19 @@ from brokers import MosquittoBroker, StartMosquitto, free_port
 from clients import Client
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from running import RunningService, StartService, mqttjobs
+from running import RunningAgent, RunningService, StartService, mqttjobs
 from typer.testing import CliRunner
 
 from mqttjobs.cli.app import app
 
 CONFIG = Path(__file__).parents[2] / "config"
 USERS = ("mqttjobs", "zigbee2mqtt", "meter_1", "alice", "bob", "web1")
-QUIET_S = 1.0
+AGENT_KEY = "what the service and its agents know"
 HALL: dict[str, Any] = {
     "mqtt": {"username": "mqttjobs", "password": "mqttjobs-password", "trust_user_lanes": True},
+    "agents": {"key": AGENT_KEY},
     "users": {
-        "alice": {"permissions": ["job:read", "operation:execute"]},
+        "alice": {"permissions": ["job:read", "operation:execute", "agent:read"]},
         "bob": {"permissions": ["job:read"]},
     },
     "objects": {
@@ -45,6 +46,7 @@ HALL: dict[str, Any] = {
             "message": "ON",
             "trigger_states": ["true"],
         },
+        "where": {"target": "web1", "type": "script", "text": 'echo "$MQTTJOBS_AGENT"'},
         "count": {"attach": [{"object": "meter_1"}, {"object": "meter_2"}], "type": "script", "text": "true",
                   "triggers": [{}]},
     },
@@ -171,6 +173,20 @@ def test_an_agent_speaks_for_its_own_hostname_only(hall: RunningService) -> None
         ):
             assert refuses(agent, topic), topic
         assert refuses(bob, "mqttjobs/agents/web1/assign")
+
+
+@pytest.mark.mosquitto
+def test_a_real_agent_needs_no_more_than_that(hall: RunningService, tmp_path: Path) -> None:
+    url = f"mqtt://web1:web1-password@127.0.0.1:{hall.port}"
+    agent = RunningAgent(tmp_path / "agent", hall.port, "web1", AGENT_KEY, "--url", url)
+    agent.start()
+    try:
+        with log_in(hall, "alice") as alice:
+            alice.until(lambda client: client.data("agents/list", lane="alice")["items"])
+            job = alice.data("operations/execute", {"id": "where", "wait": True}, lane="alice")
+        assert (job["status"], job["hostname"], job["description"]["stdout"].strip()) == ("completed", "web1", "web1")
+    finally:
+        agent.kill()
 
 
 @pytest.mark.mosquitto
