@@ -355,6 +355,9 @@ def test_without_agents_there_is_no_target_but_this_host(shop: Client, target: s
         refused = shop.ask(method, {**body, "target": target})
         assert (refused["code"], list(refused["invalid_fields"])) == (400, ["target"])
         assert shop.ask(method, {**body, "target": "_local"})["code"] == 201
+    refused = shop.ask("jobs/create", {"operation": inline | {"target": target}})
+    assert (refused["code"], refused["reason"]) == (400, "invalid_request")
+    assert shop.ask("jobs/create", {"operation": inline | {"target": "_local"}})["code"] == 201
 
 
 def test_an_operation_can_be_sent_in(shop: Client) -> None:

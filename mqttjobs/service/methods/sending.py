@@ -24,7 +24,7 @@ from mqttjobs.service.workbench import blank_description
 
 NOT_INLINE = frozenset(
     [
-        "attach", "params", "mode", "max", "active", "schedule", "catch_up", "event_driven", "run_as", "target",
+        "attach", "params", "mode", "max", "active", "schedule", "catch_up", "event_driven", "run_as",
         "trigger_states", "triggerStates", "triggers", "conditions", "on_failure", "confirm", "breaker", "allow_loop",
         "record_skipped",
     ]
@@ -85,7 +85,7 @@ class Retry(OneJob):
 async def create_job(asking: Asking, params: Create) -> Reply:
     """Run an operation that is sent in, once."""
     operation = _inline_operation(asking, params.operation)
-    target = choose_target(asking.workshop.settings, params.target)
+    target = choose_target(asking.workshop.settings, params.target, operation.target)
     owner = None
     if params.object is not None or params.link is not None:
         owner = asking.entity(params.object, params.link).key
