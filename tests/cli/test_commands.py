@@ -42,7 +42,7 @@ HALL: dict[str, Any] = {
             },
         },
         "fail": {"attach": {"object": "lamp"}, "type": "script", "text": "printf 'no \\033[31mpaper' >&2; exit 3"},
-        "wait": {"attach": {"link": "both"}, "type": "script", "text": "echo '::message:: half'; sleep 600"},
+        "wait": {"attach": {"link": "both"}, "type": "script", "text": "echo '::message:: half'; exec sleep 600"},
         "an_operation_whose_name_is_longer_than_any_table_likes": {
             "attach": {"object": "lamp"},
             "type": "script",

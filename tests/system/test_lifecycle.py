@@ -24,7 +24,7 @@ LAMP: dict[str, Any] = {
             "message": "{{ state }}",
             "triggers": [{}],
         },
-        "wait": {"attach": {"object": "lamp"}, "type": "script", "text": "sleep 600"},
+        "wait": {"attach": {"object": "lamp"}, "type": "script", "text": "exec sleep 600"},
     },
 }
 STORED = 100_000

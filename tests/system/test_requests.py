@@ -50,7 +50,7 @@ HALL: dict[str, Any] = {
                 "required": ["to"],
             },
         },
-        "wait": {"attach": {"object": "hall_light"}, "type": "script", "text": "sleep 60"},
+        "wait": {"attach": {"object": "hall_light"}, "type": "script", "text": "exec sleep 60"},
         "fail": {"attach": {"object": "hall_light"}, "type": "script", "text": "echo broken >&2; exit 3"},
     },
 }
