@@ -143,19 +143,24 @@ class LinkSection(_Valued):
 class ClassSection(_Valued):
     """classes.<id>."""
 
-    ids: list[Text]
+    ids: list[Text] | None
+    """None: any; members appear as they report."""
     state: ValueSection = ValueSection()
 
     @field_validator("ids", mode="before")
     @classmethod
     def _list(cls, value: Any) -> Any:
         if value == "any":
-            raise ValueError("`any` is not supported yet; list the ids, or ranges such as line_{001..200}")
+            return None
+        if not isinstance(value, list):
+            raise ValueError("must be a list of ids and ranges such as line_{001..200}, or any")
         return value
 
     @field_validator("ids")
     @classmethod
-    def _good_ids(cls, value: list[str]) -> list[str]:
+    def _good_ids(cls, value: list[str] | None) -> list[str] | None:
+        if value is None:
+            return None
         if sum(count_ids(each) for each in value) > IDS_AT_MOST:
             raise ValueError(f"makes more than {IDS_AT_MOST} ids")
         if not all(_ID.match(made) for each in value for made in expand_ids(each)):
@@ -163,8 +168,8 @@ class ClassSection(_Valued):
         return value
 
     def members(self) -> list[str]:
-        """Return every id, each once, in order."""
-        return list(dict.fromkeys(made for each in self.ids for made in expand_ids(each)))
+        """Return every id, each once, in order; none where they appear by reporting."""
+        return list(dict.fromkeys(made for each in self.ids or () for made in expand_ids(each)))
 
 
 def count_ids(text: str) -> int:

@@ -68,9 +68,10 @@ def build_installation(
     installation = Installation(
         builder.entities, builder.known_classes, builder.known_operations, builder.known_users, builder.patterns
     )
-    References(document, installation, has_spot=has_spot).check()
+    sampled = _with_samples(installation)
+    References(document, sampled, has_spot=has_spot).check()
     explicit = frozenset(EntityKey(EntityKind.OBJECT, name) for name in _section(document, content, "objects"))
-    for loop in find_loops(installation, secrets.revealed, explicit):
+    for loop in find_loops(sampled, secrets.revealed, explicit):
         document.wrong(("operations", loop.operations[0], "topic"), loop.told())
     return installation
 
@@ -120,6 +121,9 @@ class _Builder:
             if section is None or not isinstance(body, dict):
                 self.known_classes[class_id] = EntityClass(class_id, ())
                 continue
+            if section.ids is None:
+                self._open_class(class_id, section, body, place)
+                continue
             members = section.members()
             if len(members) > self.max_objects:
                 words = f"makes {len(members)} objects, more than service.max_objects ({self.max_objects})"
@@ -138,6 +142,31 @@ class _Builder:
             for member in members:
                 self._add_member(class_id, member, section, sources, place)
 
+    def _open_class(self, class_id: str, section: ClassSection, body: dict[str, Json], place: Place) -> None:
+        """Take up a class whose members appear as they report."""
+        sources = section.sources(section.state, f"{self.base}/state/objects/{{{{ id }}}}")
+        self._check_sources(sources, place, shown_id="x")
+        topics = tuple(dict.fromkeys(source.topic for source in sources.values()))
+        for name, source in sources.items():
+            if pattern_of(source.topic) is None:
+                words = "with ids: any every topic has {{ id }} in it: it says which member reports"
+                self.document.wrong((*place, *value_place(name)), words)
+        for other in self.known_classes.values():
+            if other.make is not None and set(other.topics) & set(topics):
+                words = f"its members would have the topics of those of {other.id}, whose ids are any too"
+                self.document.wrong((*place, "ids"), words)
+        self.patterns += [
+            pattern
+            for topic in topics
+            if (pattern := pattern_of(topic)) is not None and not pattern.startswith(f"{self.base}/")
+        ]
+        self._written_classes[class_id] = body
+
+        def make(member: str) -> Entity:
+            return _member(class_id, member, section, sources)
+
+        self.known_classes[class_id] = EntityClass(class_id, None, make, topics)
+
     def _add_member(
         self, class_id: str, member: str, section: ClassSection, sources: Mapping[str, ValueSource], place: Place
     ) -> None:
@@ -146,13 +175,12 @@ class _Builder:
             other = self.entities[key].class_id
             self.document.wrong((*place, "ids"), f"the id {member} is a member of the class {other} already")
             return
-        own = {name: replace(each, topic=str(with_id(each.topic, member))) for name, each in sources.items()}
-        for value, source in own.items():
+        made = _member(class_id, member, section, sources)
+        for value, source in made.sources.items():
             if source.topic.startswith(f"{self.base}/") and not sources[value].topic.startswith(f"{self.base}/"):
                 words = f"for the id {member} it is under {self.base}/, where topics are the service's own"
                 self.document.wrong((*place, *value_place(value), "topic"), words)
-        name = str(with_id(section.name, member)) if section.name is not None else member
-        self.entities[key] = Entity(key, name, class_id, with_id(section.properties, member), own)
+        self.entities[key] = made
 
     def objects(self, written: Mapping[str, Json]) -> None:
         for object_id, raw in written.items():
@@ -268,6 +296,24 @@ class _Builder:
             place: Place = (f"{key.kind}s", key.id) if class_id is None else ("classes", class_id)
             words = f"{one} and {other} both bring this event, and a broker may deliver it twice"
             self.document.wrong((*place, *value_place(key.name), "event"), words)
+
+
+def _member(class_id: str, member: str, section: ClassSection, sources: Mapping[str, ValueSource]) -> Entity:
+    """Return the member of a class that has an id."""
+    own = {name: replace(each, topic=str(with_id(each.topic, member))) for name, each in sources.items()}
+    name = str(with_id(section.name, member)) if section.name is not None else member
+    return Entity(EntityKey(EntityKind.OBJECT, member), name, class_id, with_id(section.properties, member), own)
+
+
+def _with_samples(installation: Installation) -> Installation:
+    """Return an installation in which every class with `ids: any` has a member, to check operations against."""
+    if not installation.membership:
+        return installation
+    sampled = installation.copy()
+    for name, each in installation.classes.items():
+        if each.make is not None and not installation.members(name):
+            sampled.learn(name, f"{name[:56]}-sample")
+    return sampled
 
 
 def value_place(name: str) -> Place:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from mqttjobs.domain.membership import Membership
 from mqttjobs.domain.model import (
     EMPTY,
     Attach,
@@ -63,7 +64,10 @@ class Installation:
         users: Mapping[str, User] = EMPTY,
         patterns: Sequence[str] = (),
     ) -> None:
-        self.entities: Mapping[EntityKey, Entity] = entities or {}
+        self._entities = dict(entities or {})
+        self.entities: Mapping[EntityKey, Entity] = self._entities
+        self.membership = Membership(classes.values())
+        self._learned: set[EntityKey] = set()
         self.classes = classes
         self.operations = operations
         self.users = users
@@ -81,6 +85,31 @@ class Installation:
             self._add_entity(entity)
         for operation in operations.values():
             self._add_operation(operation)
+
+    def copy(self) -> Installation:
+        """Return another of the same configuration, without the members that this one has learned of."""
+        configured = {key: each for key, each in self._entities.items() if key not in self._learned}
+        return Installation(configured, self.classes, self.operations, self.users, self._patterns)
+
+    def learn(self, class_id: str, member: str) -> EntityKey | None:
+        """Take up a member of a class with `ids: any`; None if there is no such class, or its id is taken."""
+        key = EntityKey(EntityKind.OBJECT, member)
+        entity = self.membership.make(class_id, member)
+        if entity is None or key in self._entities:
+            return None
+        self._entities[key] = entity
+        self._learned.add(key)
+        self._add_entity(entity)
+        return key
+
+    def is_learned(self, key: EntityKey) -> bool:
+        """Whether an object is there because it reported."""
+        return key in self._learned
+
+    @property
+    def objects(self) -> int:
+        """How many objects there are."""
+        return sum(key.kind is EntityKind.OBJECT for key in self._entities)
 
     def _add_entity(self, entity: Entity) -> None:
         for name, source in entity.sources.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -157,12 +157,13 @@ class Entity:
 class EntityClass:
     """A set of objects made alike; `ids` are the members in order, None for `any`.
 
-    `member` makes the object of an id (only for `any`); the patterns are topics with `+` where the id stands.
+    Of `any`, `make` makes the object of an id, and `topics` are those that it would listen to, `{{ id }}` in them.
     """
 
     id: str
     ids: tuple[str, ...] | None
-    templates: Mapping[str, Json] = EMPTY
+    make: Callable[[str], Entity] | None = None
+    topics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

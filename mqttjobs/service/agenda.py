@@ -123,6 +123,9 @@ class Agenda:
         return zone_of(self._settings.service)
 
     def _expect_awakened(self) -> None:
+        joined, self._mirror.joined = self._mirror.joined, []
+        for owner in joined:
+            self.silences.join(owner)
         awakened, self._mirror.awakened = self._mirror.awakened, []
         if awakened:
             self.silences.expect_again(awakened)

@@ -45,6 +45,7 @@ class Draft:
     assignments: dict[Key, Assignment] = field(default_factory=dict)
     changed: dict[int, Job] = field(default_factory=dict)
     ended: dict[int, Job] = field(default_factory=dict)
+    members: list[tuple[str, str]] = field(default_factory=list)
     reports: Counter[Verdict] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     fired: int = 0
@@ -70,12 +71,15 @@ class Draft:
             notes=self.notes,
             agents=list(self.agents.values()),
             assignments=list(self.assignments.values()),
+            members=self.members,
         )
 
     @property
     def mirrored(self) -> bool:
         """Whether the mirror or the roster has been changed with it: if it is not recorded they are to be read anew."""
-        return bool(self.values or self.holds or self.facts or self.packets or self.agents or self.assignments)
+        return bool(
+            self.values or self.holds or self.facts or self.packets or self.agents or self.assignments or self.members
+        )
 
     def __bool__(self) -> bool:
         """Whether there is anything to write."""
@@ -96,4 +100,5 @@ class Draft:
             or self.notes
             or self.agents
             or self.assignments
+            or self.members
         )

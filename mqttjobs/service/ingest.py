@@ -26,6 +26,7 @@ from mqttjobs.errors import ReportError
 from mqttjobs.service.confirmations import Confirmations
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import EVENT_ID_MEMORY, Mirror
+from mqttjobs.service.newcomers import Newcomers
 from mqttjobs.service.submission import Submission
 from mqttjobs.store.base import HistoryEntry
 from mqttjobs.transport.base import Message
@@ -57,6 +58,7 @@ class Ingest:
         *,
         base_topic: str,
         max_payload: int,
+        max_objects: int,
     ) -> None:
         self._installation = installation
         self._mirror = mirror
@@ -65,6 +67,14 @@ class Ingest:
         self._confirmations = confirmations
         self._own_prefix = f"{base_topic}/state/"
         self._max_payload = max_payload
+        self._newcomers = Newcomers(
+            installation,
+            mirror,
+            rejections,
+            base_topic=base_topic,
+            max_payload=max_payload,
+            max_objects=max_objects,
+        )
 
     async def take(
         self, draft: Draft, messages: Sequence[Message], at: datetime, matches: Sequence[Match] = ()
@@ -104,7 +114,7 @@ class Ingest:
         return True
 
     def _report(self, draft: Draft, matches: list[Match], message: Message, at: datetime) -> Verdict:
-        readers = self._installation.readers(message.topic)
+        readers = self._newcomers.readers(draft, message)
         own = f"{message.topic}/".startswith(self._own_prefix)
         if not readers:
             if own:

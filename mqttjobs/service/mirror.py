@@ -30,6 +30,7 @@ class Mirror:
         live: values that had a live report since this connection was made.
         heard: values that were repeated since the last flush, and when.
         fallen: entities whose silence has fired, and the holds that say so.
+        members: (class, id) of every stored object that appeared by reporting; `joined` are those that are new.
         awakened: names of such holds since something was heard, until their next silence is waited for.
         stale: a write failed, so that this may be ahead of the store.
     """
@@ -45,6 +46,8 @@ class Mirror:
         self.heard: dict[ValueKey, datetime] = {}
         self.fallen: dict[EntityKey, set[str]] = {}
         self.awakened: list[str] = []
+        self.members: set[tuple[str, str]] = set()
+        self.joined: list[EntityKey] = []
         self.last_uid = 0
         self.stale = False
         self._installation = Installation()
@@ -57,7 +60,7 @@ class Mirror:
         made = Mirror()
         for name in ("values", "holds", "packets", "event_ids", "facts", "notes"):
             setattr(made, name, dict(getattr(self, name)))
-        made.live = set(self.live)
+        made.live, made.members = set(self.live), set(self.members)
         made.last_uid = self.last_uid
         return made
 
@@ -68,6 +71,7 @@ class Mirror:
         self.event_ids = {(entity, event_id): at for entity, event_id, at in snapshot.event_ids}
         self.facts = {facts.id: facts for facts in snapshot.facts}
         self.notes = dict(snapshot.notes)
+        self.members = set(snapshot.members)
         self.heard.clear()
         self.last_uid = max(self.last_uid, snapshot.last_uid)
         self.holds = {hold.name: hold for hold in snapshot.holds}

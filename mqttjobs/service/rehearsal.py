@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from mqttjobs.domain.installation import Installation
@@ -157,6 +157,8 @@ class Rehearsal:
         roster: Roster | None = None,
         connected_at: datetime | None = None,
     ) -> None:
+        if settings.installation.membership:
+            settings = replace(settings, installation=_peopled(settings.installation, mirror))
         self._settings = settings
         self._clock = _HandClock(at)
         self._mirror = Mirror() if mirror is None else _copy(mirror, settings.installation)
@@ -176,6 +178,7 @@ class Rehearsal:
             Confirmations(self._clock),
             base_topic=settings.base_topic,
             max_payload=settings.service.max_payload,
+            max_objects=settings.service.max_objects,
         )
         self._agenda = Agenda(self._mirror, at)
         self._agenda.install(settings, self._ingest, submission)
@@ -271,3 +274,10 @@ def _copy(mirror: Mirror, installation: Installation) -> Mirror:
     made = mirror.copy()
     made.install(installation)
     return made
+
+
+def _peopled(configured: Installation, mirror: Mirror | None) -> Installation:
+    installation = configured.copy()
+    for class_id, member in sorted(mirror.members) if mirror is not None else ():
+        installation.learn(class_id, member)
+    return installation

@@ -45,7 +45,7 @@ class Reload:
         async with workshop.turn:
             await workshop.refresh()
             old = workshop.settings
-            told = _differences(old, new)
+            told = _differences(old, workshop.peopled(new))
             workshop.install(_keeping(old, new))
             draft = await workshop.adopt(workshop.clock.now(), by)
             await self._connection.resubscribe(draft)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 
 from mqttjobs.clock import Clock
@@ -88,7 +89,7 @@ class Workshop:
 
     def install(self, settings: Settings) -> None:
         """Use a configuration from now on: the parts that are made of one are made anew."""
-        self.settings = settings
+        self.settings = settings = self.peopled(settings)
         self.workbench = Workbench(settings)
         self.runner.install(settings)
         service = settings.service
@@ -104,6 +105,7 @@ class Workshop:
             self.confirmations,
             base_topic=settings.base_topic,
             max_payload=service.max_payload,
+            max_objects=service.max_objects,
         )
         self.aftermath = Aftermath(settings, self.submission)
         self.agenda.install(settings, self.ingest, self.submission)
@@ -113,6 +115,15 @@ class Workshop:
             settings, self.workbench, self.roster, self.rejections, self._new_sheet, self.counters.agents
         )
 
+    def peopled(self, settings: Settings) -> Settings:
+        """Return settings in which the members that are known by their reports are there."""
+        if not settings.installation.membership:
+            return settings
+        installation = settings.installation.copy()
+        for class_id, member in sorted(self.mirror.members):
+            installation.learn(class_id, member)
+        return replace(settings, installation=installation)
+
     def _new_sheet(self, draft: Draft) -> Sheet:
         return Sheet(draft, self.store, self.roster, self.mirror)
 
@@ -120,6 +131,8 @@ class Workshop:
         """Read the mirror and the roster from the store."""
         snapshot = await self.store.load()
         self.roster.load(snapshot.agents, await self.store.assignments())
+        for class_id, member in snapshot.members:
+            self.settings.installation.learn(class_id, member)
         self.mirror.load(snapshot, self.settings.installation)
         self.submission.repaint()
         self.agenda.restore()

@@ -70,6 +70,7 @@ class Changes:
         announced: uids of ended jobs whose end has been published; every ended job is unannounced until then.
         notes: small facts of the service itself, each replacing the one of its name (such as its subscriptions).
         agents, assignments: whole rows, replacing the old; those of a job that is not there are passed over.
+        members: (class, id) of objects that appeared by reporting.
     """
 
     values: Sequence[Value] = ()
@@ -90,6 +91,7 @@ class Changes:
     notes: Mapping[str, Json] = field(default_factory=dict)
     agents: Sequence[Agent] = ()
     assignments: Sequence[Assignment] = ()
+    members: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Snapshot:
     facts: Sequence[OperationFacts] = ()
     notes: Mapping[str, Json] = field(default_factory=dict)
     agents: Sequence[Agent] = ()
+    members: Sequence[tuple[str, str]] = ()
     last_uid: int = 0
     """The greatest uid ever given, deleted jobs included: a uid is never given twice."""
 

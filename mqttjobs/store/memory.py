@@ -53,6 +53,7 @@ class MemoryStore:
         self._answers: dict[bytes, Answer] = {}
         self._facts: dict[str, OperationFacts] = {}
         self._notes: dict[str, Json] = {}
+        self._members: dict[tuple[str, str], None] = {}
         self._unannounced: dict[int, None] = {}
         self._agents: dict[str, Agent] = {}
         self._assignments: dict[Key, Assignment] = {}
@@ -74,6 +75,7 @@ class MemoryStore:
             facts=list(self._facts.values()),
             notes=dict(self._notes),
             agents=list(self._agents.values()),
+            members=list(self._members),
             last_uid=self._last_uid,
         )
 
@@ -130,6 +132,7 @@ class MemoryStore:
             if key in self._values:
                 old = self._values[key]
                 self._values[key] = Value(key, old.text, old.previous, old.since_at, at, old.payload)
+        self._members |= dict.fromkeys(changes.members)
         self._history.extend(changes.history)
         self._holds |= {hold.name: hold for hold in changes.holds}
         for name in changes.dropped_holds:

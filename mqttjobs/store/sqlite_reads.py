@@ -51,6 +51,7 @@ def load(db: sqlite3.Connection) -> Snapshot:
         facts=[facts_of(row) for row in db.execute("SELECT id, facts FROM facts")],
         notes={name: orjson.loads(note) for name, note in notes},
         agents=[agent_of(row) for row in db.execute("SELECT hostname, agent FROM agents")],
+        members=[(row[0], row[1]) for row in db.execute("SELECT class_id, id FROM members ORDER BY n")],
         last_uid=max(newest, int(last[0]) if last else 0),
     )
 

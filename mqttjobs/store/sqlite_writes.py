@@ -92,6 +92,8 @@ def _record_values(db: sqlite3.Connection, changes: Changes) -> None:
             f"INSERT OR REPLACE INTO holds ({HOLD_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [hold_row(each) for each in changes.holds],
         )
+    if changes.members:
+        db.executemany("INSERT OR IGNORE INTO members (class_id, id) VALUES (?, ?)", changes.members)
     if changes.dropped_holds:
         db.executemany("DELETE FROM holds WHERE name = ?", [(name,) for name in changes.dropped_holds])
 

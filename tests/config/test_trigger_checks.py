@@ -145,3 +145,35 @@ def test_triggers_of_an_operation_that_is_attached_to_nothing_go_by_the_clock_al
     bad = WORLD + "  free: {type: mqtt, topic: out/x, triggers: [{states: on}]}\n"
     [told] = problems(tmp_path, bad)
     assert "nothing is watched" in told
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("{ids: any, state: {topic: plant/belt}}", "classes.belt.state: with ids: any every topic has {{ id }} in it"),
+        ("{ids: any, attributes: {motor: {topic: plant/motor}}}", "with ids: any every topic has {{ id }} in it"),
+        ("{ids: some}", "must be a list of ids and ranges such as line_{001..200}, or any"),
+    ],
+)
+def test_classes_whose_ids_are_any(tmp_path: Path, written: str, words: str) -> None:
+    [told] = problems(tmp_path, f"classes:\n  belt: {written}\n")
+    assert words in told
+
+
+def test_two_classes_whose_ids_are_any_cannot_have_the_same_topics(tmp_path: Path) -> None:
+    one = '{ids: any, state: {topic: "plant/{{ id }}"}}'
+    [told] = problems(tmp_path, f"classes:\n  a: {one}\n  b: {one}\n")
+    assert "its members would have the topics of those of a" in told
+
+
+def test_operations_of_a_class_whose_ids_are_any_are_checked_like_all(tmp_path: Path) -> None:
+    text = """\
+classes:
+  belt: {ids: any, state: {topic: "plant/{{ id }}/belt"}}
+operations:
+  op: {attach: {class: belt}, type: mqtt, topic: "plant/{{ id }}/belt", message: x, triggers: [{}]}
+  other: {attach: {class: belt}, type: mqtt, topic: out, triggers: [{attribute: motor}]}
+"""
+    told = problems(tmp_path, text)
+    assert any("there is no attribute 'motor'" in each for each in told)
+    assert any("a loop" in each for each in told)

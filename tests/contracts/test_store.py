@@ -995,3 +995,18 @@ async def test_health_says_what_kind_of_store_it_is_and_how_many_jobs_it_has(sto
 def test_a_url_of_no_known_store_is_refused_with_what_to_use(url: str) -> None:
     with pytest.raises(StoreRefused, match="sqlite:///"):
         create_store(url)
+
+
+async def test_everything_that_a_trigger_remembers_is_stored(store: Store) -> None:
+    facts = Hold("all", LAMP, NOW, later(1), {"topic": "t"}, beyond=True, changed_at=later(2), ran_at=later(3))
+    idle = Hold("idle", LAMP, beyond=True)
+    await store.record(Changes(holds=[facts, idle]))
+    await restart(store)
+    assert {hold.name: hold for hold in (await store.load()).holds} == {"all": facts, "idle": idle}
+
+
+async def test_members_that_appeared_are_kept_once_and_in_their_order(store: Store) -> None:
+    await store.record(Changes(members=[("belt", "b"), ("belt", "a")]))
+    await store.record(Changes(members=[("belt", "b"), ("room", "a")]))
+    await restart(store)
+    assert list((await store.load()).members) == [("belt", "b"), ("belt", "a"), ("room", "a")]
