@@ -40,7 +40,7 @@ from mqttjobs.store.base import Store
 from mqttjobs.transport.base import Publication
 
 GIVEN_AT_ONCE = 200
-"""Waiting jobs that are looked at in one go."""
+"""Waiting jobs that are looked at in one go; those that take no slot never wait behind those that do."""
 STORE_RETRY_S = 1.0
 LOOK_S = 30.0
 """Longest sleep while anything is open: a wall clock that was set is noticed within this."""
@@ -169,7 +169,8 @@ class Agents:
     async def _give_out(self, look: Look) -> None:
         """Plan waiting jobs: on the agents that are expected, or on the least busy one that has room."""
         busy = self._roster.busy()
-        for job in await self._store.assignable(look.at, GIVEN_AT_ONCE):
+        publishing = await self._store.assignable(look.at, GIVEN_AT_ONCE, takes_slot=False)
+        for job in [*publishing, *await self._store.assignable(look.at, GIVEN_AT_ONCE, takes_slot=True)]:
             tool = self._tool(look, job)
             if tool is None:
                 continue

@@ -230,8 +230,8 @@ class Store(Protocol):
     async def claimed(self) -> Sequence[Job]:
         """Return the `_local` jobs that are claimed: after a start, those that a crash interrupted. Oldest first."""
 
-    async def assignable(self, now: datetime, limit: int) -> Sequence[Job]:
-        """Return the first `limit` waiting jobs for agents that are due, by priority, then first come.
+    async def assignable(self, now: datetime, limit: int, *, takes_slot: bool) -> Sequence[Job]:
+        """Return the first `limit` waiting jobs for agents that are due: by priority, then first come.
 
         A job whose `limit` is reached by claimed jobs, and those before it in this list, is passed over. They are
         claimed by recording their update.

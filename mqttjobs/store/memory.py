@@ -191,9 +191,9 @@ class MemoryStore:
                 held_up.add(job.owner)
         return free
 
-    async def assignable(self, now: datetime, limit: int) -> Sequence[Job]:
+    async def assignable(self, now: datetime, limit: int, *, takes_slot: bool) -> Sequence[Job]:
         """See Store."""
-        due = [job for job in self._due(now) if job.target != LOCAL]
+        due = [job for job in self._due(now) if job.target != LOCAL and job.takes_slot is takes_slot]
         return self._first_free(sorted(due, key=lambda job: (-job.priority, job.uid)), limit)
 
     async def next_assignable(self, after: datetime) -> datetime | None:

@@ -195,9 +195,9 @@ class SqliteStore:
         """See Store."""
         return await self._read(reads.claimed)
 
-    async def assignable(self, now: datetime, limit: int) -> Sequence[Job]:
+    async def assignable(self, now: datetime, limit: int, *, takes_slot: bool) -> Sequence[Job]:
         """See Store."""
-        return await self._read(lambda db: sqlite_agents.assignable(db, now, limit))
+        return await self._read(lambda db: sqlite_agents.assignable(db, now, limit, takes_slot=takes_slot))
 
     async def next_assignable(self, after: datetime) -> datetime | None:
         """See Store."""

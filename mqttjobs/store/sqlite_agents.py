@@ -20,7 +20,7 @@ _PUT = (
 _OPEN = f"stage < {int(Stage.CLOSED)}"
 _WAITING = (
     f"SELECT uid, run_limit, operation_id, owner_id, owner_kind FROM jobs WHERE phase = 0 AND target <> '{LOCAL}'"
-    " AND (due_ms IS NULL OR due_ms <= ?) ORDER BY priority DESC, uid"
+    " AND takes_slot = ? AND (due_ms IS NULL OR due_ms <= ?) ORDER BY priority DESC, uid"
 )
 _NEXT = f"SELECT min(due_ms) FROM jobs WHERE phase = 0 AND target <> '{LOCAL}' AND due_ms > ?"
 
@@ -43,9 +43,9 @@ def assignments(db: sqlite3.Connection, uid: int | None) -> list[Assignment]:
     return [assignment_of(row) for row in found]
 
 
-def assignable(db: sqlite3.Connection, now: datetime, limit: int) -> list[Job]:
+def assignable(db: sqlite3.Connection, now: datetime, limit: int, *, takes_slot: bool) -> list[Job]:
     """See Store."""
-    return jobs_by_uid(db, first_free(db, db.execute(_WAITING, (ms(now),)), limit))
+    return jobs_by_uid(db, first_free(db, db.execute(_WAITING, (int(takes_slot), ms(now))), limit))
 
 
 def next_assignable(db: sqlite3.Connection, after: datetime) -> datetime | None:

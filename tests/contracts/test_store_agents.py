@@ -45,8 +45,8 @@ def claim(uid: int) -> JobUpdate:
     return JobUpdate(uid, (), Status.SUBMITTED, Phase.CLAIMED)
 
 
-async def waiting(store: Store, limit: int = 100, seconds: float = 0) -> list[int]:
-    return [job.uid for job in await store.assignable(later(seconds), limit)]
+async def waiting(store: Store, limit: int = 100, seconds: float = 0, *, takes_slot: bool = True) -> list[int]:
+    return [job.uid for job in await store.assignable(later(seconds), limit, takes_slot=takes_slot)]
 
 
 async def test_an_agent_comes_back_as_it_was_and_replaces_the_one_of_its_name(store: Store) -> None:
@@ -119,13 +119,15 @@ async def test_jobs_for_agents_come_by_priority_then_first_come(store: Store) ->
         a_job(1, target=ANY),
         a_job(2, target=ANY, priority=5),
         a_job(3),
-        a_job(4, target="web1", takes_slot=False),
+        a_job(4, target="web1"),
+        a_job(7, target="web1", takes_slot=False),
         a_job(5, target=ALL, due_at=later(10)),
         an_ended_job(6, target=ANY),
     ]
     await store.record(Changes(jobs=jobs))
     assert await waiting(store) == [2, 1, 4]
     assert await waiting(store, limit=1) == [2]
+    assert await waiting(store, takes_slot=False) == [7]
     assert await waiting(store, seconds=10) == [2, 1, 4, 5]
     await store.record(Changes(updates=[claim(2)]))
     assert await waiting(store) == [1, 4]

@@ -148,6 +148,17 @@ async def test_no_agent_gets_more_than_it_has_room_for_and_the_rest_goes_by_prio
     assert [each["operation_id"] for each in agent.given] == ["dull", "note", "urgent", "dull"]
 
 
+async def test_a_crowd_that_waits_for_room_never_holds_up_what_is_only_published(build: Build) -> None:
+    house = build(agents=AGENTS, operations={"dull": a_script(), "note": an_operation(target="_any", priority=-1)})
+    agent = FakeAgent(house, "a", max_jobs=1)
+    await ready(house, agent)
+    for _ in range(250):
+        house.put("operations/execute", id="dull")
+    await house.settle()
+    await house.data("operations/execute", id="note")
+    assert [each["operation_id"] for each in agent.given] == ["dull", "note"]
+
+
 async def test_a_named_agent_gets_its_jobs_and_no_other(build: Build) -> None:
     house, [a, b] = fleet(build, "a", "b", target="b")
     await ready(house, a, b)
