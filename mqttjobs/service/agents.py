@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import NamedTuple
+from datetime import timedelta
 
 import structlog
 
 from mqttjobs.clock import Clock
 from mqttjobs.domain.agents import Aim, least_busy, parse_target, untried
 from mqttjobs.domain.assignments import (
-    ABORTED,
     TIMED_OUT,
     Assignment,
     Due,
     Stage,
     fail,
-    failures,
     given_out,
     next_due,
     plan,
@@ -32,9 +29,10 @@ from mqttjobs.domain.model import Operation
 from mqttjobs.errors import ConfigError, ReportError
 from mqttjobs.service.courier import Courier
 from mqttjobs.service.draft import Draft
+from mqttjobs.service.rollouts import lead_waves
 from mqttjobs.service.roster import Roster
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.sheet import Sheet
+from mqttjobs.service.sheet import Look, Sheet
 from mqttjobs.service.workbench import Tool, Workbench
 from mqttjobs.store.base import Store
 from mqttjobs.transport.base import Publication
@@ -47,15 +45,6 @@ LOOK_S = 30.0
 NO_LONGER_UNDERSTOOD = "its definition is no longer understood; run the operation anew"
 
 log = structlog.get_logger(__name__)
-
-
-class Look(NamedTuple):
-    """One look at everything that is open: what it decides, what is to be sent, and when to look again."""
-
-    sheet: Sheet
-    at: datetime
-    outgoing: list[Publication]
-    dues: list[datetime]
 
 
 class Agents:
@@ -136,7 +125,7 @@ class Agents:
         look = Look(self._new_sheet(draft), self._clock.now(), [], [])
         await self._close_ended(look)
         await self._give_out(look)
-        await self._lead_waves(look)
+        await lead_waves(look, self._roster, self._tool)
         if settled:
             await self._keep_deadlines(look)
         for hostname in self._roster.hosts():
@@ -288,6 +277,8 @@ class Agents:
                 continue
             heard_at = self._roster.heard_at(row.hostname) or row.planned_at
             due, what = next_due(row, heard_at, timing)
+            if due <= look.at and what is Due.TIME_OUT and self._roster.may_still_come(row.hostname, look.at):
+                due = look.at + timedelta(seconds=STORE_RETRY_S)
             if due > look.at:
                 look.dues.append(due)
                 continue
@@ -309,41 +300,3 @@ class Agents:
             return
         log.info("agent-timed-out", job=job.id, hostname=row.hostname)
         look.sheet.change(job, time_out(job, row, look.at, tool.operation))
-
-    # -- roll-outs -----------------------------------------------------------------------------------------------
-
-    async def _lead_waves(self, look: Look) -> None:
-        """Begin the next wave of roll-outs whose last has ended, or none any more where too many have failed."""
-        held = {row.uid for row in self._roster.rows() if row.stage is Stage.HELD}
-        for uid in sorted(held):
-            job = await look.sheet.job(uid)
-            tool = None if job is None else self._tool(look, job)
-            rollout = tool.operation.rollout if tool is not None else None
-            if job is None or rollout is None:
-                continue
-            rows = self._roster.of_job(uid)
-            if rollout.abort_failures is not None and failures(job) >= rollout.abort_failures:
-                for row in rows:
-                    if row.stage in (Stage.HELD, Stage.PLANNED):
-                        job = look.sheet.change(job, fail(job, row, look.at, ABORTED))
-                continue
-            if any(row.stage is not Stage.HELD for row in rows):
-                continue
-            begins_at = await self._begun_at(look, uid) + rollout.interval
-            if begins_at > look.at:
-                look.dues.append(begins_at)
-                continue
-            wave = min(row.wave for row in rows)
-            for row in rows:
-                if row.wave == wave:
-                    look.sheet.row(replace(row, stage=Stage.PLANNED, planned_at=look.at))
-            self._roster.begin_wave(uid, look.at)
-
-    async def _begun_at(self, look: Look, uid: int) -> datetime:
-        """Return when the last wave of a job began; after a start it is read from what is stored."""
-        known = self._roster.wave_begun_at(uid)
-        if known is None:
-            rows = await look.sheet.rows(uid)
-            known = max((row.planned_at for row in rows if row.stage is not Stage.HELD), default=look.at)
-            self._roster.begin_wave(uid, known)
-        return known

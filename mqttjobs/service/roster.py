@@ -64,6 +64,14 @@ class Roster:
         """Whether the connection is so old that silence means something, however much else comes in."""
         return self._connected_at is not None and now - self._connected_at >= self.timing.acknowledge
 
+    def may_still_come(self, hostname: str, now: datetime) -> bool:
+        """Whether an agent may still be on its way back to the broker, as we have just come back ourselves."""
+        agent = self.agents.get(hostname)
+        heard_at = None if agent is None else agent.heard_at
+        if self._connected_at is None or now - self._connected_at >= self.timing.acknowledge:
+            return False
+        return heard_at is None or heard_at < self._connected_at
+
     def heard_at(self, hostname: str) -> datetime | None:
         """Return from when on an agent's silence counts."""
         agent = self.agents.get(hostname)

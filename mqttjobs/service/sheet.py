@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import NamedTuple
+
 from mqttjobs.domain.assignments import Assignment, Change
 from mqttjobs.domain.jobs import Job, JobUpdate, apply
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import Mirror
 from mqttjobs.service.roster import Roster
 from mqttjobs.store.base import Store
+from mqttjobs.transport.base import Publication
 
 
 class Sheet:
@@ -56,3 +60,12 @@ class Sheet:
         if change.next is not None:
             self.row(change.next)
         return self.update(job, change.update)
+
+
+class Look(NamedTuple):
+    """One look at everything that is open: what it decides, what is to be sent, and when to look again."""
+
+    sheet: Sheet
+    at: datetime
+    outgoing: list[Publication]
+    dues: list[datetime]

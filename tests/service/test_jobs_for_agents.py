@@ -519,6 +519,22 @@ async def test_what_agents_said_while_the_service_was_away_is_taken_in_before_it
     assert (job["status"], "failed" in [kind for _, kind in events(job)]) == ("completed", False)
 
 
+async def test_after_an_outage_agents_have_time_to_come_back_before_they_are_judged(build: Build) -> None:
+    house, [a] = fleet(build, "a", target="a")
+    await ready(house, a)
+    await execute(house)
+    await a.tell("acknowledged", "started")
+    house.broker.down()
+    await house.advance(100)
+    house.broker.up()
+    await house.advance(8)
+    assert house.connected
+    assert (await only_job(house))["status"] == "processing"
+    await a.tell("completed")
+    job = await only_job(house)
+    assert (job["status"], "failed" in [kind for _, kind in events(job)]) == ("completed", False)
+
+
 async def test_a_wall_clock_that_is_set_ends_nothing(build: Build) -> None:
     house, [a] = fleet(build, "a", target="a")
     await ready(house, a)

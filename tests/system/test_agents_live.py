@@ -29,6 +29,7 @@ INSTALLATION: dict[str, Any] = {
     "operations": {
         "where": {**SHELL, "target": "_all", "text": 'echo "::message:: here"; echo "$MQTTJOBS_AGENT"'},
         "slow": {**SHELL, "target": "_all", "timeout": "4s", "text": "sleep 3"},
+        "steady": {**SHELL, "target": "web1", "timeout": "60s", "text": "sleep 3"},
         "any": {**SHELL, "target": "_any", "text": "echo done"},
         "hang": {**SHELL, "target": "web1", "timeout": "60s", "text": "sleep 600 & echo $! > pid; sleep 600"},
         "again": {
@@ -299,7 +300,7 @@ def test_outcomes_that_happen_while_the_broker_is_away_are_told_when_it_is_back(
 ) -> None:
     start_agent("web1")
     wait_state(client, "web1")
-    job_id = run(client, "slow")
+    job_id = run(client, "steady")
     started_on(client, job_id, "web1")
     mosquitto.kill()
     threading.Event().wait(4)
