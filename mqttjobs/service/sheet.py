@@ -23,13 +23,18 @@ class Sheet:
         self._roster = roster
         self._mirror = mirror
         self._jobs: dict[int, Job] = {}
+        self._uids: dict[str, int] = {}
 
     async def job(self, job_id: int | str) -> Job | None:
         """Return a job as it now is, or None where there is none."""
-        if isinstance(job_id, int) and job_id in self._jobs:
-            return self._jobs[job_id]
+        uid = self._uids.get(job_id, 0) if isinstance(job_id, str) else job_id
+        if uid in self._jobs:
+            return self._jobs[uid]
         stored = await self._store.get(job_id)
-        return None if stored is None else self._jobs.setdefault(stored.uid, stored)
+        if stored is None:
+            return None
+        self._uids[stored.id] = stored.uid
+        return self._jobs.setdefault(stored.uid, stored)
 
     async def rows(self, uid: int) -> list[Assignment]:
         """Return every assignment of a job as it now is."""

@@ -608,6 +608,34 @@ async def test_statuses_that_prove_nothing_change_nothing_and_are_told(build: Bu
     assert counted["agent_messages"] == sum(counted["agent_messages_by_result"].values())
 
 
+async def test_the_fields_of_the_contract_are_enough(build: Build) -> None:
+    house, [a] = fleet(build, "a", target="_all")
+    await house.start()
+    now = milliseconds(house.clock.now())
+    status = {"state": "ready", "labels": {}, "version": "x", "max_jobs": 2, "running": 0, "facts": {}}
+    await house.report("mqttjobs/agents/a/status", signed({**status, "timestamp": now}, KEY), retain=True)
+    await execute(house)
+    assert a.given[0].keys() >= {
+        "job_id",
+        "attempt",
+        "token",
+        "operation",
+        "params",
+        "timeout",
+        "expires_at",
+        "signature",
+    }
+    for event in ("acknowledged", "started", "completed"):
+        report = {name: a.given[0][name] for name in ("job_id", "attempt", "token")}
+        report |= {"event": event, "data": {"n": 1}, "error": "", "changed": True, "message": "", "timestamp": now}
+        await house.report("mqttjobs/agents/a/report", signed(report, KEY))
+    job = await only_job(house)
+    assert (job["status"], job["result"], job["changed"]) == ("completed", {"n": 1}, True)
+    offline = {**status, "state": "offline", "timestamp": now + 1}
+    await house.report("mqttjobs/agents/a/status", signed(offline, KEY), retain=True)
+    assert (await house.data("agents/get", hostname="a"))["state"] == "offline"
+
+
 async def test_the_secret_is_nowhere_to_be_seen(build: Build) -> None:
     house, [a] = fleet(build, "a")
     await ready(house, a)
