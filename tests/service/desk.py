@@ -67,10 +67,11 @@ class Desk:
         """Return what began, in order."""
         return [run.label for run in self.runs]
 
-    def burn(self) -> None:
+    def burn(self, hostname: str) -> None:
         """End what went on in a process that died."""
         for run in self.going:
-            run.ending.cancel()
+            if run.context.hostname == hostname:
+                run.ending.cancel()
 
 
 class Work(Executor):

@@ -218,7 +218,7 @@ class House:
             await self.clock.settle()
         await asyncio.gather(life.main, return_exceptions=True)
         assert not life.tasks, "tasks of a dead process go on"
-        self.desk.burn()
+        self.desk.burn(self.settings.service.hostname)
 
     # -- what the world does -------------------------------------------------------------------------------------
 

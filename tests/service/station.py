@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
@@ -17,30 +19,53 @@ from mqttjobs.agent.app import Agent
 from mqttjobs.agent.settings import AgentSettings
 from mqttjobs.domain.protocol import encode, milliseconds
 from mqttjobs.domain.signatures import check_signature, signed
-from mqttjobs.transport.base import ConnectOptions, Publication
+from mqttjobs.errors import ConnectionLost
+from mqttjobs.transport.base import ConnectOptions, Publication, Session
 from mqttjobs.transport.memory import MemoryBroker, MemoryTransport
 
 KEY = "the secret of the station"
 HOST = "web1"
 
 
+class _Wire:
+    """The transport as one process sees it: a dead one connects no more."""
+
+    def __init__(self, station: Station, options: ConnectOptions) -> None:
+        self._station = station
+        self._options = options
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Session]:
+        if self._station.dead:
+            raise ConnectionLost("dead")
+        async with MemoryTransport(self._station.broker, self._options).connect() as session:
+            yield session
+
+
 class Station:
     """One agent and its broker. `desk` has the runs of operations of the type `work`; state outlives every process."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, *, broker: MemoryBroker | None = None, host: str = HOST, key: str = KEY, **settings: Any
+    ) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, HandLoop), "a station stands on a HandLoop"
         self.clock: HandClock = loop.clock
-        self.desk = Desk.opened()
-        self.broker = MemoryBroker()
-        self.settings = AgentSettings(
-            HOST, KEY, folder, connect=ConnectOptions(url="memory://station", client_id="agent"), **settings
-        )
+        self.desk = Desk.opened() if broker is None else Desk.current
+        self.broker = broker or MemoryBroker()
+        connect = ConnectOptions(url="memory://station", client_id="agent" if broker is None else f"agent-{host}")
+        self.settings = AgentSettings(host, key, folder, connect=connect, **settings)
+        self._dead = False
         self.stop = asyncio.Event()
         self.main: asyncio.Task[None] | None = None
         self.agent: Agent | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._numbers = itertools.count(1)
+
+    @property
+    def dead(self) -> bool:
+        """Whether the process is being buried."""
+        return self._dead
 
     # -- its life ------------------------------------------------------------------------------------------------
 
@@ -53,7 +78,7 @@ class Station:
             clock=self.clock,
             new_token=lambda: f"connection-{next(self._numbers)}",
             jitter=lambda: 1.0,
-            connect=lambda settings, will: MemoryTransport(self.broker, replace(settings.connect, will=will)),
+            connect=lambda settings, will: _Wire(self, replace(settings.connect, will=will)),
         )
         context = copy_context()
         context.run(CHILDREN.set, self._tasks)
@@ -75,8 +100,9 @@ class Station:
             return
         ledger = self.agent._ledger
         written = ledger._path.read_bytes() if ledger._path.exists() else b""
-        self.broker.drop("agent")
-        self.broker.refuse("#")
+        self._dead = True
+        self.broker.drop(self.settings.connect.client_id)
+        self.desk.burn(self.settings.hostname)
         for _ in range(30):
             left = [task for task in self._tasks if not task.done()]
             for task in left:
@@ -85,9 +111,8 @@ class Station:
             if not left:
                 break
         assert not self._tasks, "tasks of a dead process go on"
-        self.broker.refuse()
+        self._dead = False
         ledger._path.write_bytes(written)
-        self.desk.burn()
         self.main = None
 
     async def restart(self) -> None:
