@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -18,6 +18,9 @@ import typer
 from mqttjobs import __version__
 from mqttjobs.cli.running import BAD_CONFIG, INTERRUPTED, explained, serve
 from mqttjobs.cli.terminal import fail, grid, output, tell
+
+if TYPE_CHECKING:
+    from mqttjobs.service.settings import Settings
 
 DEFAULT_CONFIG = Path("config/mqttjobs.yaml")
 Config = Annotated[Path, typer.Argument(metavar="[CONFIG]", show_default=True, help="The configuration file.")]
@@ -68,11 +71,18 @@ async def _run(config: Path, *, embedded_broker: bool) -> None:
 
     stop, reload = asyncio.Event(), asyncio.Event()
     obey_signals(stop, reload)
-    settings = load(config)
     log = structlog.get_logger(__name__)
+
+    def read() -> Settings:
+        settings = load(config)
+        for each in settings.warnings:
+            log.warning("configuration", details=str(each))
+        return settings
+
+    settings = read()
     log.info("starting", version=__version__, config=str(config), broker=settings.connect.url, pid=os.getpid())
     async with _embedded(settings.connect.url) if embedded_broker else _nothing():
-        await app.serve(settings, lambda: load(config), stop=stop, reload=reload)
+        await app.serve(settings, read, stop=stop, reload=reload)
     log.info("stopped")
 
 
@@ -122,6 +132,8 @@ def check(config: Config = DEFAULT_CONFIG) -> None:
     table.show_header = False
     for name, count in summary(settings):
         table.add_row(name, str(count))
+    for each in settings.warnings:
+        tell(str(each), "yellow")
     console = output()
     console.print(f"{config} is good.")
     console.print(table)

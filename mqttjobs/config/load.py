@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,14 @@ def load(path: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
     secrets.check(content, document, ())
     settings = _settings(document, content, secrets, folder)
     if document.problems or settings is None:
-        told = {replace(each, message=secrets.kept_out(each.message)) for each in document.problems}
-        raise ConfigError(sorted(told, key=lambda each: (each.line, each.message)))
-    return settings
+        raise ConfigError(_in_order(document.problems, secrets))
+    return replace(settings, warnings=tuple(_in_order(document.warnings, secrets)))
+
+
+def _in_order(problems: Iterable[Problem], secrets: Secrets) -> list[Problem]:
+    """Return them from top to bottom, each once, and none with a secret in it."""
+    told = {replace(each, message=secrets.kept_out(each.message)) for each in problems}
+    return sorted(told, key=lambda each: (each.line, each.message))
 
 
 def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets, folder: Path) -> Settings | None:

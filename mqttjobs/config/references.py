@@ -18,6 +18,11 @@ from mqttjobs.domain.model import (
 )
 from mqttjobs.domain.starting import SELF, SOURCE, TARGET, Condition, Moment
 
+NO_PLACE = (
+    "sunrise and sunset are taken to be about 06:00 and 18:00, as it is not said where we are; "
+    "give service.latitude and service.longitude"
+)
+
 
 class References:
     """Follows every reference of every operation, and notes those that lead nowhere.
@@ -75,7 +80,7 @@ class References:
         for number, trigger in enumerate(operation.triggers):
             where: Place = (*place, "triggers", number)
             if trigger.at is not None and trigger.at.moment is not Moment.START and not self._has_spot:
-                self._document.wrong((*where, "at"), "needs service.latitude and service.longitude")
+                self._document.warn((*where, "at"), NO_PLACE)
             for owner in self._representatives(operation):
                 self._check_watched(trigger, owner, where)
             if trigger.conditions is not None:
@@ -94,7 +99,7 @@ class References:
 
     def _check_condition(self, condition: Condition, owners: list[EntityKey | None], where: Place) -> None:
         if condition.needs_sun() and not self._has_spot:
-            self._document.wrong(where, "sunrise and sunset need service.latitude and service.longitude")
+            self._document.warn(where, NO_PLACE)
         for entity, attribute in condition.references():
             for owner in owners:
                 self._check_value(entity, attribute, owner, where)

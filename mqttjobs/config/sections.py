@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from mqttjobs.domain.durations import parse_duration, parse_size
 from mqttjobs.domain.topics import check_filter, check_topic
@@ -184,6 +184,12 @@ class ServiceSection(Section):
     @classmethod
     def _some_time(cls, value: timedelta) -> timedelta:
         return _positive(value)
+
+    @model_validator(mode="after")
+    def _whole_place(self) -> ServiceSection:
+        if (self.latitude is None) != (self.longitude is None):
+            raise ValueError("a place needs both, service.latitude and service.longitude")
+        return self
 
     @field_validator("time_zone")
     @classmethod

@@ -46,6 +46,7 @@ class Document:
     content: Json = None
     lines: dict[Place, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     moved: dict[Place, Place] = field(default_factory=dict)
 
     def line(self, place: Place) -> int:
@@ -56,14 +57,20 @@ class Document:
 
     def wrong(self, place: Place, message: str) -> None:
         """Note a problem at a place; the message says what is wrong and what to do."""
-        place = self._written(place)
-        where = ".".join(str(part)[:64] for part in place)
-        self.tell(self.line(place), f"{where}: {message}" if where else message)
+        self.problems.append(self._problem(place, message))
+
+    def warn(self, place: Place, message: str) -> None:
+        """Note what is as it may be and may not be as it was meant."""
+        self.warnings.append(self._problem(place, message, "warning: "))
 
     def tell(self, line: int, message: str) -> None:
-        """Note a problem in a line; what would break it, such as a line break in a key, is written out."""
-        plain = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in message)
-        self.problems.append(Problem(self.file, line, plain))
+        """Note a problem in a line."""
+        self.problems.append(Problem(self.file, line, _in_one_line(message)))
+
+    def _problem(self, place: Place, message: str, how: str = "") -> Problem:
+        place = self._written(place)
+        where = ".".join(str(part)[:64] for part in place)
+        return Problem(self.file, self.line(place), _in_one_line(how + (f"{where}: {message}" if where else message)))
 
     def written(self, place: Place) -> Json:
         """Return what is written at a place, or None where nothing is."""
@@ -80,6 +87,11 @@ class Document:
             if place[:length] in self.moved:
                 return self.moved[place[:length]] + place[length:]
         return place
+
+
+def _in_one_line(message: str) -> str:
+    """Write out what would break a line, such as a line break in a key."""
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in message)
 
 
 def read(path: Path) -> Document:

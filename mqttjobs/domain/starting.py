@@ -79,8 +79,8 @@ class Scene(Protocol):
     def text(self, entity: str, attribute: str | None) -> str | None:
         """Return the state, or the attribute, of an id, `self`, `source` or `target`; None where none is known."""
 
-    def daylight(self, day: date) -> Daylight | None:
-        """Return the sun's day, or None where it is not known where we are."""
+    def daylight(self, day: date) -> Daylight:
+        """Return the sun's day."""
 
 
 class Condition(Protocol):
@@ -93,7 +93,7 @@ class Condition(Protocol):
         """Yield the values that it looks at, as entity and attribute."""
 
     def needs_sun(self) -> bool:
-        """Whether it cannot be tested without a latitude and a longitude."""
+        """Whether it depends on where we are."""
 
     def told(self, scene: Scene) -> str:
         """Return what it wants and what it finds, in words."""

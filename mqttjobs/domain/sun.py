@@ -24,6 +24,13 @@ class Spot:
     longitude: float
 
 
+def usual_spot(zone: tzinfo) -> Spot:
+    """Return where the sun rises about six and sets about eighteen o'clock of `zone`, all the year, by winter time."""
+    january = datetime(2026, 1, 1, tzinfo=zone)
+    standard = (january.utcoffset() or timedelta()) - (january.dst() or timedelta())
+    return Spot(0.0, (standard / timedelta(hours=1) * 15 + 180) % 360 - 180)
+
+
 @lru_cache(maxsize=1024)
 def daylight(spot: Spot, day: date, zone: tzinfo) -> Daylight:
     """Return when the sun rises and sets on a day of `zone`."""

@@ -183,7 +183,7 @@ class Agenda:
         """Start what the sun makes due; like a schedule, what was missed runs at most once."""
         operation, number = place
         spot, last = spot_of(self._settings.service), self._last_sun(place)
-        if spot is None or last is None:
+        if last is None:
             return []
         due = latest_moment(at, last, now, spot)
         if due is None:
@@ -206,7 +206,7 @@ class Agenda:
 
     def _next_sun(self, place: tuple[Operation, int], at: At) -> datetime | None:
         spot, last = spot_of(self._settings.service), self._last_sun(place)
-        return None if spot is None or last is None else next_moment(at, last, spot)
+        return None if last is None else next_moment(at, last, spot)
 
     def next_sun(self, operation: Operation, number: int) -> datetime | None:
         """Return when the sun makes a trigger due next, or None."""

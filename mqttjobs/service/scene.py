@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import EntityKey, EntityKind, Value, ValueKey
 from mqttjobs.domain.starting import Daylight
-from mqttjobs.domain.sun import Spot, daylight
+from mqttjobs.domain.sun import Spot, daylight, usual_spot
 from mqttjobs.service.settings import ServiceSettings
 
 
@@ -21,10 +21,11 @@ def zone_of(service: ServiceSettings) -> tzinfo:
     return ZoneInfo(service.time_zone)
 
 
-def spot_of(service: ServiceSettings) -> Spot | None:
-    """Return where we are, if that is configured."""
+@lru_cache(maxsize=8)
+def spot_of(service: ServiceSettings) -> Spot:
+    """Return where we are; unless that is configured, a place in our time zone where the sun keeps office hours."""
     if service.latitude is None or service.longitude is None:
-        return None
+        return usual_spot(zone_of(service))
     return Spot(service.latitude, service.longitude)
 
 
@@ -58,7 +59,6 @@ class StoredScene:
                 found = self.values.get(ValueKey(EntityKind.OBJECT, link.follows, key.name))
         return found
 
-    def daylight(self, day: date) -> Daylight | None:
+    def daylight(self, day: date) -> Daylight:
         """See Scene."""
-        spot = spot_of(self.service)
-        return None if spot is None else daylight(spot, day, self.zone)
+        return daylight(spot_of(self.service), day, self.zone)

@@ -11,6 +11,7 @@ from mqttjobs.domain.agents import Timing
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import Json, Operation
 from mqttjobs.domain.templates import Reveal
+from mqttjobs.errors import Problem
 from mqttjobs.store.base import Retention
 from mqttjobs.transport.base import ConnectOptions
 
@@ -53,7 +54,8 @@ class Settings:
     """One whole configuration, ready to run.
 
     `reveal` gives the text behind `ENV:NAME` or `FILE:path`. `config_dir` is where relative references start. `build`
-    makes operations of definitions; without it only configured operations run.
+    makes operations of definitions; without it only configured operations run. `warnings` are what whoever wrote it
+    should know.
     """
 
     installation: Installation = field(default_factory=Installation)
@@ -68,6 +70,7 @@ class Settings:
     reveal: Reveal = reveal_nothing
     build: BuildOperation | None = None
     config_dir: str = "."
+    warnings: tuple[Problem, ...] = ()
 
 
 class BuildOperation(Protocol):

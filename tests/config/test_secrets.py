@@ -44,7 +44,8 @@ def test_a_number_or_a_boolean_may_stand_behind_a_name_where_one_is_needed() -> 
     settings = good(
         """
         mqtt: {password: "${ENV:N}", trust_user_lanes: "${ENV:YES}", tls: {insecure: "${ENV:YES}"}}
-        service: {concurrency: "${ENV:N}", latitude: "${ENV:F}", hostname: "${ENV:N}", max_objects: "${ENV:N}0"}
+        service:
+          {concurrency: "${ENV:N}", latitude: "${ENV:F}", longitude: 0, hostname: "${ENV:N}", max_objects: "${ENV:N}0"}
         operations: {op: {type: mqtt, topic: a, active: "${ENV:NO}", retry: {attempts: "${ENV:N}"}}}
         """,
         {"N": "12", "YES": "true", "NO": "false", "F": "52.5"},

@@ -105,10 +105,22 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, trigger: dict[str, 
         "    triggers: [{conditions: {after: sunset}}]",
     ],
 )
-def test_the_sun_needs_a_place(tmp_path: Path, keys: str) -> None:
+def test_without_a_place_the_sun_keeps_office_hours_and_a_warning_says_so(tmp_path: Path, keys: str) -> None:
+    text = WORLD.replace("service: {latitude: 52.5, longitude: 13.4}", "service: {latitude: null, longitude: null}")
+    path = tmp_path / "mqttjobs.yaml"
+    path.write_text(f"{text}{keys}\n")
+    [warning] = load(path).warnings
+    assert path.read_text().splitlines()[warning.line - 1].strip() == keys.strip()
+    assert warning.message.startswith("warning: operations.")
+    assert "sunrise and sunset are taken to be about 06:00 and 18:00" in warning.message
+    path.write_text(f"{WORLD}{keys}\n")
+    assert load(path).warnings == ()
+
+
+def test_half_a_place_is_none(tmp_path: Path) -> None:
     text = WORLD.replace("service: {latitude: 52.5, longitude: 13.4}", "service: {latitude: 52.5}")
-    [told] = problems(tmp_path, f"{text}{keys}\n")
-    assert "service.latitude and service.longitude" in told
+    [told] = problems(tmp_path, f"{text}    triggers: [{{at: sunset}}]\n")
+    assert "a place needs both, service.latitude and service.longitude" in told
 
 
 @pytest.mark.parametrize(

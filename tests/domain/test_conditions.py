@@ -28,13 +28,13 @@ class Stage:
     now: datetime = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
     values: dict[tuple[str, str | None], str] = field(default_factory=dict)
     zone: tzinfo = BERLIN
-    spot: Spot | None = Spot(52.52, 13.40)
+    spot: Spot = Spot(52.52, 13.40)
 
     def text(self, entity: str, attribute: str | None) -> str | None:
         return self.values.get((entity, attribute))
 
-    def daylight(self, day: date) -> Daylight | None:
-        return None if self.spot is None else daylight(self.spot, day, self.zone)
+    def daylight(self, day: date) -> Daylight:
+        return daylight(self.spot, day, self.zone)
 
 
 def read(written: Any) -> Condition:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttjobs.domain.starting import At, Moment
-from mqttjobs.domain.sun import Spot, daylight, latest_moment, next_moment
+from mqttjobs.domain.sun import Spot, daylight, latest_moment, next_moment, usual_spot
 
 BERLIN = Spot(52.52, 13.40)
 SUNSET, SUNRISE = At(Moment.SUNSET), At(Moment.SUNRISE)
@@ -77,3 +77,15 @@ def test_an_absence_of_years_is_looked_through_in_bounded_time() -> None:
     found = latest_moment(SUNRISE, datetime(1990, 1, 1, tzinfo=UTC), end, BERLIN)
     assert found is not None
     assert found.date() == end.date()
+
+
+@pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", "America/New_York", "Australia/Sydney", "Pacific/Kiritimati"])
+@pytest.mark.parametrize("month", range(1, 13))
+def test_at_the_usual_place_the_sun_rises_about_six_and_sets_about_eighteen_o_clock(name: str, month: int) -> None:
+    zone = ZoneInfo(name)
+    light = daylight(usual_spot(zone), date(2026, month, 15), zone)
+    for moment, hour in ((light.sunrise, 6), (light.sunset, 18)):
+        assert moment is not None
+        local = moment.astimezone(zone)
+        standard = local.replace(tzinfo=None) - (local.dst() or timedelta())
+        assert abs(standard - datetime(2026, month, 15, hour)) < timedelta(minutes=25)  # noqa: DTZ001 - as clocks show it

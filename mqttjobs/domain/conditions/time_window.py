@@ -109,8 +109,6 @@ def _at(value: TimeOfDay, day: date, scene: Scene) -> float:
     if isinstance(value, time):
         return value.hour * 3600 + value.minute * 60 + value.second
     light = scene.daylight(day)
-    if light is None:
-        return _END
     moment = light.sunrise if value is Moment.SUNRISE else light.sunset
     if moment is not None:
         return _seconds(moment.astimezone(scene.zone))
