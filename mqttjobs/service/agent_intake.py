@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +20,9 @@ from mqttjobs.service.sheet import Sheet
 from mqttjobs.service.workbench import Workbench
 from mqttjobs.transport.base import Message
 from mqttjobs.transport.rejections import Rejections
+
+AT_ONCE = 50
+"""Messages that are taken in before others have their turn."""
 
 
 class AgentIntake:
@@ -48,7 +52,9 @@ class AgentIntake:
     async def take(self, draft: Draft, messages: Sequence[Message], at: datetime) -> None:
         """Put what messages do into the draft; what cannot be used is told on event/rejected."""
         sheet = self._new_sheet(draft)
-        for message in messages:
+        for number, message in enumerate(messages, 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
             hostname, _, what = message.topic.removeprefix(self._prefix).partition("/")
             try:
                 if what == "status":

@@ -130,6 +130,7 @@ class Agents:
             await self._keep_deadlines(look)
         for hostname in self._roster.hosts():
             await self._send_planned(look, hostname, settled=settled)
+            await asyncio.sleep(0)  # a broadcast to a crowd is signed one by one
         waiting = await self._store.next_assignable(look.at)
         dues = [*look.dues, *([waiting] if waiting else [])]
         pauses = [max(0.0, (due - look.at) / timedelta(seconds=1)) for due in dues]
