@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mqttjobs.domain.breaker import Breaker
 from mqttjobs.domain.jobs import duration_text
@@ -54,6 +54,11 @@ class Breakers:
             self._open[name] = words
             self._tell(operation, owner, words)
         return False
+
+    def install(self, operations: Iterable[Operation]) -> None:
+        """Keep the breakers of operations that are as they were, and let go of the others."""
+        known = {(operation.id, operation.fingerprint) for operation in operations}
+        self._breakers = {name: each for name, each in self._breakers.items() if name[:2] in known}
 
     def _sweep(self, now_s: float) -> None:
         self._breakers = {name: each for name, each in self._breakers.items() if not each.idle(now_s)}

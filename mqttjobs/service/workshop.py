@@ -93,6 +93,7 @@ class Workshop:
         self.workbench = Workbench(settings)
         self.runner.install(settings)
         service = settings.service
+        self.breakers.install(settings.installation.operations.values())
         self.gate = Gate(settings, self.mirror, self.breakers)
         self.submission = Submission(
             settings, self.mirror, self.roster, self.store, self.gate, self.misses, self.new_id
