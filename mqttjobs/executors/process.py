@@ -89,7 +89,11 @@ class ProcessGroup:
             await _whole(self._end(process, grace))
             raise
         finally:
-            await _whole(self._finish(process))
+            try:
+                await _whole(self._last_words())
+            finally:
+                self._close(process)
+            await _whole(_take_orphans(process.pid))
         code = process.returncode
         shell_code = TIMED_OUT if timed_out else 128 - code if code < 0 else code
         return Finished(shell_code, self._stdout, self._stderr, timed_out)
@@ -176,14 +180,15 @@ class ProcessGroup:
         _signal(process, signal.SIGKILL)
         await asyncio.wait([self._exited])
 
-    async def _finish(self, process: subprocess.Popen[bytes]) -> None:
-        """Collect the last words, end what outlives its leader, and leave nothing behind."""
+    async def _last_words(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._silent.wait()
+
+    def _close(self, process: subprocess.Popen[bytes]) -> None:
+        """End what outlives its leader, and leave nothing behind; nothing can cancel this."""
         _signal(process, signal.SIGKILL)  # the leader is not yet reaped: its group's number is still its own
         process.wait()
-        await _take_orphans(process.pid)
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 self._loop.remove_reader(stream.fileno())

@@ -679,6 +679,22 @@ async def test_a_run_cancelled_twice_ends_the_group_all_the_same() -> None:
     assert not is_alive(pid)
 
 
+async def test_a_loop_that_cancels_everything_leaves_nothing_behind() -> None:
+    """As at the end of a process, where what is shielded is cancelled too."""
+    told: asyncio.Queue[int] = asyncio.Queue()
+    ours = asyncio.all_tasks()
+    text = "echo ::message:: $$; exec sleep 1000"
+    task = asyncio.create_task(Script(text=text).run(a_context(progress=lambda m: told.put_nowait(int(m)))))
+    async with asyncio.timeout(WAIT_S):
+        pid = await told.get()
+        while not task.done():
+            for each in asyncio.all_tasks() - ours:
+                each.cancel()
+            await asyncio.sleep(0)
+    assert task.cancelled()
+    assert not is_alive(pid)
+
+
 async def test_a_run_cancelled_before_it_began_starts_nothing(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     task = asyncio.create_task(Script(text=f"touch {mark}").run(a_context()))
