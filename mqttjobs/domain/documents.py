@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 from mqttjobs.domain.jobs import Job, duration_text
 from mqttjobs.domain.model import EntityKey, EntityKind, Json
 from mqttjobs.domain.protocol import encode, iso, milliseconds
-from mqttjobs.domain.status import TERMINAL_STATUSES, AgentState, EventKind, JobEvent, Status, agent_states
+from mqttjobs.domain.status import (
+    TERMINAL_STATUSES,
+    AgentState,
+    EventKind,
+    JobEvent,
+    Status,
+    agent_states,
+    chronological,
+)
 
 EVENT_OUTPUT_BYTES = 4096
 """Output in a published event is cut here; jobs/get has all of it."""
@@ -32,7 +40,7 @@ def job_document(job: Job, blank: Mapping[str, Json]) -> dict[str, Json]:
     states = agent_states(job.timeline, job.expected, job.target)
     document["responses"] = {host: _response(state) for host, state in states.items() if state.ended}
     document["agent_states"] = {host: _agent_state(state) for host, state in states.items()}
-    document["timeline"] = [_timeline_entry(event) for event in job.timeline]
+    document["timeline"] = [_timeline_entry(event) for event in chronological(job.timeline)]
     return document | {"parent_id": job.parent_id, "root_id": job.root_id or job.id, "retry_of": job.retry_of}
 
 

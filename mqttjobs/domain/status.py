@@ -156,3 +156,18 @@ def status_of(events: Sequence[JobEvent], expected: Sequence[str] = (), target: 
     if outcomes == {EventKind.COMPLETED}:
         return Status.COMPLETED
     return Status.PARTIAL_FAILURE if EventKind.COMPLETED in outcomes else Status.FAILED
+
+
+def chronological(events: Iterable[JobEvent]) -> list[JobEvent]:
+    """Return events in the order of their times (seeds 001), though reports of several agents come in any order.
+
+    What one host tells stays in the order in which it came, whatever is done to its clock meanwhile, and the
+    submission is first, however far an agent's clock is behind.
+    """
+    latest: dict[str, datetime] = {}
+    placed: list[tuple[bool, datetime, JobEvent]] = []
+    for event in events:
+        at = max(event.at, latest.get(event.hostname, event.at))
+        latest[event.hostname] = at
+        placed.append((event.kind is not EventKind.SUBMITTED, at, event))
+    return [event for *_, event in sorted(placed, key=lambda each: each[:2])]

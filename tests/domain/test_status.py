@@ -19,6 +19,7 @@ from mqttjobs.domain.status import (
     JobEvent,
     Status,
     agent_states,
+    chronological,
     status_of,
 )
 
@@ -177,3 +178,33 @@ def test_clocks_that_disagree_make_no_negative_duration() -> None:
 
 def test_the_terminal_statuses_are_those_that_no_event_of_work_can_follow() -> None:
     assert set(Status) - TERMINAL_STATUSES == {Status.SUBMITTED, Status.PROCESSING}
+
+
+def test_a_timeline_is_in_the_order_of_time_whoever_reported_first() -> None:
+    told = [
+        an_event(SUBMITTED, "hub", 5),
+        an_event(ACKNOWLEDGED, "a", 6),
+        an_event(STARTED, "a", 8),
+        an_event(ACKNOWLEDGED, "slow", 1),
+        an_event(STARTED, "slow", 7),
+        an_event(COMPLETED, "slow", 3),  # its clock was set back meanwhile
+    ]
+    seen = [(each.hostname, each.kind) for each in chronological(told)]
+    assert seen == [
+        ("hub", SUBMITTED),
+        ("slow", ACKNOWLEDGED),
+        ("a", ACKNOWLEDGED),
+        ("slow", STARTED),
+        ("slow", COMPLETED),
+        ("a", STARTED),
+    ]
+
+
+@given(st.lists(st.builds(an_event, st.sampled_from(EventKind), st.sampled_from(BOTH), st.integers(0, 9))))
+def test_a_timeline_keeps_every_event_and_the_order_of_each_host_but_for_the_submission(events: list[JobEvent]) -> None:
+    seen = chronological(events)
+    for host in BOTH:
+        for first in (True, False):
+            own = [each for each in events if each.hostname == host and (each.kind is SUBMITTED) is first]
+            assert [each for each in seen if each.hostname == host and (each.kind is SUBMITTED) is first] == own
+    assert len(seen) == len(events)
