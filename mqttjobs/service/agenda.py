@@ -89,9 +89,9 @@ class Agenda:
             matches += self._fire(draft, silence.watcher, now)
         return matches
 
-    def clock_due(self, draft: Draft, now: datetime) -> list[Match]:
-        """Start what schedules and the sun make due, and once what waits for the start."""
-        matches = [*self._start(draft, now), *self._run_schedules(draft, now)]
+    def clock_due(self, draft: Draft, now: datetime, *, ready: bool) -> list[Match]:
+        """Start what schedules and the sun make due, and once, when the service is ready, what waits for the start."""
+        matches = [*(self._start(draft, now) if ready else ()), *self._run_schedules(draft, now)]
         for place, at in self._suns:
             matches += self._run_sun(draft, place, at, now)
         return matches
@@ -134,10 +134,14 @@ class Agenda:
         job = self._submission.fire(draft, watcher, None, now)
         return [] if job is None else [Match(job, watcher.operation)]
 
-    def _owned(self, watcher: tuple[Operation, int]) -> Iterator[Watcher]:
-        operation, place = watcher
-        for owner in self._settings.installation.owners(operation):
-            yield Watcher(operation, place, operation.triggers[place], owner)
+    def _moment(self, draft: Draft, operation: Operation, place: int, now: datetime) -> list[Match]:
+        """Fire a trigger that goes by a moment, for every owner of its operation, or for nobody."""
+        if not operation.attach:
+            job = self._submission.start(draft, operation, None, now, place)
+            return [] if job is None else [Match(job, operation)]
+        owners = list(self._settings.installation.owners(operation))
+        watchers = [Watcher(operation, place, operation.triggers[place], owner) for owner in owners]
+        return [match for watcher in watchers for match in self._fire(draft, watcher, now)]
 
     def _start(self, draft: Draft, now: datetime) -> list[Match]:
         if self._start_told:
@@ -147,8 +151,7 @@ class Agenda:
         for operation in self._settings.installation.operations.values():
             for place, trigger in enumerate(operation.triggers):
                 if trigger.enabled and trigger.at is not None and trigger.at.moment is Moment.START:
-                    for watcher in self._owned((operation, place)):
-                        matches += self._fire(draft, watcher, now)
+                    matches += self._moment(draft, operation, place, now)
         return matches
 
     def _run_schedules(self, draft: Draft, now: datetime) -> list[Match]:
@@ -194,7 +197,7 @@ class Agenda:
         draft.facts.add(operation.id)
         if due < self._started_at and not operation.catch_up:
             return []
-        return [match for watcher in self._owned(place) for match in self._fire(draft, watcher, now)]
+        return self._moment(draft, operation, number, now)
 
     def _last_sun(self, place: tuple[Operation, int]) -> datetime | None:
         operation, number = place

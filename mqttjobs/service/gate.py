@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.jobs import duration_text
-from mqttjobs.domain.model import Change, EntityKey, Operation
+from mqttjobs.domain.model import Change, EntityKey, Operation, Trigger
 from mqttjobs.domain.triggers import hold_name, throttled
 from mqttjobs.service.breakers import Breakers
 from mqttjobs.service.mirror import Mirror
@@ -92,6 +92,16 @@ class Gate:
         if not self._breakers.allows(operation, owner):
             return Refusal("breaker", "its breaker is open: it was started too often in a short time")
         return None
+
+    def of_moment(self, operation: Operation, trigger: Trigger, at: datetime) -> Refusal | None:
+        """Return why a moment may not start an operation that is attached to nothing, or None."""
+        if not self._mirror.is_active(operation):
+            return Refusal("inactive", "it is deactivated")
+        refused = self.of_conditions(operation, None, at)
+        if refused is not None or trigger.conditions is None:
+            return refused
+        scene = self.scene(None, at)
+        return None if trigger.conditions.holds(scene) else Refusal("condition", trigger.conditions.told(scene))
 
     def of_conditions(self, operation: Operation, owner: EntityKey | None, at: datetime) -> Refusal | None:
         """Return that the operation's own conditions do not hold, in words, or None."""

@@ -230,7 +230,7 @@ class Rehearsal:
     async def _due(self, now: datetime) -> Seen:
         draft = Draft()
         matches: list[Match] = self._agenda.holds_due(draft, now)
-        matches += self._agenda.clock_due(draft, now)
+        matches += self._agenda.clock_due(draft, now, ready=True)
         await self._ingest.place(draft, matches)
         return self._seen(None, draft, now)
 

@@ -137,13 +137,23 @@ class Submission:
             draft.holds[name] = hold
         return self.compose(operation, watcher.owner, self._cause(watcher, change), at)
 
-    def start(self, draft: Draft, operation: Operation, owner: EntityKey | None, at: datetime) -> Job | None:
-        """Return the job of a schedule that is due, or None with the reason counted when its conditions do not hold."""
-        cause = Cause(user_id=operation.run_as or self._system_user, target=operation.target)
+    def start(
+        self, draft: Draft, operation: Operation, owner: EntityKey | None, at: datetime, place: int | None = None
+    ) -> Job | None:
+        """Return the job of what the clock makes due, or None with the reason counted when it may not run.
+
+        `place` is the trigger's, of an operation that is attached to nothing; without it a schedule is due.
+        """
+        cause = Cause(
+            user_id=operation.run_as or self._system_user,
+            trigger=None if place is None else operation.trigger_ids[place],
+        )
         refused = self._gate.of_conditions(operation, owner, at)
+        if place is not None:
+            refused = self._gate.of_moment(operation, operation.triggers[place], at)
         if refused is None:
             return self.compose(operation, owner, cause, at)
-        self.refuse(draft, operation, owner, refused, at, cause)
+        self.refuse(draft, operation, owner, refused, at, cause, place)
         return None
 
     def refuse(

@@ -110,7 +110,7 @@ class Timekeeper:
             if self._may_test_holds():
                 matches = workshop.agenda.holds_due(draft, now)
             if self._may_test_schedules():
-                matches += workshop.agenda.clock_due(draft, now)
+                matches += workshop.agenda.clock_due(draft, now, ready=self._settled)
             self._flush_heard(draft)
             await workshop.ingest.place(draft, matches)
             if draft:

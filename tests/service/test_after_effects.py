@@ -302,7 +302,7 @@ async def test_conditions_hold_up_triggers_and_schedules_and_never_a_run_by_hand
 async def test_a_link_that_has_not_changed_yet_has_the_state_of_what_it_follows(build: Build) -> None:
     config = {
         "objects": {"a": an_object("home/a"), "b": an_object("home/b")},
-        "operations": {"op": an_operation(topic="out/op", triggers=[{"at": "start"}])},
+        "operations": {"other": an_operation(topic="out/other")},
     }
     house = await build(**config).start()
     await house.report("home/a", "on")

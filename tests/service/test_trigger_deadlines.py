@@ -382,6 +382,33 @@ async def test_at_start_runs_once_for_each_start_and_not_for_a_reconnection(buil
     assert await runs(house) == 2
 
 
+async def test_at_start_waits_until_the_service_is_ready(build: Build) -> None:
+    house = build(**one_trigger(at="start"))
+    house.broker.down()
+    await house.start()
+    await house.advance(120)
+    assert await runs(house) == 0
+    house.broker.up()
+    await house.advance(40)
+    assert await runs(house) == 1
+
+
+async def test_an_operation_that_is_attached_to_nothing_goes_by_the_clock_too(build: Build) -> None:
+    gate = {"entity": "gate", "states": ["open"]}
+    house = await build(
+        objects={"gate": an_object("home/gate")},
+        operations={
+            "start": an_operation(topic="out/start", triggers=[{"at": "start"}]),
+            "never": an_operation(topic="out/never", triggers=[{"at": "start", "conditions": gate}]),
+            "sunset": an_operation(topic="out/sunset", triggers=[{"at": "sunset"}]),
+        },
+        service=BERLIN,
+    ).start()
+    await house.advance(24 * 3600)
+    assert {job.operation_id: job.owner for job in await house.jobs()} == {"start": None, "sunset": None}
+    assert (await house.counters())["skipped_by_reason"] == {"condition": 1}
+
+
 def berlin_sunset(month: int, day: int) -> datetime:
     return {(3, 1): datetime(2026, 3, 1, 16, 44, tzinfo=UTC), (3, 2): datetime(2026, 3, 2, 16, 46, tzinfo=UTC)}[
         (month, day)
