@@ -151,9 +151,17 @@ class RunningAgent:
     """`mqttjobs agent`, its state in `directory` over restarts; `home` is the working directory that it starts in."""
 
     def __init__(
-        self, directory: Path, port: int, hostname: str, key: str, *arguments: str, home: Path | None = None
+        self,
+        directory: Path,
+        port: int,
+        hostname: str,
+        key: str,
+        *arguments: str,
+        home: Path | None = None,
+        python: str | Path = sys.executable,
     ) -> None:
         self.directory = directory
+        self._python = python
         self.hostname = hostname
         self.home = home or directory
         self.process: subprocess.Popen[bytes] | None = None
@@ -172,7 +180,7 @@ class RunningAgent:
         options = ["--key-file", str(self._key), "--state-dir", str(self.directory / "state"), "--log-format", "json"]
         with (self.directory / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mqttjobs", "agent", *self._arguments, *options],
+                [self._python, "-m", "mqttjobs", "agent", *self._arguments, *options],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -23,6 +23,8 @@ from mqttjobs.store.base import Retention
 from mqttjobs.transport.base import ConnectOptions, Tls
 
 SECTIONS = ("mqtt", "store", "service", "agents", "users", "classes", "objects", "links", "operations")
+LONG_ENOUGH = 16
+"""Characters of a secret that nobody guesses."""
 
 
 def load(path: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
@@ -77,6 +79,9 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
     )
     if mqtt is None or store is None or service is None or agents is None:
         return None
+    if agents.key is not None and len(agents.key) < LONG_ENOUGH:
+        words = f"has less than {LONG_ENOUGH} characters; whoever guesses it can run programs on every agent"
+        document.warn(("agents", "key"), words)
     check_targets(document, installation, has_key=agents.key is not None)
 
     def build(definition: Mapping[str, Json], *, configured: bool = False) -> Operation:

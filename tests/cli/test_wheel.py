@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from brokers import MosquittoBroker
+from running import RunningAgent, StartService
 
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -81,3 +83,25 @@ def test_the_program_runs_where_there_is_no_checkout(elsewhere: Path) -> None:
     demo = run(elsewhere, "mqttjobs", "demo", "--duration", "3s")
     assert demo.returncode == 0, demo.stderr
     assert "#1  completed" in demo.stdout
+
+
+def test_an_agent_needs_the_wheel_alone_and_runs_what_is_on_its_machine(
+    elsewhere: Path, mosquitto: MosquittoBroker, start_service: StartService
+) -> None:
+    program = elsewhere / "only-here"
+    program.write_text('#!/bin/sh\nprintf \'{"folder": "%s", "agent": "%s"}\' "$PWD" "$MQTTJOBS_AGENT"\n')
+    program.chmod(0o755)
+    key = "a secret that both have"
+    operation = {"type": "program", "path": str(program), "target": "bench"}
+    service = start_service(mosquitto.port, {"agents": {"key": key}, "operations": {"own": operation}})
+    python = elsewhere / "env/bin/python"
+    agent = RunningAgent(elsewhere / "agent", mosquitto.port, "bench", key, home=elsewhere, python=python)
+    agent.start()
+    try:
+        with service.client() as client:
+            client.until(lambda each: [item["state"] for item in each.data("agents/list")["items"]] == ["ready"])
+            job = client.data("operations/execute", {"id": "own", "wait": True})
+            assert (job["status"], job["result"]) == ("completed", {"folder": str(elsewhere), "agent": "bench"})
+        assert agent.stop() == 0
+    finally:
+        agent.kill()

@@ -310,3 +310,12 @@ def test_what_is_wrong_with_a_user(user: str, problem: str) -> None:
 def test_two_users_with_one_key_are_told_without_telling_the_key() -> None:
     (problem,) = problems(f"{USERS}  a: {{api_key: 0123456789abcdef}}\n  b: {{api_key: 0123456789abcdef}}\n")
     assert problem == "5: users.b.api_key: is the key of a too; give each its own"
+
+
+def test_a_short_secret_of_agents_is_a_warning_that_does_not_tell_it() -> None:
+    (warning,) = good("agents: {key: hunter2}").warnings
+    assert str(warning).endswith(
+        "home.yaml:1: warning: agents.key: has less than 16 characters; "
+        "whoever guesses it can run programs on every agent"
+    )
+    assert good("agents: {key: 0123456789abcdefg}").warnings == ()
