@@ -23,6 +23,8 @@ from wire import Wire
 MARK = "hunter2"
 """Stands in the input, and nowhere in what is said about it."""
 KEY = "a-key-of-alice-0123456789"
+EXPIRED_S = 2.5
+"""After this Mosquitto has let go of what expires in one second: it counts whole seconds of its own clock."""
 
 PLANT: dict[str, Any] = {
     "objects": {
@@ -449,7 +451,7 @@ def test_a_request_that_is_retained_or_late_is_not_carried_out(
             with Wire(service.port) as sender:
                 late = b'{"id": "greet", "transaction": "late"}'
                 sender.publish(b"mqttjobs/request/operations/execute", late, properties=wire.expires_in(1))
-            threading.Event().wait(1.5)
+            threading.Event().wait(EXPIRED_S)
         service.run()
         # The broker queued the retained one for us as a live one: it came while we were away.
         client.wait_topic("mqttjobs/response/operations/execute")
