@@ -296,7 +296,7 @@ def test_an_agent_that_is_stopped_ends_what_runs_and_says_goodbye(client: Client
 
 
 def test_outcomes_that_happen_while_the_broker_is_away_are_told_when_it_is_back(
-    client: Client, start_agent: StartAgent, mosquitto: MosquittoBroker
+    client: Client, start_agent: StartAgent, mosquitto: MosquittoBroker, service: RunningService
 ) -> None:
     start_agent("web1")
     wait_state(client, "web1")
@@ -305,6 +305,7 @@ def test_outcomes_that_happen_while_the_broker_is_away_are_told_when_it_is_back(
     mosquitto.kill()
     threading.Event().wait(4)
     mosquitto.start()
+    service.wait_event("connected", 2)  # a broker that was killed may have forgotten its session, and queues nothing
     with Client(mosquitto.port) as again:
         job = ended(again, job_id)
         assert job["status"] == "completed"
