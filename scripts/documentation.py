@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mqttjobs.service.asking import methods
+from mqttjobs.service.requests.asking import methods
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "mqttjobs"

@@ -15,7 +15,7 @@ from mqttjobs.domain.conditions.base import condition_kinds
 from mqttjobs.errors import StoreRefused, TransportError
 from mqttjobs.executors.base import executor_types
 from mqttjobs.registry import leaf_module, leaf_modules
-from mqttjobs.service.asking import methods
+from mqttjobs.service.requests.asking import methods
 from mqttjobs.store.base import create_store
 from mqttjobs.transport.base import ConnectOptions, create_transport
 
@@ -89,7 +89,7 @@ METHOD = '''
 from __future__ import annotations
 
 from mqttjobs.domain.model import Json
-from mqttjobs.service.asking import Asking, NoParams, method
+from mqttjobs.service.requests.asking import Asking, NoParams, method
 
 
 @method("echo/say", "job:read", params=NoParams)

@@ -16,14 +16,14 @@ import uuid_utils
 
 from mqttjobs.clock import Clock, SystemClock
 from mqttjobs.errors import ConfigError, StoreError
+from mqttjobs.service.agents.dispatcher import Dispatcher
 from mqttjobs.service.connection import Connection
-from mqttjobs.service.dispatcher import Dispatcher
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.recovery import recover
 from mqttjobs.service.reload import Reload
-from mqttjobs.service.responder import Responder
+from mqttjobs.service.requests.responder import Responder
+from mqttjobs.service.running.recovery import recover
 from mqttjobs.service.settings import LoadSettings, Settings
-from mqttjobs.service.timekeeper import Timekeeper
+from mqttjobs.service.starting.timekeeper import Timekeeper
 from mqttjobs.service.workshop import Workshop
 from mqttjobs.store.base import Store, create_store
 from mqttjobs.transport.base import Publication, Transport, create_transport

@@ -12,9 +12,9 @@ from mqttjobs.domain.protocol import encode
 from mqttjobs.domain.topics import minimal_filters
 from mqttjobs.errors import NotFound, StoreError, TransportError
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.reports import info_document
-from mqttjobs.service.responder import Responder
-from mqttjobs.service.timekeeper import Timekeeper
+from mqttjobs.service.requests.reports import info_document
+from mqttjobs.service.requests.responder import Responder
+from mqttjobs.service.starting.timekeeper import Timekeeper
 from mqttjobs.service.workshop import Workshop
 from mqttjobs.transport.base import REASONS, Message, Publication, Session, Subscription
 

@@ -12,8 +12,8 @@ from mqttjobs.domain.schedules import next_due
 from mqttjobs.domain.status import Status
 from mqttjobs.domain.telling import duration_words, start_words, wanted_words, watched_words
 from mqttjobs.domain.triggers import Hold, deadline, hold_name, lasts
-from mqttjobs.service.gate import REMEMBERED, Miss
-from mqttjobs.service.scene import zone_of
+from mqttjobs.service.starting.gate import REMEMBERED, Miss
+from mqttjobs.service.starting.scene import zone_of
 from mqttjobs.service.workshop import Workshop
 from mqttjobs.store.base import JobQuery
 

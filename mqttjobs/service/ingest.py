@@ -23,11 +23,11 @@ from mqttjobs.domain.protocol import Report, ReportMeta, decode_report, digest, 
 from mqttjobs.domain.triggers import Hold, hold_name, receive, tick
 from mqttjobs.domain.values import ORDER, Sighting, Verdict, sight
 from mqttjobs.errors import ReportError
-from mqttjobs.service.confirmations import Confirmations
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import EVENT_ID_MEMORY, Mirror
 from mqttjobs.service.newcomers import Newcomers
-from mqttjobs.service.submission import Submission
+from mqttjobs.service.running.confirmations import Confirmations
+from mqttjobs.service.running.submission import Submission
 from mqttjobs.store.base import HistoryEntry
 from mqttjobs.transport.base import Message
 from mqttjobs.transport.rejections import Rejections

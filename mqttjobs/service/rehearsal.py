@@ -14,17 +14,17 @@ from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import Hold
 from mqttjobs.domain.values import Verdict
 from mqttjobs.errors import TemplateError
-from mqttjobs.service.agenda import Agenda
-from mqttjobs.service.breakers import Breakers
-from mqttjobs.service.confirmations import Confirmations
+from mqttjobs.service.agents.roster import Roster
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.gate import Gate, Miss, Misses
 from mqttjobs.service.ingest import Ingest, Match
 from mqttjobs.service.mirror import Mirror
-from mqttjobs.service.roster import Roster
+from mqttjobs.service.running.confirmations import Confirmations
+from mqttjobs.service.running.submission import Submission
+from mqttjobs.service.running.workbench import executor_of
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.submission import Submission
-from mqttjobs.service.workbench import executor_of
+from mqttjobs.service.starting.agenda import Agenda
+from mqttjobs.service.starting.breakers import Breakers
+from mqttjobs.service.starting.gate import Gate, Miss, Misses
 from mqttjobs.transport.base import Message
 from mqttjobs.transport.rejections import Rejections
 

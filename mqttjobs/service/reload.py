@@ -14,7 +14,7 @@ from mqttjobs.errors import ConfigError, StoreError
 from mqttjobs.service.connection import Connection
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.settings import LoadSettings, Settings
-from mqttjobs.service.timekeeper import Timekeeper
+from mqttjobs.service.starting.timekeeper import Timekeeper
 from mqttjobs.service.workshop import Workshop
 
 log = structlog.get_logger(__name__)

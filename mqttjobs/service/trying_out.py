@@ -13,8 +13,8 @@ from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import AVAILABILITY, STATE, EntityKey, EntityKind, Json, ValueKey
 from mqttjobs.domain.protocol import encode, iso, scalar_text
 from mqttjobs.errors import InvalidRequest
-from mqttjobs.service.gate import Miss
 from mqttjobs.service.rehearsal import Passed, Rehearsal, Said, Seen, Sent, Step
+from mqttjobs.service.starting.gate import Miss
 
 MOST_STEPS = 1000
 

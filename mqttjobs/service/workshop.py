@@ -12,24 +12,24 @@ from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, Json, Operation
 from mqttjobs.domain.status import LOCAL
 from mqttjobs.errors import MqttJobsError
-from mqttjobs.service.aftermath import Aftermath
-from mqttjobs.service.agenda import Agenda
-from mqttjobs.service.agent_intake import AgentIntake
-from mqttjobs.service.agents import Agents
-from mqttjobs.service.announcer import Announcer
-from mqttjobs.service.breakers import Breakers
-from mqttjobs.service.confirmations import Confirmations
+from mqttjobs.service.agents.assigning import Agents
+from mqttjobs.service.agents.intake import AgentIntake
+from mqttjobs.service.agents.roster import Roster
+from mqttjobs.service.agents.sheet import Sheet
 from mqttjobs.service.counters import Counters
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.gate import Gate, Misses
 from mqttjobs.service.ingest import Ingest
 from mqttjobs.service.mirror import Mirror
-from mqttjobs.service.roster import Roster
-from mqttjobs.service.runner import Runner
+from mqttjobs.service.running.aftermath import Aftermath
+from mqttjobs.service.running.announcer import Announcer
+from mqttjobs.service.running.confirmations import Confirmations
+from mqttjobs.service.running.runner import Runner
+from mqttjobs.service.running.submission import Submission
+from mqttjobs.service.running.workbench import Workbench
 from mqttjobs.service.settings import LoadSettings, Settings
-from mqttjobs.service.sheet import Sheet
-from mqttjobs.service.submission import Submission
-from mqttjobs.service.workbench import Workbench
+from mqttjobs.service.starting.agenda import Agenda
+from mqttjobs.service.starting.breakers import Breakers
+from mqttjobs.service.starting.gate import Gate, Misses
 from mqttjobs.store.base import Store
 from mqttjobs.transport.publisher import Publisher
 from mqttjobs.transport.rejections import Rejections

@@ -9,9 +9,9 @@ from typing import Any
 
 from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, begin, finish, submitted
 from mqttjobs.errors import StoreError
-from mqttjobs.service.announcer import Announcer
-from mqttjobs.service.clerk import Clerk
 from mqttjobs.service.mirror import Mirror
+from mqttjobs.service.running.announcer import Announcer
+from mqttjobs.service.running.clerk import Clerk
 from mqttjobs.store.base import Changes
 from mqttjobs.store.memory import MemoryStore
 from mqttjobs.transport.publisher import Publisher

@@ -12,7 +12,7 @@ from fleet import AGENTS, FakeAgent
 from house import House, a_link, an_object, an_operation
 
 from mqttjobs.config.sections import PERMISSIONS
-from mqttjobs.service.asking import methods
+from mqttjobs.service.requests.asking import methods
 
 Build = Callable[..., House]
 Params = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 from fleet import AGENTS, FakeAgent
 from house import House, Question, an_object, an_operation, statuses
 
-from mqttjobs.service.asking import methods
+from mqttjobs.service.requests.asking import methods
 
 Build = Callable[..., House]
 ADMIN = {"users": {"anonymous": {"permissions": ["admin"]}}}

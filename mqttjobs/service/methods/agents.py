@@ -7,9 +7,9 @@ from dataclasses import replace
 from mqttjobs.domain.agents import Agent, agent_document
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import NotFound
-from mqttjobs.service.asking import Asking, Params, Reply, method
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.methods.jobs import Paging
+from mqttjobs.service.requests.asking import Asking, Params, Reply, method
 
 READ = "agent:read"
 WRITE = "agent:write"

@@ -9,9 +9,9 @@ from pydantic import Field
 from mqttjobs.domain.model import AVAILABILITY, STATE, Entity, EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.protocol import iso
 from mqttjobs.errors import Conflict, InvalidRequest, NotFound
-from mqttjobs.service.asking import Asking, Params, Reply, method
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.methods.jobs import Moment, Paging, moment
+from mqttjobs.service.requests.asking import Asking, Params, Reply, method
 
 READ = "job:read"
 

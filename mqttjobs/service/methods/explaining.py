@@ -6,11 +6,11 @@ from pydantic import JsonValue
 
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import InvalidRequest
-from mqttjobs.service.asking import Asking, Params, method
-from mqttjobs.service.by_hand import choose_owner
 from mqttjobs.service.explaining import explanation
 from mqttjobs.service.methods.operations import find_operation
 from mqttjobs.service.rehearsal import Rehearsal, TooMuch
+from mqttjobs.service.requests.asking import Asking, Params, method
+from mqttjobs.service.requests.by_hand import choose_owner
 from mqttjobs.service.trying_out import play, read_steps
 
 READ = "operation:read"

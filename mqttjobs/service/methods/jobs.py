@@ -14,9 +14,9 @@ from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import milliseconds, parse_time
 from mqttjobs.domain.status import EventKind, JobEvent, Status
 from mqttjobs.errors import InvalidRequest, NotFound, TerminalState
-from mqttjobs.service.asking import Asking, Params, Reply, method
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.workbench import blank_description
+from mqttjobs.service.requests.asking import Asking, Params, Reply, method
+from mqttjobs.service.running.workbench import blank_description
 from mqttjobs.store.base import JobQuery
 
 ANSWER = 64

@@ -11,13 +11,13 @@ from mqttjobs.domain.model import EntityKey, EntityKind, Json, Operation
 from mqttjobs.domain.operation_document import OperationView, brief_document, operation_document
 from mqttjobs.domain.schedules import next_due
 from mqttjobs.errors import InvalidRequest, NotFound
-from mqttjobs.service.asking import Asking, Params, Reply, method
-from mqttjobs.service.by_hand import Run, brief, choose_owner, finish, start
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.methods.jobs import Ids, Paging, document
-from mqttjobs.service.params import fill_params
-from mqttjobs.service.submission import Cause
-from mqttjobs.service.workbench import executor_of
+from mqttjobs.service.requests.asking import Asking, Params, Reply, method
+from mqttjobs.service.requests.by_hand import Run, brief, choose_owner, finish, start
+from mqttjobs.service.requests.params import fill_params
+from mqttjobs.service.running.submission import Cause
+from mqttjobs.service.running.workbench import executor_of
 
 READ = "operation:read"
 EXECUTE = "operation:execute"

@@ -14,13 +14,13 @@ from mqttjobs.domain.documents import send_document
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Json, Operation
 from mqttjobs.errors import ConfigError, Conflict, Forbidden, InvalidRequest, NotFound
-from mqttjobs.service.asking import Asking, Params, Reply, method
-from mqttjobs.service.by_hand import Run, brief, finish, start
 from mqttjobs.service.methods.jobs import OneJob, find_job
-from mqttjobs.service.params import fill_params
-from mqttjobs.service.submission import Cause
-from mqttjobs.service.targets import choose_target, target_of_retry
-from mqttjobs.service.workbench import blank_description
+from mqttjobs.service.requests.asking import Asking, Params, Reply, method
+from mqttjobs.service.requests.by_hand import Run, brief, finish, start
+from mqttjobs.service.requests.params import fill_params
+from mqttjobs.service.requests.targets import choose_target, target_of_retry
+from mqttjobs.service.running.submission import Cause
+from mqttjobs.service.running.workbench import blank_description
 
 NOT_INLINE = frozenset(
     [

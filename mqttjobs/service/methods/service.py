@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import ConfigError, InvalidRequest, Unavailable
-from mqttjobs.service.asking import Asking, NoParams, Reply, method
-from mqttjobs.service.reports import health_document, info_document
+from mqttjobs.service.requests.asking import Asking, NoParams, Reply, method
+from mqttjobs.service.requests.reports import health_document, info_document
 
 
 @method("service/info")

@@ -13,8 +13,8 @@ from mqttjobs.domain.protocol import encode, iso
 from mqttjobs.domain.signatures import signed
 from mqttjobs.errors import ReportError
 from mqttjobs.executors.base import Limits
+from mqttjobs.service.running.workbench import Tool
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.workbench import Tool
 from mqttjobs.transport.base import Publication
 
 ORDER_LIFE = timedelta(minutes=10)

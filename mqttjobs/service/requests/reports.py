@@ -8,7 +8,7 @@ import mqttjobs
 from mqttjobs.domain.model import EntityKind, Json
 from mqttjobs.domain.protocol import iso
 from mqttjobs.errors import StoreError
-from mqttjobs.service.asking import methods
+from mqttjobs.service.requests.asking import methods
 from mqttjobs.service.workshop import Workshop
 
 

@@ -16,13 +16,13 @@ from mqttjobs.domain.status import LOCAL, EventKind, JobEvent
 from mqttjobs.errors import ConfigError, StoreError
 from mqttjobs.executors.attempt import attempt
 from mqttjobs.executors.base import RunContext
-from mqttjobs.service.announcer import Announcer
-from mqttjobs.service.clerk import Clerk
-from mqttjobs.service.confirmations import Confirmations
 from mqttjobs.service.mirror import Mirror
+from mqttjobs.service.running.announcer import Announcer
+from mqttjobs.service.running.clerk import Clerk
+from mqttjobs.service.running.confirmations import Confirmations
+from mqttjobs.service.running.submission import value_key
+from mqttjobs.service.running.workbench import Tool, Workbench
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.submission import value_key
-from mqttjobs.service.workbench import Tool, Workbench
 from mqttjobs.store.base import Store
 from mqttjobs.transport.publisher import Publisher
 

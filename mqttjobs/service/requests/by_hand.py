@@ -9,9 +9,9 @@ from mqttjobs.domain.jobs import Job, JobUpdate, refuse
 from mqttjobs.domain.model import EntityKey, Operation
 from mqttjobs.domain.status import EventKind, JobEvent
 from mqttjobs.errors import Conflict, Inactive, InvalidRequest, NotFound
-from mqttjobs.service.asking import Asking, Reply
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.submission import Cause
+from mqttjobs.service.requests.asking import Asking, Reply
+from mqttjobs.service.running.submission import Cause
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from mqttjobs.domain.model import AVAILABILITY, EMPTY, STATE, Change, EntityKey,
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
 from mqttjobs.domain.triggers import Hold, hold_name
+from mqttjobs.service.agents.roster import Roster
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.gate import Gate, Miss, Misses, Refusal
 from mqttjobs.service.mirror import Mirror
-from mqttjobs.service.roster import Roster
+from mqttjobs.service.running.variables import Painter
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.variables import Painter
+from mqttjobs.service.starting.gate import Gate, Miss, Misses, Refusal
 
 QUEUE_LENGTH = 10
 """How many jobs of a `queued` operation wait per owner when `max` is left out."""

@@ -10,10 +10,10 @@ from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, Json, Operation
 from mqttjobs.domain.status import Status
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.gate import MAX_DEPTH, Refusal
-from mqttjobs.service.params import fill_params
+from mqttjobs.service.requests.params import fill_params
+from mqttjobs.service.running.submission import Cause, Submission
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.submission import Cause, Submission
+from mqttjobs.service.starting.gate import MAX_DEPTH, Refusal
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from mqttjobs.errors import NotFound, StoreError
-from mqttjobs.service.agents import STORE_RETRY_S
+from mqttjobs.service.agents.assigning import STORE_RETRY_S
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.workshop import Workshop
 

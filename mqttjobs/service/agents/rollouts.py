@@ -9,9 +9,9 @@ from datetime import datetime
 from mqttjobs.domain.assignments import ABORTED, Stage, fail, failures
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Rollout
-from mqttjobs.service.roster import Roster
-from mqttjobs.service.sheet import Look
-from mqttjobs.service.workbench import Tool
+from mqttjobs.service.agents.roster import Roster
+from mqttjobs.service.agents.sheet import Look
+from mqttjobs.service.running.workbench import Tool
 
 
 async def lead_waves(look: Look, roster: Roster, tool_of: Callable[[Look, Job], Tool | None]) -> None:

@@ -16,10 +16,10 @@ from mqttjobs.domain.triggers import after_restart, shift
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.ingest import Ingest, Match
 from mqttjobs.service.mirror import Mirror
-from mqttjobs.service.scene import spot_of, zone_of
+from mqttjobs.service.running.submission import Submission
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.silences import Silences
-from mqttjobs.service.submission import Submission
+from mqttjobs.service.starting.scene import spot_of, zone_of
+from mqttjobs.service.starting.silences import Silences
 
 SUN_NOTE = "sun"
 """In an operation's facts: trigger id -> when the sun last made it due, in milliseconds."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from mqttjobs.domain.documents import event_document
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.protocol import encode
-from mqttjobs.service.workbench import blank_description
+from mqttjobs.service.running.workbench import blank_description
 from mqttjobs.store.base import Store
 from mqttjobs.transport.base import Publication
 from mqttjobs.transport.publisher import Publisher

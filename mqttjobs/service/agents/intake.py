@@ -13,11 +13,11 @@ from mqttjobs.domain.agents import hear
 from mqttjobs.domain.assignments import Assignment, Key, Rules, take_report
 from mqttjobs.domain.jobs import Job
 from mqttjobs.errors import ConfigError, ReportError
+from mqttjobs.service.agents.roster import Roster
+from mqttjobs.service.agents.sheet import Sheet
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.roster import Roster
+from mqttjobs.service.running.workbench import Workbench
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.sheet import Sheet
-from mqttjobs.service.workbench import Workbench
 from mqttjobs.transport.base import Message
 from mqttjobs.transport.rejections import Rejections
 

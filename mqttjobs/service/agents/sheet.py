@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from mqttjobs.domain.assignments import Assignment, Change
 from mqttjobs.domain.jobs import Job, JobUpdate, apply
+from mqttjobs.service.agents.roster import Roster
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import Mirror
-from mqttjobs.service.roster import Roster
 from mqttjobs.store.base import Store
 from mqttjobs.transport.base import Publication
 

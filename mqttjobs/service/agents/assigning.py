@@ -27,13 +27,13 @@ from mqttjobs.domain.assignments import (
 from mqttjobs.domain.jobs import Job, Outcome, finish
 from mqttjobs.domain.model import Operation
 from mqttjobs.errors import ConfigError, ReportError
-from mqttjobs.service.courier import Courier
+from mqttjobs.service.agents.courier import Courier
+from mqttjobs.service.agents.rollouts import lead_waves
+from mqttjobs.service.agents.roster import Roster
+from mqttjobs.service.agents.sheet import Look, Sheet
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.rollouts import lead_waves
-from mqttjobs.service.roster import Roster
+from mqttjobs.service.running.workbench import Tool, Workbench
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.sheet import Look, Sheet
-from mqttjobs.service.workbench import Tool, Workbench
 from mqttjobs.store.base import Store
 from mqttjobs.transport.base import Publication
 

@@ -10,7 +10,7 @@ from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, finish
 from mqttjobs.domain.model import Delivery
 from mqttjobs.errors import ConfigError
 from mqttjobs.service.draft import Draft
-from mqttjobs.service.workbench import Workbench
+from mqttjobs.service.running.workbench import Workbench
 from mqttjobs.service.workshop import Workshop
 
 INTERRUPTED = "interrupted"

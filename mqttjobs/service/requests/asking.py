@@ -16,8 +16,8 @@ from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json
 from mqttjobs.domain.protocol import encode
 from mqttjobs.errors import InvalidRequest, NotFound
 from mqttjobs.registry import leaf_modules
-from mqttjobs.service.callers import Caller
 from mqttjobs.service.draft import Draft
+from mqttjobs.service.requests.callers import Caller
 from mqttjobs.service.workshop import Workshop
 from mqttjobs.store.base import Answer
 

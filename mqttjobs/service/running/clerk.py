@@ -11,9 +11,9 @@ from mqttjobs.clock import Clock
 from mqttjobs.domain.jobs import Job, JobUpdate, Phase
 from mqttjobs.domain.status import Status
 from mqttjobs.errors import MqttJobsError, NotFound, StoreError
-from mqttjobs.service.announcer import Announcer
 from mqttjobs.service.draft import Draft
 from mqttjobs.service.mirror import Mirror
+from mqttjobs.service.running.announcer import Announcer
 from mqttjobs.store.base import Store
 
 FAILURES = (Status.FAILED, Status.PARTIAL_FAILURE)

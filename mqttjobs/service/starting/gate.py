@@ -11,10 +11,10 @@ from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.jobs import duration_text
 from mqttjobs.domain.model import Change, EntityKey, Operation, Trigger
 from mqttjobs.domain.triggers import hold_name, throttled
-from mqttjobs.service.breakers import Breakers
 from mqttjobs.service.mirror import Mirror
-from mqttjobs.service.scene import StoredScene
 from mqttjobs.service.settings import Settings
+from mqttjobs.service.starting.breakers import Breakers
+from mqttjobs.service.starting.scene import StoredScene
 
 MAX_DEPTH = 8
 """Publishes into state topics and on_failure chains carry their depth; beyond this nothing starts (behaviour 4)."""

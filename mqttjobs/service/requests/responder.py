@@ -25,8 +25,8 @@ from mqttjobs.errors import (
     Unauthorized,
     UnknownMethod,
 )
-from mqttjobs.service.asking import Asking, Method, Reply, begun_job, envelope, methods
-from mqttjobs.service.callers import Caller, identify
+from mqttjobs.service.requests.asking import Asking, Method, Reply, begun_job, envelope, methods
+from mqttjobs.service.requests.callers import Caller, identify
 from mqttjobs.service.workshop import Workshop
 from mqttjobs.transport.base import Message, Publication
 

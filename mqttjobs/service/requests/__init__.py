@@ -1,0 +1,1 @@
+"""Requests: who asks, what is asked, and exactly one answer."""

@@ -1,0 +1,1 @@
+"""What starts operations: matches that may run or not, deadlines, schedules, and the one sleep."""
