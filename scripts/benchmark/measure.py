@@ -24,6 +24,8 @@ from typing import Any, Self
 
 HERE = Path(__file__).parent
 DEVICES = 100
+WHOLE = 20 * DEVICES
+"""Counts go up to a multiple of this: a load, and one of a tenth, begins with ON everywhere and must end with OFF."""
 READY_S = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")
 CONFIG = """\
@@ -234,6 +236,7 @@ def main() -> None:
     parser.add_argument("--outstanding", type=int, default=100, help="state changes under way at once")
     parser.add_argument("--stored", type=int, default=100_000, help="jobs stored before starts are measured; 0: not")
     wanted = parser.parse_args()
+    count = -(-wanted.count // WHOLE) * WHOLE
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mqttjobs-bench-")))
         bench = Bench(folder)
@@ -241,7 +244,7 @@ def main() -> None:
         stack.enter_context(bench.broker(bench.echo_port))
         rounds = []
         for number in range(wanted.rounds):
-            rounds.append(bench.round(wanted.count, wanted.outstanding))
+            rounds.append(bench.round(count, wanted.outstanding))
             own, bare = rounds[-1]["service"]["rate"], rounds[-1]["echo"]["rate"]
             print(
                 f"round {number + 1}: mqttjobs {own:,.0f}/s, bare echo {bare:,.0f}/s, ratio {own / bare:.2f}",
