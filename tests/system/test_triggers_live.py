@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from brokers import MosquittoBroker
 from clients import Client, Received
 from running import StartService
+
+from mqttjobs.domain.starting import At, Moment
+from mqttjobs.domain.sun import Spot, next_moment
 
 pytestmark = pytest.mark.mosquitto
 
@@ -129,3 +133,34 @@ def test_every_key_with_a_deadline_through_kills_of_the_real_program(
         assert set(came) == {"duration", "debounce", "below", "availability", "restarted"}
         jobs = watcher.ask("jobs/list", {"limit": 100})["data"]
         assert jobs["total_items"] == len(came)
+
+
+BERLIN = Spot(52.5, 13.4)
+
+
+def soon(moment: Moment, seconds: float) -> dict[str, Any]:
+    """Return a trigger at the next sunrise or sunset, moved so far that it is due in some seconds."""
+    now = datetime.now(UTC)
+    plain = next_moment(At(moment), now, BERLIN)
+    assert plain is not None
+    return {"at": moment.value, "offset": f"-{(plain - now).total_seconds() - seconds:.3f}s"}
+
+
+def test_the_sun_starts_what_it_has_to_once_though_the_program_is_killed_before_and_after(
+    mosquitto: MosquittoBroker, start_service: StartService
+) -> None:
+    triggers = {"sunrise": soon(Moment.SUNRISE, 8), "sunset": soon(Moment.SUNSET, 8)}
+    operations = {key: operation(**trigger) | {"topic": f"out/{key}"} for key, trigger in triggers.items()}
+    config = CONFIG | {"operations": operations, "service": {"latitude": 52.5, "longitude": 13.4}}
+    service = start_service(mosquitto.port, config)
+    with service.client() as watcher:
+        watcher.subscribe("out/#")
+        service.kill()
+        service.run()
+        for key in triggers:
+            watcher.wait_topic(f"out/{key}")
+        watcher.until(lambda each: each.data("jobs/list", {"status": "completed"})["total_items"] == 2)
+        assert [job["process_meta"] for job in watcher.data("jobs/list")["items"]] == [None, None]
+        service.kill()
+        service.run()
+        assert watcher.data("jobs/list")["total_items"] == 2
