@@ -82,9 +82,9 @@ def _deeper_than(payload: bytes, levels: int) -> bool:
 def _inspect(value: Json) -> tuple[int, str | None]:
     """Return how many keys there are, and what is wrong: NUL in a text, or too many nodes."""
     keys = nodes = 0
-    todo: list[Any] = [value]
-    while todo:
-        item = todo.pop()
+    unseen: list[Any] = [value]
+    while unseen:
+        item = unseen.pop()
         nodes += 1
         if nodes > MOST_NODES:
             return keys, f"more than {MOST_NODES} values"
@@ -93,13 +93,13 @@ def _inspect(value: Json) -> tuple[int, str | None]:
                 return keys, "a text contains NUL"
         elif isinstance(item, dict):
             keys += len(item)
-            todo += item.values()
+            unseen += item.values()
             if any("\0" in key for key in item):
                 return keys, "a key contains NUL"
         elif isinstance(item, list):
             if len(item) > MOST_NODES:
                 return keys, f"more than {MOST_NODES} values"
-            todo += item
+            unseen += item
     return keys, None
 
 
