@@ -8,21 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mqttjobs.service.requests.asking import methods
+from mqttjobs.service.api.request import methods
 
 ROOT = Path(__file__).parents[1]
-HOUSE = ROOT / "mqttjobs"
-FLOORS = {
-    "cli": "TOP",
-    "config": "",
-    "service": "FLOOR 3",
-    "agent": "FLOOR 3",
-    "executors": "FLOOR 2",
-    "store": "FLOOR 2",
-    "transport": "FLOOR 1",
-    "domain": "GROUND",
-}
-"""The rooms from the top down; what lies directly in the house is below all of them."""
+PACKAGE = ROOT / "mqttjobs"
+LAYERS = ("cli", "config", "service", "agent", "executors", "store", "transport", "domain")
+"""The packages from the top down; the modules beside them are below all of them."""
 WIDTH = 22
 _CLAUSE = re.compile(r" \((contract|behaviour|seeds)[^)]*\)")
 
@@ -33,7 +24,7 @@ def role(file: Path) -> str:
     return _CLAUSE.sub("", text.partition("\n")[0]).rstrip(".:")
 
 
-def room(folder: Path, depth: int) -> Iterator[str]:
+def listing(folder: Path, depth: int) -> Iterator[str]:
     """Yield the lines of a folder: its modules, then its folders."""
     indent = "  " * depth
     for file in sorted(folder.glob("*.py")):
@@ -41,20 +32,20 @@ def room(folder: Path, depth: int) -> Iterator[str]:
             yield f"{indent}{file.name:<{WIDTH}} {role(file)}"
     for inner in sorted(each for each in folder.iterdir() if (each / "__init__.py").exists()):
         yield f"{indent}{inner.name + '/':<{WIDTH}} {role(inner / '__init__.py')}"
-        yield from room(inner, depth + 1)
-    for schema in sorted(folder.glob("*/*.sql")):
+        yield from listing(inner, depth + 1)
+    for schema in sorted(folder.glob("schema/*.sql")):
         yield f"{indent}{schema.relative_to(folder).as_posix()}"
 
 
 def tree() -> str:
-    """Return the tree of the house."""
+    """Return the tree of the package."""
     lines = ["mqttjobs/"]
-    for name, floor in FLOORS.items():
-        folder = HOUSE / name
+    for name in LAYERS:
+        folder = PACKAGE / name
         if folder.exists():
-            lines.append(f"  {name + '/':<{WIDTH}} {role(folder / '__init__.py')}{f'   [{floor}]' if floor else ''}")
-            lines += room(folder, 2)
-    lines += [f"  {file.name:<{WIDTH}} {role(file)}" for file in sorted(HOUSE.glob("*.py"))]
+            lines.append(f"  {name + '/':<{WIDTH}} {role(folder / '__init__.py')}")
+            lines += listing(folder, 2)
+    lines += [f"  {file.name:<{WIDTH}} {role(file)}" for file in sorted(PACKAGE.glob("*.py"))]
     return "\n".join(["```", *lines, "```"])
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MISSING, MOSQUITTO, MosquittoBroker, StartMosquitto, free_port
 from hypothesis import settings
-from running import RunningService, StartService, StartShared
 
 from mqttjobs.transport.embedded import EmbeddedBroker
+from tests.brokers import MISSING, MOSQUITTO, MosquittoBroker, StartMosquitto, free_port
+from tests.running import RunningService, StartService, StartShared
 
 settings.register_profile("usual", deadline=None, print_blob=True)  # a machine with much to do is slow and not wrong
 settings.register_profile("deep", deadline=None, print_blob=True, max_examples=2000)  # --hypothesis-profile=deep

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from clients import Client
+
+from tests.clients import Client
 
 READY_S = 30.0
 STOP_S = 20.0

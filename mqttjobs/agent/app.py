@@ -13,10 +13,10 @@ from datetime import timedelta
 import structlog
 
 import mqttjobs
+from mqttjobs.agent.channel import AgentChannel
+from mqttjobs.agent.commands import CommandHandler
 from mqttjobs.agent.facts import facts
-from mqttjobs.agent.ledger import Ledger
-from mqttjobs.agent.link import Link
-from mqttjobs.agent.orders import Orders
+from mqttjobs.agent.journal import Journal
 from mqttjobs.agent.settings import AgentSettings
 from mqttjobs.agent.worker import Worker
 from mqttjobs.clock import Clock, SystemClock
@@ -24,8 +24,8 @@ from mqttjobs.domain.agent_messages import Readiness
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import TransportError
 from mqttjobs.transport.base import REASONS, Publication, Session, Subscription, Transport, create_transport
+from mqttjobs.transport.reconnect import stay_connected
 from mqttjobs.transport.rejections import Rejections
-from mqttjobs.transport.staying import stay_connected
 
 LONGEST_PAUSE_S = 10.0
 """Between connections: well within a lease."""
@@ -58,15 +58,15 @@ class Agent:
         self._clock = clock
         self._new_token = new_token
         self._jitter = jitter
-        self._ledger = Ledger(settings.state_dir)
-        self._link = Link(settings, clock)
-        self.worker = Worker(settings, self._ledger, self._link, clock, self._settle)
-        rejections = Rejections(settings.base_topic, clock, self._link.publisher.publish)
-        self._orders = Orders(settings, self._ledger, self.worker, rejections, clock)
+        self._journal = Journal(settings.state_dir)
+        self._channel = AgentChannel(settings, clock)
+        self.worker = Worker(settings, self._journal, self._channel, clock, self._settle)
+        rejections = Rejections(settings.base_topic, clock, self._channel.publisher.publish)
+        self._commands = CommandHandler(settings, self._journal, self.worker, rejections, clock)
         self._transport = (connect or _transport)(settings, self._will)
         self._connection = new_token()
         self._state = Readiness.READY
-        self._told: Readiness | None = None
+        self._published_state: Readiness | None = None
         self._leaving = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -76,7 +76,7 @@ class Agent:
             StoreRefused: the state directory cannot be used.
             ClientIdTaken: another agent has our name.
         """
-        self._ledger.open(self._clock.now())
+        self._journal.open(self._clock.now())
         heart = asyncio.create_task(self._beat(), name="heartbeat")
         try:
             self.worker.recover()
@@ -94,7 +94,7 @@ class Agent:
             await asyncio.gather(heart, return_exceptions=True)
             self._leaving = True
             await self.worker.close(0)
-            self._ledger.close()
+            self._journal.close()
 
     # -- one session ---------------------------------------------------------------------------------------------
 
@@ -111,24 +111,24 @@ class Agent:
             pump.cancel()
             stopping.cancel()
             await asyncio.gather(pump, stopping, return_exceptions=True)
-            self._link.detach()
+            self._channel.detach()
 
     async def _pump(self, session: Session) -> None:
         wanted = [Subscription(self._settings.topic(what), replay=False) for what in ("assign", "control")]
         for each, code in zip(wanted, await session.subscribe(wanted), strict=True):
             if code >= 0x80:
-                words = REASONS.get(code, "refused")
-                raise TransportError(f"the broker refused the subscription {each.filter}: {words}; check its ACL")
-        self._link.attach(session)
-        self._tell()
+                message = REASONS.get(code, "refused")
+                raise TransportError(f"the broker refused the subscription {each.filter}: {message}; check its ACL")
+        self._channel.attach(session)
+        self._publish_status()
         if not session.resumed:
             self.worker.repeat_all()
         log.info("connected", protocol=session.protocol, resumed=session.resumed)
         while True:
             messages = await session.receive()
-            await self._orders.take(messages)
+            await self._commands.take(messages)
             session.acknowledge(messages)
-            self._ledger.tidy(self._clock.now())
+            self._journal.tidy(self._clock.now())
             self._settle()
 
     async def _goodbye(self, session: Session) -> None:
@@ -158,30 +158,30 @@ class Agent:
             "facts": facts(),
             "connection": self._connection,
         }
-        return self._link.status(body, qos=qos)
+        return self._channel.status(body, qos=qos)
 
     def _settle(self) -> None:
         """Find out in which state we are, and tell a new one at once."""
         if self._leaving:
             return
-        if not self._ledger.drained:
+        if not self._journal.drained:
             self._state = Readiness.READY
         else:
             self._state = Readiness.DRAINING if self.worker.running else Readiness.CORDONED
-        if self._told is not self._state and self._link.publisher.connected:
-            self._tell()
+        if self._published_state is not self._state and self._channel.publisher.connected:
+            self._publish_status()
 
-    def _tell(self) -> None:
-        self._told = self._state
-        self._link.publisher.publish(self._status(self._state, qos=1))
+    def _publish_status(self) -> None:
+        self._published_state = self._state
+        self._channel.publisher.publish(self._status(self._state, qos=1))
 
     async def _beat(self) -> None:
         """Say that we are here; at QoS 0, so that nothing piles up for a service that is away."""
         pause_s = self._settings.timing.heartbeat / timedelta(seconds=1)
         while True:
             await self._clock.wait(asyncio.Event(), pause_s)
-            if self._link.publisher.connected:
-                self._link.publisher.publish(self._status(self._state, qos=0))
+            if self._channel.publisher.connected:
+                self._channel.publisher.publish(self._status(self._state, qos=0))
 
 
 def _transport(settings: AgentSettings, will: Callable[[], Publication]) -> Transport:

@@ -13,7 +13,7 @@ _MEMORY = Path("/proc/meminfo")
 
 def facts() -> dict[str, Json]:
     """Return the machine's name, platform and Python, its processors and their load, and its memory in MiB."""
-    told: dict[str, Json] = {
+    found: dict[str, Json] = {
         "hostname": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -21,10 +21,10 @@ def facts() -> dict[str, Json]:
         "cpus": os.cpu_count(),
     }
     try:
-        told["load"] = round(os.getloadavg()[0], 2)
+        found["load"] = round(os.getloadavg()[0], 2)
     except OSError:
-        told["load"] = None
-    return told | _memory()
+        found["load"] = None
+    return found | _memory()
 
 
 def _memory() -> dict[str, Json]:

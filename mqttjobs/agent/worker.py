@@ -10,8 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from mqttjobs.agent.ledger import Entry, Ledger, Step
-from mqttjobs.agent.link import Link, fitted
+from mqttjobs.agent.channel import AgentChannel, fitted
+from mqttjobs.agent.journal import Entry, Journal, Step
 from mqttjobs.agent.settings import AgentSettings
 from mqttjobs.clock import Clock
 from mqttjobs.domain.agent_messages import AssignMessage
@@ -32,7 +32,7 @@ STORE_RETRY_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-class _Live:
+class _RunningJob:
     """An assignment in this process: what it says, and the task that runs it."""
 
     def __init__(self, entry: Entry, message: AssignMessage, taken_s: float) -> None:
@@ -53,27 +53,32 @@ class Worker:
     """
 
     def __init__(
-        self, settings: AgentSettings, ledger: Ledger, link: Link, clock: Clock, changed: Callable[[], None]
+        self,
+        settings: AgentSettings,
+        journal: Journal,
+        channel: AgentChannel,
+        clock: Clock,
+        changed: Callable[[], None],
     ) -> None:
         self._settings = settings
-        self._ledger = ledger
-        self._link = link
+        self._journal = journal
+        self._channel = channel
         self._clock = clock
         self._changed = changed
-        self._live: dict[str, _Live] = {}
+        self._running: dict[str, _RunningJob] = {}
         self._deliveries: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(settings.max_jobs)
 
     @property
     def running(self) -> int:
         """How many jobs are in hand."""
-        return len(self._live)
+        return len(self._running)
 
     # -- what an earlier process left ----------------------------------------------------------------------------
 
     def recover(self) -> None:
         """Take up what a crash or a shutdown interrupted, as each job's delivery says (behaviour 3.9)."""
-        entries = list(self._ledger.entries.values())
+        entries = list(self._journal.entries.values())
         unfinished = [entry for entry in entries if entry.step in (Step.TAKEN, Step.STARTED)]
         ended = end_orphans({str(entry.message["job_id"]) for entry in unfinished})
         if unfinished:
@@ -86,109 +91,111 @@ class Worker:
 
     def _take_up(self, entry: Entry) -> None:
         message = AssignMessage.model_validate(entry.message)
-        live = _Live(entry, message, self._clock.monotonic())
+        running_job = _RunningJob(entry, message, self._clock.monotonic())
         overdue = message.expires_at + message.timeout + self._settings.timing.slack
         if entry.step is Step.STARTED and message.delivery != Delivery.AT_LEAST_ONCE.value:
-            self._end(live, Outcome(ok=False, error=INTERRUPTED))
+            self._end(running_job, Outcome(ok=False, error=INTERRUPTED))
         elif entry.step is Step.TAKEN and message.lease is not None:
-            self._end(live, Outcome(ok=False, error="the agent was restarted before it began"), given_back=True)
+            self._end(running_job, Outcome(ok=False, error="the agent was restarted before it began"), given_back=True)
         elif self._clock.now() > overdue:
-            self._end(live, Outcome(ok=False, error=INTERRUPTED))
+            self._end(running_job, Outcome(ok=False, error=INTERRUPTED))
         else:
-            live.recovered = True
-            self._begin(live)
+            running_job.recovered = True
+            self._begin(running_job)
 
     # -- from an assignment to its end ---------------------------------------------------------------------------
 
     def take(self, message: AssignMessage, raw: Mapping[str, Json]) -> None:
         """Take an assignment in; it is acknowledged and run once the ledger is flushed and `start` is called."""
-        self._begin(_Live(self._ledger.take(message.token, raw), message, self._clock.monotonic()))
+        self._begin(_RunningJob(self._journal.take(message.token, raw), message, self._clock.monotonic()))
 
     def repeat(self, token: str) -> bool:
         """Say once more what became of an assignment that was taken before; whether it was.
 
         The service sends one again while it has not heard of it, or of its end.
         """
-        entry = self._ledger.entries.get(token)
+        entry = self._journal.entries.get(token)
         if entry is None:
             return False
         if entry.report is not None:
             self._deliver(entry, again=True)
-        elif token in self._live:
-            self._say_again(self._live[token])
+        elif token in self._running:
+            self._say_again(self._running[token])
         return True
 
     def repeat_all(self) -> None:
         """Say once more how far everything in hand is: the broker has lost what it knew of us."""
-        for live in self._live.values():
-            self._say_again(live)
+        for running_job in self._running.values():
+            self._say_again(running_job)
 
-    def _say_again(self, live: _Live) -> None:
-        self._say(live, "acknowledged", again=True)
-        if live.entry.step is Step.STARTED:
-            self._say(live, "started", again=True)
+    def _say_again(self, running_job: _RunningJob) -> None:
+        self._say(running_job, "acknowledged", again=True)
+        if running_job.entry.step is Step.STARTED:
+            self._say(running_job, "started", again=True)
 
-    def give_back(self, message: AssignMessage, raw: Mapping[str, Json], words: str) -> None:
+    def give_back(self, message: AssignMessage, raw: Mapping[str, Json], details: str) -> None:
         """Refuse an assignment: another agent may have it."""
-        live = _Live(self._ledger.take(message.token, raw), message, self._clock.monotonic())
-        self._end(live, Outcome(ok=False, error=words), given_back=True)
+        running_job = _RunningJob(self._journal.take(message.token, raw), message, self._clock.monotonic())
+        self._end(running_job, Outcome(ok=False, error=details), given_back=True)
 
-    def _begin(self, live: _Live) -> None:
-        self._live[live.message.token] = live
-        live.task = asyncio.create_task(self._run(live), name=f"job-{live.message.job_id}")
+    def _begin(self, running_job: _RunningJob) -> None:
+        self._running[running_job.message.token] = running_job
+        running_job.task = asyncio.create_task(self._run(running_job), name=f"job-{running_job.message.job_id}")
         self._changed()
 
-    async def _run(self, live: _Live) -> None:
+    async def _run(self, running_job: _RunningJob) -> None:
         try:
             await self.durable()
-            if not live.recovered:
-                self._say(live, "acknowledged")
-            outcome = await self._in_turn(live)
+            if not running_job.recovered:
+                self._say(running_job, "acknowledged")
+            outcome = await self._in_order(running_job)
         except asyncio.CancelledError:
-            outcome = Outcome(ok=False, error=live.why or INTERRUPTED, repeatable=live.why != STOPPED)
-        given_back = outcome is not None and self._is_given_back(live)
-        self._live.pop(live.message.token, None)
-        self._end(live, outcome or Outcome(ok=False, error="out of touch before it began"), given_back=given_back)
+            outcome = Outcome(ok=False, error=running_job.why or INTERRUPTED, repeatable=running_job.why != STOPPED)
+        given_back = outcome is not None and self._is_given_back(running_job)
+        self._running.pop(running_job.message.token, None)
+        self._end(
+            running_job, outcome or Outcome(ok=False, error="out of touch before it began"), given_back=given_back
+        )
         self._changed()
 
-    def _is_given_back(self, live: _Live) -> bool:
+    def _is_given_back(self, running_job: _RunningJob) -> bool:
         """Whether a shutdown lets another attempt have it: what did not start, and what may run again."""
-        again = not live.running or live.message.delivery == Delivery.AT_LEAST_ONCE.value
-        return live.why == INTERRUPTED and again
+        again = not running_job.running or running_job.message.delivery == Delivery.AT_LEAST_ONCE.value
+        return running_job.why == INTERRUPTED and again
 
-    async def _in_turn(self, live: _Live) -> Outcome | None:
+    async def _in_order(self, running_job: _RunningJob) -> Outcome | None:
         """Wait for a slot, start, and return how it ended; None where it may not start any more."""
         try:
-            executor = make_executor(live.message.operation)
+            executor = make_executor(running_job.message.operation)
         except (KeyError, ValueError):
-            kind = str(live.message.operation.get("type"))[:64]
+            kind = str(running_job.message.operation.get("type"))[:64]
             return Outcome(ok=False, error=f"this agent cannot run the operation of type {kind}", repeatable=False)
-        if not executor.takes_slot:
-            return await self._attempt(live, executor)
+        if not executor.uses_slot:
+            return await self._attempt(running_job, executor)
         async with self._slots:
-            return await self._attempt(live, executor)
+            return await self._attempt(running_job, executor)
 
-    async def _attempt(self, live: _Live, executor: Executor) -> Outcome | None:
-        if live.entry.step is Step.TAKEN:
-            self._ledger.start(live.entry)
-            confirmed = self._say(live, "started")
+    async def _attempt(self, running_job: _RunningJob, executor: Executor) -> Outcome | None:
+        if running_job.entry.step is Step.TAKEN:
+            self._journal.start(running_job.entry)
+            confirmed = self._say(running_job, "started")
             await self.durable()
-            once = live.message.delivery != Delivery.AT_LEAST_ONCE.value
-            if once and live.message.lease is not None and not await self._still_ours(live, confirmed):
+            once = running_job.message.delivery != Delivery.AT_LEAST_ONCE.value
+            if once and running_job.message.lease is not None and not await self._still_ours(running_job, confirmed):
                 return None
-        live.running = True
-        return await attempt(executor, self._context(live))
+        running_job.running = True
+        return await attempt(executor, self._context(running_job))
 
-    async def _still_ours(self, live: _Live, confirmed: asyncio.Future[int]) -> bool:
+    async def _still_ours(self, running_job: _RunningJob, confirmed: asyncio.Future[int]) -> bool:
         """Whether the broker has our word that it starts, and we were never away so long that another may have it."""
         await asyncio.shield(confirmed)
-        lease = live.message.lease or self._settings.timing.lease
-        return self._link.longest_away_s(live.taken_s) <= lease / timedelta(seconds=3)
+        lease = running_job.message.lease or self._settings.timing.lease
+        return self._channel.longest_away_s(running_job.taken_s) <= lease / timedelta(seconds=3)
 
-    def _context(self, live: _Live) -> RunContext:
-        message = live.message
+    def _context(self, running_job: _RunningJob) -> RunContext:
+        message = running_job.message
         preferences = message.operation.get("preferences")
-        told = preferences if isinstance(preferences, list) else []
+        pairs = preferences if isinstance(preferences, list) else []
         ours = Limits(
             self._settings.program_dirs,
             self._settings.base_topic,
@@ -199,15 +206,15 @@ class Worker:
             job_id=message.job_id,
             hostname=self._settings.hostname,
             variables={"params": message.params, "job": {"id": message.job_id}} | message.inputs,
-            hidden=message.hidden,
+            secret_templates=message.hidden,
             reveal=self._reveal if message.operation_id is not None else _as_written,
             params=message.params,
             events=tuple(message.events),
-            preferences={str(each["key"]): each["value"] for each in told if isinstance(each, dict)},
+            preferences={str(each["key"]): each["value"] for each in pairs if isinstance(each, dict)},
             timeout=message.timeout,
             grace=message.grace,
-            publish=self._link.publisher.publish,
-            progress=lambda text: self._progress(live, text),
+            publish=self._channel.publisher.publish,
+            progress=lambda text: self._progress(running_job, text),
             limits=ours,
             depth=message.depth,
             root_id=message.root_id or message.job_id,
@@ -236,24 +243,24 @@ class Worker:
             "error": "",
             "changed": None,
             "message": "",
-            "timestamp": self._link.stamp(),
+            "timestamp": self._channel.stamp(),
         }
 
-    def _say(self, live: _Live, event: str, **more: Json) -> asyncio.Future[int]:
-        return self._link.report({**self._body(live.message, event), **more})
+    def _say(self, running_job: _RunningJob, event: str, **more: Json) -> asyncio.Future[int]:
+        return self._channel.report({**self._body(running_job.message, event), **more})
 
-    def _progress(self, live: _Live, text: str) -> None:
-        live.progressed += 1
-        if live.progressed <= PROGRESS_KEPT:
-            self._say(live, "progress", message=text)
+    def _progress(self, running_job: _RunningJob, text: str) -> None:
+        running_job.progressed += 1
+        if running_job.progressed <= PROGRESS_KEPT:
+            self._say(running_job, "progress", message=text)
 
-    def _end(self, live: _Live, outcome: Outcome, *, given_back: bool = False) -> None:
+    def _end(self, running_job: _RunningJob, outcome: Outcome, *, given_back: bool = False) -> None:
         """Note how an assignment ended, and report it until that is confirmed."""
-        body = self._body(live.message, "completed" if outcome.ok else "failed") | _told(outcome)
+        body = self._body(running_job.message, "completed" if outcome.ok else "failed") | _outcome_fields(outcome)
         if given_back:
             body["given_back"] = True
-        self._ledger.end(live.entry, fitted(body, self._settings.key, live.message.max_payload))
-        self._deliver(live.entry)
+        self._journal.end(running_job.entry, fitted(body, self._settings.key, running_job.message.max_payload))
+        self._deliver(running_job.entry)
 
     def _deliver(self, entry: Entry, *, again: bool = False) -> None:
         task = asyncio.create_task(self._delivered(entry, again=again), name="report")
@@ -264,18 +271,18 @@ class Worker:
         await self.durable()
         if entry.report is None:
             return
-        code = await self._link.report({**entry.report, "again": again})
+        code = await self._channel.report({**entry.report, "again": again})
         if code >= 0x80:
             log.error("report-refused", code=code, details="the broker did not take it; see the agent's ACL")
             return
-        self._ledger.delivered(entry, self._clock.now())
+        self._journal.delivered(entry, self._clock.now())
         await self.durable()
 
     async def durable(self) -> None:
         """Return when the ledger is on disk; a disk that is full is waited for."""
         while True:
             try:
-                await self._ledger.flush()
+                await self._journal.flush()
             except StoreError as error:
                 log.error("store-unavailable", details=str(error))
                 await self._clock.wait(asyncio.Event(), STORE_RETRY_S)
@@ -286,34 +293,34 @@ class Worker:
 
     def stop(self, job_id: str) -> None:
         """End what is in hand of a job."""
-        for live in list(self._live.values()):
-            if live.message.job_id == job_id and live.task is not None:
-                live.why = STOPPED
-                live.task.cancel()
+        for running_job in list(self._running.values()):
+            if running_job.message.job_id == job_id and running_job.task is not None:
+                running_job.why = STOPPED
+                running_job.task.cancel()
 
     def return_waiting(self) -> None:
         """Give back what has not started."""
-        for live in list(self._live.values()):
-            if not live.running and live.task is not None:
-                live.why = INTERRUPTED
-                live.task.cancel()
+        for running_job in list(self._running.values()):
+            if not running_job.running and running_job.task is not None:
+                running_job.why = INTERRUPTED
+                running_job.task.cancel()
 
     async def close(self, within_s: float) -> None:
         """End everything, and wait a moment for the reports to be delivered; the ledger keeps the others."""
-        tasks = [live.task for live in self._live.values() if live.task is not None]
-        for live in self._live.values():
-            live.why = live.why or INTERRUPTED
+        tasks = [running_job.task for running_job in self._running.values() if running_job.task is not None]
+        for running_job in self._running.values():
+            running_job.why = running_job.why or INTERRUPTED
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._deliveries and self._link.publisher.connected:
+        if self._deliveries and self._channel.publisher.connected:
             await asyncio.wait(self._deliveries, timeout=within_s)
         for delivery in self._deliveries:
             delivery.cancel()
         await asyncio.gather(*self._deliveries, return_exceptions=True)
 
 
-def _told(outcome: Outcome) -> dict[str, Json]:
+def _outcome_fields(outcome: Outcome) -> dict[str, Json]:
     """Return what a report says of an outcome; a result that is in the output is not sent twice."""
     description = dict(outcome.description)
     in_output = outcome.result is None or outcome.result == result_of_output(description.get("stdout"))

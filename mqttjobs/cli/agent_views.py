@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mqttjobs.cli.access import Access
 from mqttjobs.cli.client import connected
-from mqttjobs.cli.terminal import brief, cell, exact_moment, grid, moment, output, plain, print_json, tell
+from mqttjobs.cli.terminal import brief, cell, exact_moment, grid, moment, output, plain, print_json, print_note
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import ConnectionLost
 
@@ -74,7 +74,7 @@ async def follow(access: Access, params: Mapping[str, Json]) -> None:
                         shown.update(agent_table(data["items"]) if live else data, refresh=True)
                         await asyncio.sleep(PAUSE_S)
             except ConnectionLost:
-                tell("the connection was lost; trying again", "yellow")
+                print_note("the connection was lost; trying again", "yellow")
                 await asyncio.sleep(PAUSE_S)
 
 

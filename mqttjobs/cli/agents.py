@@ -38,7 +38,7 @@ def list_agents(
         terminal.output().print(agent_views.agent_table(data["items"]))
     following = offset + len(data["items"])
     more = f"; more with --offset {following}" if data["items"] and following < data["total_items"] else ""
-    terminal.tell(f"{len(data['items'])} of {data['total_items']} agents{more}", "bright_black")
+    terminal.print_note(f"{len(data['items'])} of {data['total_items']} agents{more}", "bright_black")
 
 
 @app.command("get")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mqttjobs import __version__
-from mqttjobs.cli import agent, agents, demo, jobs, operations, rehearse, run
+from mqttjobs.cli import agent, agents, demo, jobs, operations, run, simulate
 
 app = typer.Typer(
     name="mqttjobs",
@@ -38,7 +38,7 @@ def mqttjobs(
 
 app.command()(run.run)
 app.command()(run.check)
-app.command("test", cls=rehearse.InOrder)(rehearse.rehearse)
+app.command("test", cls=simulate.InOrder)(simulate.simulate)
 app.command()(demo.demo)
 app.command()(agent.agent)
 app.add_typer(jobs.app)

@@ -110,8 +110,8 @@ class Client:
                 f"{self._access.base_topic!r} (see --url and --base-topic)"
             )
         if code >= REFUSED:
-            words = REASONS.get(code, f"reason 0x{code:02X}")
-            raise NoAnswer(f"the broker at {where} refused the request on {topic}: {words}; check its ACL")
+            message = REASONS.get(code, f"reason 0x{code:02X}")
+            raise NoAnswer(f"the broker at {where} refused the request on {topic}: {message}; check its ACL")
 
     async def _answer(self, mark: str) -> Mapping[str, Json]:
         while True:
@@ -163,12 +163,12 @@ async def connected(access: Access) -> AsyncIterator[Client]:
                 break
             except ConnectionLost as error:
                 if attempt == CONNECT_ATTEMPTS:
-                    words = f"cannot reach the broker: {error}. Is it running, and is --url (MQTTJOBS_URL) right?"
-                    raise NoAnswer(words) from None
+                    message = f"cannot reach the broker: {error}. Is it running, and is --url (MQTTJOBS_URL) right?"
+                    raise NoAnswer(message) from None
             except ConnectionRefused as error:
                 if error.reason != "unsupported_version" or attempt == CONNECT_ATTEMPTS:
-                    words = f"{error}. The broker's user and password go into --url: mqtt://user:password@host"
-                    raise NoAnswer(words) from None
+                    message = f"{error}. The broker's user and password go into --url: mqtt://user:password@host"
+                    raise NoAnswer(message) from None
         client = Client(access, session, token)
         await client.open()
         yield client
@@ -188,8 +188,8 @@ def sentence(body: Mapping[str, Json]) -> str:
     fields = body.get("invalid_fields")
     if isinstance(fields, Mapping):
         for name, messages in fields.items():
-            words = "; ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
-            text += f"\n  {name}: {words}"
+            message = "; ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
+            text += f"\n  {name}: {message}"
     if body.get("code") == 401:
         text += "\nGive a key with --api-key or MQTTJOBS_API_KEY, or a trusted lane with --user."
     return text

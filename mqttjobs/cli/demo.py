@@ -96,7 +96,7 @@ async def _demo(
 
         option = "" if broker.port == USUAL_PORT else f" --url {broker.url}"
         program = os.environ.get(PROGRAM, "mqttjobs")
-        terminal.tell(EXPLAINED.format(program=program, url=broker.url, port=broker.port, option=option))
+        terminal.print_note(EXPLAINED.format(program=program, url=broker.url, port=broker.port, option=option))
         with view() as show:
             service = asyncio.create_task(app.serve(load(), load, stop=stop, reload=asyncio.Event()), name="service")
             others = [

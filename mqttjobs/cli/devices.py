@@ -59,8 +59,8 @@ def reports() -> list[tuple[float, str, Json]]:
 
 def weather(room: int, second: int) -> Json:
     """Return what a room reports: a triangle between 21 and 27 degrees, each at its own time; open when it is hot."""
-    place = (second / CYCLE_S + room / ROOMS) % 1.0
-    temperature = round(21.0 + 6.0 * (1.0 - abs(2.0 * place - 1.0)), 1)
+    phase = (second / CYCLE_S + room / ROOMS) % 1.0
+    temperature = round(21.0 + 6.0 * (1.0 - abs(2.0 * phase - 1.0)), 1)
     return {"temperature": temperature, "window": temperature > WINDOW_OPENS}
 
 

@@ -12,7 +12,7 @@ from mqttjobs.cli.access import Access
 from mqttjobs.cli.client import Client, Refused, connected
 from mqttjobs.cli.job_views import ENDED, job_detail
 from mqttjobs.cli.progress import Show, following
-from mqttjobs.cli.terminal import brief, output, print_json, tell
+from mqttjobs.cli.terminal import brief, output, print_json, print_note
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import TransportError
 
@@ -64,7 +64,7 @@ async def run_and_wait(access: Access, request: Mapping[str, Json]) -> Mapping[s
             except TransportError as error:
                 if not job:
                     raise
-                tell(f"{error}; job {brief(job.get('uid'))} may go on, trying again", "yellow")
+                print_note(f"{error}; job {brief(job.get('uid'))} may go on, trying again", "yellow")
                 await asyncio.sleep(PAUSE_S)
 
 
@@ -78,7 +78,7 @@ async def _follow(client: Client, job: Mapping[str, Json], show: Show) -> Mappin
         try:
             job = _mapping(await client.ask("jobs/get", {"id": started["id"]}))
         except Refused:
-            tell(f"job {brief(started.get('uid'))} was started, but how it ends cannot be seen:", "yellow")
+            print_note(f"job {brief(started.get('uid'))} was started, but how it ends cannot be seen:", "yellow")
             raise
     show(job)
     return job

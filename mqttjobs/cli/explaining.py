@@ -32,9 +32,11 @@ def explanation(data: Mapping[str, Json]) -> Iterator[str]:
         yield "No match was held back since the service started."
         return
     yield f"Matches that did not run, newest first ({len(data['not_run'])}):"
-    for miss in data["not_run"]:
-        state = "" if miss["state"] is None else f" at {brief(miss['state'])}"
-        yield plain(f"  {moment(miss['timestamp'])}{state}: {miss['reason']}, {miss['details']}")
+    for skipped_match in data["not_run"]:
+        state = "" if skipped_match["state"] is None else f" at {brief(skipped_match['state'])}"
+        yield plain(
+            f"  {moment(skipped_match['timestamp'])}{state}: {skipped_match['reason']}, {skipped_match['details']}"
+        )
 
 
 def _trigger(number: int, trigger: Mapping[str, Json]) -> Iterator[str]:
@@ -58,18 +60,18 @@ def _trigger(number: int, trigger: Mapping[str, Json]) -> Iterator[str]:
     yield "  " + (fired or f"It last fired at {exact_moment(trigger['last_fired'])}.")
 
 
-def _condition(condition: Mapping[str, Json], words: str) -> str:
+def _condition(condition: Mapping[str, Json], message: str) -> str:
     so = "which is so" if condition["satisfied"] else "which is not so"
-    return plain(f"{words} {condition['told']}: {so}.")
+    return plain(f"{message} {condition['told']}: {so}.")
 
 
-def rehearsed(told: Mapping[str, Json]) -> Iterator[str]:
+def simulated(step: Mapping[str, Json]) -> Iterator[str]:
     """Yield the lines of one step of a rehearsal and of what it did."""
-    if told["step"] is not None:
-        yield _step(told["step"])
-    if told["step"] is not None and "after" in told["step"] and not told["seen"]:
+    if step["step"] is not None:
+        yield _step(step["step"])
+    if step["step"] is not None and "after" in step["step"] and not step["seen"]:
         yield "  nothing came due"
-    for seen in told["seen"]:
+    for seen in step["seen"]:
         yield from _seen(seen)
 
 
@@ -94,8 +96,9 @@ def _seen(seen: Mapping[str, Json]) -> Iterator[str]:
     for run in seen["runs"]:
         which = "" if run["trigger"] is None else f", trigger {run['trigger'] + 1}"
         yield plain(f"  {at} {run['operation_id']}{_for(run)} runs{which}: {_rendered(run)}")
-    for miss in seen["not_run"]:
-        yield plain(f"  {at} {miss['operation_id']}{_for(miss)} does not run: {miss['reason']}, {miss['details']}")
+    for skipped in seen["not_run"]:
+        why = f"{skipped['reason']}, {skipped['details']}"
+        yield plain(f"  {at} {skipped['operation_id']}{_for(skipped)} does not run: {why}")
     for given_up in seen["given_up"]:
         yield plain(f"  {given_up['operation_id']}{_for(given_up)} waits no longer")
     for waiting in seen["waiting"]:

@@ -48,7 +48,7 @@ def job_table(jobs: Iterable[Mapping[str, Json]], room: int) -> Table:
             cell(job.get("user_id")),
             moment(job.get("created")),
             took(job),
-            _last_words(job),
+            _last_message(job),
         ]
         for job in jobs
     ]
@@ -60,16 +60,16 @@ def job_table(jobs: Iterable[Mapping[str, Json]], room: int) -> Table:
 
 def job_line(job: Mapping[str, Json]) -> Text:
     """Return one job as one line, for pipes and logs."""
-    words = [
+    message = [
         exact_moment(job.get("updated_at"))[11:],
         f"#{brief(job.get('uid'))}",
         f"{brief(job.get('status')):<10}",
         operation_name(job),
         brief(job.get("owner_id")),
         took(job),
-        _last_words(job).plain,
+        _last_message(job).plain,
     ]
-    return Text("  ".join(word for word in words if word))
+    return Text("  ".join(word for word in message if word))
 
 
 def operation_name(job: Mapping[str, Json]) -> str:
@@ -93,7 +93,7 @@ def took(job: Mapping[str, Json]) -> str:
     return ""
 
 
-def _last_words(job: Mapping[str, Json]) -> Text:
+def _last_message(job: Mapping[str, Json]) -> Text:
     error = brief(job.get("error"))
     return Text(error, style="red") if error else Text(brief(job.get("message")))
 
@@ -189,10 +189,10 @@ def _timeline(events: Iterable[Mapping[str, Json]]) -> Table:
     table.add_column(overflow="fold")
     for event in events:
         kind = str(event.get("event"))
-        words = Text(plain(str(event.get("message") or "")))
+        message = Text(plain(str(event.get("message") or "")))
         error = plain(str(event.get("error") or "")).strip()
         if error:
-            words.append(("\n" if words.plain else "") + error, style="red")
+            message.append(("\n" if message.plain else "") + error, style="red")
         when = exact_moment(event.get("timestamp"))
-        table.add_row(when, Text(brief(kind), style=_TIMELINE_STYLES.get(kind, "")), words)
+        table.add_row(when, Text(brief(kind), style=_TIMELINE_STYLES.get(kind, "")), message)
     return table

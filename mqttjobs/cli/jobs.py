@@ -53,7 +53,7 @@ def list_jobs(
     if data["items"]:
         console = terminal.output()
         console.print(job_views.job_table(data["items"], console.width))
-    terminal.tell(job_views.counts_line(data, offset), "bright_black")
+    terminal.print_note(job_views.counts_line(data, offset), "bright_black")
 
 
 @app.command("get")

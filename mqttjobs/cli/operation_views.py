@@ -71,7 +71,7 @@ def operation_detail(operation: Mapping[str, Json]) -> RenderableType:
     for title, key in _DETAIL:
         value = operation.get(key)
         if value not in (None, "", [], {}):
-            table.add_row(title, cell(_IN_WORDS.get(key, _as_it_is)(value)))
+            table.add_row(title, cell(_IN_TEXT.get(key, _as_it_is)(value)))
     instances = operation.get("job_instances")
     if isinstance(instances, Mapping):
         running = f", {brief(instances['running'])} of them now" if instances.get("running") else ""
@@ -88,10 +88,10 @@ def _as_it_is(value: Json) -> Json:
     return value
 
 
-def _places(value: Json) -> Json:
+def _attachments(value: Json) -> Json:
     """Return `attach` in words: link hall_lights."""
-    places = [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
-    return ", ".join(f"{kind} {brief(name)}" for each in places for kind, name in each.items() if name) or value
+    attachments = [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+    return ", ".join(f"{kind} {brief(name)}" for each in attachments for kind, name in each.items() if name) or value
 
 
 def _conditions_of_start(value: Json) -> Json:
@@ -99,7 +99,7 @@ def _conditions_of_start(value: Json) -> Json:
     if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
         return value
     return "; ".join(
-        ", ".join(f"{key} {_words(item)}" for key, item in each.items() if item is not None) or "any change"
+        ", ".join(f"{key} {_message(item)}" for key, item in each.items() if item is not None) or "any change"
         for each in value
     )
 
@@ -108,12 +108,12 @@ def _interval(value: Json) -> Json:
     return f"every {brief(value['every'])}" if isinstance(value, Mapping) and "every" in value else value
 
 
-def _words(value: Json) -> str:
+def _message(value: Json) -> str:
     return " or ".join(map(brief, value)) if isinstance(value, list) else brief(value)
 
 
-_IN_WORDS: Mapping[str, Callable[[Json], Json]] = {
-    "attach": _places,
+_IN_TEXT: Mapping[str, Callable[[Json], Json]] = {
+    "attach": _attachments,
     "triggers": _conditions_of_start,
     "scheduled": _interval,
 }

@@ -48,7 +48,7 @@ def list_operations(
         console.print(operation_views.operation_table(data["items"], console.width))
     following = offset + len(data["items"])
     more = f"; more with --offset {following}" if data["items"] and following < data["total_items"] else ""
-    terminal.tell(f"{len(data['items'])} of {data['total_items']} operations{more}", "bright_black")
+    terminal.print_note(f"{len(data['items'])} of {data['total_items']} operations{more}", "bright_black")
 
 
 @app.command("get")

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
-from mqttjobs.cli.terminal import brief, status_text, tell
+from mqttjobs.cli.terminal import brief, print_note, status_text
 from mqttjobs.domain.model import Json
 
 Show = Callable[[Mapping[str, Json]], None]
-_TOLD = ("progress", "retried")
+_PRINTED = ("progress", "retried")
 """Events whose message is news to who waits."""
 
 
@@ -52,17 +52,17 @@ class _Lines:
     """Tells each message once."""
 
     def __init__(self) -> None:
-        self._told = 0
+        self._printed = 0
 
     def __call__(self, job: Mapping[str, Json]) -> None:
         messages = news(job)
-        for message in messages[self._told :]:
-            tell(message, "bright_black")
-        self._told = max(self._told, len(messages))
+        for message in messages[self._printed :]:
+            print_note(message, "bright_black")
+        self._printed = max(self._printed, len(messages))
 
 
 def news(job: Mapping[str, Json]) -> list[str]:
     """Return the messages of a job's timeline that are news to who waits for it, each one harmless line."""
     timeline = job.get("timeline")
     events = timeline if isinstance(timeline, list) else []
-    return [brief(str(event.get("message"))) for event in events if event.get("event") in _TOLD]
+    return [brief(str(event.get("message"))) for event in events if event.get("event") in _PRINTED]

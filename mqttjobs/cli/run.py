@@ -17,7 +17,7 @@ import typer
 
 from mqttjobs import __version__
 from mqttjobs.cli.running import BAD_CONFIG, INTERRUPTED, explained, serve
-from mqttjobs.cli.terminal import fail, grid, output, tell
+from mqttjobs.cli.terminal import fail, grid, output, print_note
 
 if TYPE_CHECKING:
     from mqttjobs.service.settings import Settings
@@ -133,7 +133,7 @@ def check(config: Config = DEFAULT_CONFIG) -> None:
     for name, count in summary(settings):
         table.add_row(name, str(count))
     for each in settings.warnings:
-        tell(str(each), "yellow")
+        print_note(str(each), "yellow")
     console = output()
     console.print(f"{config} is good.")
     console.print(table)
@@ -143,8 +143,8 @@ def must_exist(config: Path) -> None:
     """Say that there is no such file, and exit, if that is so."""
     if config.exists():
         return
-    tell(f"{config}:0: there is no such file")
+    print_note(f"{config}:0: there is no such file")
     if config == DEFAULT_CONFIG:
-        tell("Give the file's name, or try `mqttjobs demo`, which needs none.")
+        print_note("Give the file's name, or try `mqttjobs demo`, which needs none.")
     sys.stderr.flush()
     raise typer.Exit(BAD_CONFIG)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from mqttjobs.cli.terminal import fail, tell
+from mqttjobs.cli.terminal import fail, print_note
 from mqttjobs.errors import ConfigError, MqttJobsError
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def explained() -> Iterator[None]:
         yield
     except ConfigError as error:
         for problem in error.problems:
-            tell(str(problem))
+            print_note(str(problem))
         raise typer.Exit(BAD_CONFIG) from None
     except MqttJobsError as error:
         fail(str(error))

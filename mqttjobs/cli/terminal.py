@@ -79,7 +79,7 @@ def output() -> Console:
     )
 
 
-def tell(text: str, style: str = "") -> None:
+def print_note(text: str, style: str = "") -> None:
     """Print a remark for people on standard error."""
     console = Console(file=sys.stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
     console.print(Text(plain(text), style=style))
@@ -87,7 +87,7 @@ def tell(text: str, style: str = "") -> None:
 
 def fail(text: str, code: int = 1) -> NoReturn:
     """Print why nothing came of it on standard error, and exit."""
-    tell(f"Error: {text}", "red" if sys.stderr.isatty() else "")
+    print_note(f"Error: {text}", "red" if sys.stderr.isatty() else "")
     raise typer.Exit(code)
 
 
@@ -122,13 +122,13 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], room
     """Return a table that is no wider than `room`: what may be cut gives way, the last column first."""
     texts = [[Text(each) if isinstance(each, str) else each for each in row] for row in rows]
     widths = [
-        max(cell_len(column.name), *(row[place].cell_len for row in texts), 1) for place, column in enumerate(columns)
+        max(cell_len(column.name), *(row[index].cell_len for row in texts), 1) for index, column in enumerate(columns)
     ]
     over = sum(widths) + GAP * len(columns) - room
     for bounds in ([each.enough for each in columns], [each.least for each in columns]):
-        for place, bound in reversed(list(enumerate(bounds))):
-            given = 0 if bound is None else max(0, min(over, widths[place] - bound))
-            widths[place] -= given
+        for index, bound in reversed(list(enumerate(bounds))):
+            given = 0 if bound is None else max(0, min(over, widths[index] - bound))
+            widths[index] -= given
             over -= given
     table = grid()
     for column, width in zip(columns, widths, strict=True):

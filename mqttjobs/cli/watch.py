@@ -9,7 +9,7 @@ import orjson
 
 from mqttjobs.cli.access import Access
 from mqttjobs.cli.client import NoAnswer, connected, shown
-from mqttjobs.cli.terminal import tell
+from mqttjobs.cli.terminal import print_note
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import ConnectionLost, TransportError
 from mqttjobs.transport.base import REASONS, Subscription
@@ -39,10 +39,10 @@ async def follow(access: Access, wanted: Sequence[str], show: Show) -> None:
             async with connected(access) as client:
                 codes = await client.session.subscribe([Subscription(each, replay=False) for each in wanted])
                 if max(codes) >= 0x80:
-                    words = REASONS.get(max(codes), "refused")
-                    raise NoAnswer(f"the broker does not let us follow {wanted[0]}: {words}; check its ACL")
+                    details = REASONS.get(max(codes), "refused")
+                    raise NoAnswer(f"the broker does not let us follow {wanted[0]}: {details}; check its ACL")
                 if was_connected:
-                    tell("connected again", "yellow")
+                    print_note("connected again", "yellow")
                 was_connected = True
                 while True:
                     messages = await client.session.receive()
@@ -52,7 +52,7 @@ async def follow(access: Access, wanted: Sequence[str], show: Show) -> None:
                             _hand_on(message.payload, show)
         except ConnectionLost:
             where = shown(access.url)
-            tell(f"the connection to {where} was lost; trying again (events meanwhile are missing)", "yellow")
+            print_note(f"the connection to {where} was lost; trying again (events meanwhile are missing)", "yellow")
         except TransportError:
             if not was_connected:
                 raise

@@ -75,16 +75,16 @@ class AvailabilitySection(Section):
         return {"topic": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _two_words(self) -> AvailabilitySection:
+    def _two_texts(self) -> AvailabilitySection:
         if self.online == self.offline:
             raise ValueError("online and offline must be two different words")
         return self
 
     def source(self) -> ValueSource:
         """Return its source; the configured words become `online` and `offline`."""
-        words = {self.online: "online", self.offline: "offline"}
+        message = {self.online: "online", self.offline: "offline"}
         path = tuple(self.value.split(".")) if self.value else ()
-        return ValueSource(self.topic, path, words, ignore=frozenset({""}) - words.keys())
+        return ValueSource(self.topic, path, message, ignore=frozenset({""}) - message.keys())
 
 
 def _nothing_is_empty(value: Any) -> Any:

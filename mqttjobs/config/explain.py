@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mqttjobs.config.yaml12 import Document, Place, plain_value
+from mqttjobs.config.yaml12 import Document, KeyPath, plain_value
 from mqttjobs.domain.model import Json
 
 M = TypeVar("M", bound=BaseModel)
 
 _SHORT_NAMES = {"duration": "for"}
 _QUOTED = re.compile(r"'([^']*)'")
-_WORDS = {
+_MESSAGES = {
     "missing": "is missing",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
@@ -60,53 +60,56 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def unknown_name(document: Document, place: Place, noun: str, name: str, known: Iterable[str]) -> None:
+def unknown_name(document: Document, key_path: KeyPath, noun: str, name: str, known: Iterable[str]) -> None:
     """Note that there is no such thing; what stands behind a `${…}` is not told."""
-    written = document.written(place)
+    written = document.written(key_path)
     if isinstance(written, str) and "${" in written:
-        document.wrong(place, f"there is no {noun} of the name that {written[:64]} stands for")
+        document.wrong(key_path, f"there is no {noun} of the name that {written[:64]} stands for")
     else:
-        document.wrong(place, f"there is no {noun} {name[:64]!r}{did_you_mean(name, known)}")
+        document.wrong(key_path, f"there is no {noun} {name[:64]!r}{did_you_mean(name, known)}")
 
 
-def validate(model: type[M], value: Json, document: Document, place: Place) -> M | None:
+def validate(model: type[M], value: Json, document: Document, key_path: KeyPath) -> M | None:
     """Return the model of a value, or None with everything that is wrong noted in words."""
     value = {} if value is None else value
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        numbers = _numbers_behind_names(error, value, document, place)
+        numbers = _numbers_behind_names(error, value, document, key_path)
         if numbers:
-            return validate(model, _with(value, numbers), document, place)
-        told: dict[Place, list[str]] = {}
+            return validate(model, _with(value, numbers), document, key_path)
+        messages: dict[KeyPath, list[str]] = {}
         for each in _flat(error):
             location, found = _located(each["loc"], value, missing=each["type"] == "missing")
-            told.setdefault(location, []).append(_words(each, model, location, found))
-        for location, words in told.items():
-            for sentence in _together(words):
-                document.wrong((*place, *location), sentence)
+            messages.setdefault(location, []).append(_message(each, model, location, found))
+        for location, message in messages.items():
+            for sentence in _together(message):
+                document.wrong((*key_path, *location), sentence)
         return None
 
 
-def _numbers_behind_names(error: ValidationError, value: Json, document: Document, place: Place) -> dict[Place, Json]:
+def _numbers_behind_names(
+    error: ValidationError, value: Json, document: Document, key_path: KeyPath
+) -> dict[KeyPath, Json]:
     """Return the numbers and booleans that `${…}` stand for where one of these is needed: such a text is no text."""
-    made: dict[Place, Json] = {}
+    made: dict[KeyPath, Json] = {}
     for each in _flat(error):
         location, found = _located(each["loc"], value, missing=False)
-        written = document.written((*place, *location))
+        written = document.written((*key_path, *location))
         if each["type"] in _NO_TEXTS and isinstance(found, str) and isinstance(written, str) and "${" in written:
             with suppress(ValueError):
                 made[location] = plain_value(found)
     return {location: item for location, item in made.items() if isinstance(item, int | float)}
 
 
-def _with(value: Json, changes: Mapping[Place, Json]) -> Json:
+def _with(value: Json, changes: Mapping[KeyPath, Json]) -> Json:
     """Return a value with other ones at some places."""
     if () in changes:
         return changes[()]
     items: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     made = {
-        key: _with(item, {place[1:]: new for place, new in changes.items() if place[0] == key}) for key, item in items
+        key: _with(item, {key_path[1:]: new for key_path, new in changes.items() if key_path[0] == key})
+        for key, item in items
     }
     if isinstance(value, Mapping):
         return made
@@ -123,15 +126,15 @@ def _flat(error: ValidationError) -> Iterator[dict[str, Any]]:
             yield {**each}
 
 
-def _together(words: list[str]) -> list[str]:
+def _together(message: list[str]) -> list[str]:
     """Return what is wrong at one place: of several shapes that it could have, one sentence."""
-    shapes = [each.partition(";")[0] for each in words]
-    if len(words) > 1 and all(each in _WORDS.values() for each in shapes):
+    shapes = [each.partition(";")[0] for each in message]
+    if len(message) > 1 and all(each in _MESSAGES.values() for each in shapes):
         return [" or ".join([shapes[0], *(each.removeprefix("must be ") for each in shapes[1:])])]
-    return words
+    return message
 
 
-def _located(parts: Place, value: Json, *, missing: bool) -> tuple[Place, Json]:
+def _located(parts: KeyPath, value: Json, *, missing: bool) -> tuple[KeyPath, Json]:
     """Return where in what is written an error is, and what stands there.
 
     Pydantic's location also has the names of branches that it tried, and the long name of what has a short one.
@@ -150,7 +153,7 @@ def _located(parts: Place, value: Json, *, missing: bool) -> tuple[Place, Json]:
     return tuple(location), value
 
 
-def _words(error: Any, model: type[BaseModel], location: Place, found: Json) -> str:
+def _message(error: Any, model: type[BaseModel], location: KeyPath, found: Json) -> str:
     kind: str = error["type"]
     context: Mapping[str, Any] = error.get("ctx", {})
     if error["loc"] and error["loc"][-1] == "[key]":
@@ -164,8 +167,8 @@ def _words(error: Any, model: type[BaseModel], location: Place, found: Json) -> 
         likely = did_you_mean(found, _QUOTED.findall(expected)) if isinstance(found, str) else ""
         return f"must be one of {expected}{likely}"
     if kind in _LIMITS:
-        words, limit = _LIMITS[kind]
-        return f"must be {words} {context[limit]}"
+        message, limit = _LIMITS[kind]
+        return f"must be {message} {context[limit]}"
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"], f"must match {context['pattern']}")
     if kind == "string_too_short" and context.get("min_length", 1) > 1:
@@ -174,10 +177,10 @@ def _words(error: Any, model: type[BaseModel], location: Place, found: Json) -> 
         return f"must have at most {context['max_length']} characters"
     if kind == "string_type" and isinstance(found, int | float):
         return "must be a text; put it in quotes"
-    return _WORDS.get(kind, str(error["msg"]).removeprefix("Input should be "))
+    return _MESSAGES.get(kind, str(error["msg"]).removeprefix("Input should be "))
 
 
-def _known_keys(model: type[BaseModel], location: Place) -> list[str]:
+def _known_keys(model: type[BaseModel], location: KeyPath) -> list[str]:
     """Return the keys that the mapping around a location may have."""
     current: Any = model
     for part in location[:-1]:

@@ -23,7 +23,7 @@ from mqttjobs.config.overlaps import doubled_events
 from mqttjobs.config.references import References
 from mqttjobs.config.secrets import Secrets
 from mqttjobs.config.users import ids_of, read_users
-from mqttjobs.config.yaml12 import Document, Place
+from mqttjobs.config.yaml12 import Document, KeyPath
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import (
     AVAILABILITY,
@@ -52,7 +52,7 @@ def build_installation(
     limits: Limits,
     max_objects: int,
     *,
-    has_spot: bool = True,
+    has_location: bool = True,
 ) -> Installation:
     """Return the installation of a configuration; what is wrong with it is noted in the document."""
     builder = _Builder(document, secrets, limits, max_objects)
@@ -69,10 +69,10 @@ def build_installation(
         builder.entities, builder.known_classes, builder.known_operations, builder.known_users, builder.patterns
     )
     sampled = _with_samples(installation)
-    References(document, sampled, has_spot=has_spot).check()
+    References(document, sampled, has_location=has_location).check()
     explicit = frozenset(EntityKey(EntityKind.OBJECT, name) for name in _section(document, content, "objects"))
     for loop in find_loops(sampled, secrets.revealed, explicit):
-        document.wrong(("operations", loop.operations[0], "topic"), loop.told())
+        document.wrong(("operations", loop.operations[0], "topic"), loop.describe())
     return installation
 
 
@@ -115,24 +115,24 @@ class _Builder:
 
     def classes(self, written: Mapping[str, Json]) -> None:
         for class_id, raw in written.items():
-            place: Place = ("classes", class_id)
+            key_path: KeyPath = ("classes", class_id)
             body = self._revealed(raw)
-            section = validate(ClassSection, body, self.document, place)
+            section = validate(ClassSection, body, self.document, key_path)
             if section is None or not isinstance(body, dict):
                 self.known_classes[class_id] = EntityClass(class_id, ())
                 continue
             if section.ids is None:
-                self._open_class(class_id, section, body, place)
+                self._open_class(class_id, section, body, key_path)
                 continue
             members = section.members()
             if len(members) > self.max_objects:
-                words = f"makes {len(members)} objects, more than service.max_objects ({self.max_objects})"
-                self.document.wrong((*place, "ids"), words)
+                message = f"makes {len(members)} objects, more than service.max_objects ({self.max_objects})"
+                self.document.wrong((*key_path, "ids"), message)
                 members = members[:1]
             self.known_classes[class_id] = EntityClass(class_id, tuple(members))
             self._written_classes[class_id] = body
             sources = section.sources(section.state, f"{self.base}/state/objects/{{{{ id }}}}")
-            self._check_sources(sources, place, shown_id="x")
+            self._check_sources(sources, key_path, shown_id="x")
             if len(members) > 1:
                 self.patterns += [
                     pattern
@@ -140,21 +140,21 @@ class _Builder:
                     if (pattern := pattern_of(source.topic)) and not pattern.startswith(f"{self.base}/")
                 ]
             for member in members:
-                self._add_member(class_id, member, section, sources, place)
+                self._add_member(class_id, member, section, sources, key_path)
 
-    def _open_class(self, class_id: str, section: ClassSection, body: dict[str, Json], place: Place) -> None:
+    def _open_class(self, class_id: str, section: ClassSection, body: dict[str, Json], key_path: KeyPath) -> None:
         """Take up a class whose members appear as they report."""
         sources = section.sources(section.state, f"{self.base}/state/objects/{{{{ id }}}}")
-        self._check_sources(sources, place, shown_id="x")
+        self._check_sources(sources, key_path, shown_id="x")
         topics = tuple(dict.fromkeys(source.topic for source in sources.values()))
         for name, source in sources.items():
             if pattern_of(source.topic) is None:
-                words = "with ids: any every topic has {{ id }} in it: it says which member reports"
-                self.document.wrong((*place, *value_place(name)), words)
+                message = "with ids: any every topic has {{ id }} in it: it says which member reports"
+                self.document.wrong((*key_path, *value_key_path(name)), message)
         for other in self.known_classes.values():
             if other.make is not None and set(other.topics) & set(topics):
-                words = f"its members would have the topics of those of {other.id}, whose ids are any too"
-                self.document.wrong((*place, "ids"), words)
+                message = f"its members would have the topics of those of {other.id}, whose ids are any too"
+                self.document.wrong((*key_path, "ids"), message)
         self.patterns += [
             pattern
             for topic in topics
@@ -168,25 +168,25 @@ class _Builder:
         self.known_classes[class_id] = EntityClass(class_id, None, make, topics)
 
     def _add_member(
-        self, class_id: str, member: str, section: ClassSection, sources: Mapping[str, ValueSource], place: Place
+        self, class_id: str, member: str, section: ClassSection, sources: Mapping[str, ValueSource], key_path: KeyPath
     ) -> None:
         key = EntityKey(EntityKind.OBJECT, member)
         if key in self.entities:
             other = self.entities[key].class_id
-            self.document.wrong((*place, "ids"), f"the id {member} is a member of the class {other} already")
+            self.document.wrong((*key_path, "ids"), f"the id {member} is a member of the class {other} already")
             return
         made = _member(class_id, member, section, sources)
         for value, source in made.sources.items():
             if source.topic.startswith(f"{self.base}/") and not sources[value].topic.startswith(f"{self.base}/"):
-                words = f"for the id {member} it is under {self.base}/, where topics are the service's own"
-                self.document.wrong((*place, *value_place(value), "topic"), words)
+                message = f"for the id {member} it is under {self.base}/, where topics are the service's own"
+                self.document.wrong((*key_path, *value_key_path(value), "topic"), message)
         self.entities[key] = made
 
     def objects(self, written: Mapping[str, Json]) -> None:
         for object_id, raw in written.items():
-            place: Place = ("objects", object_id)
-            body = self._with_class(object_id, self._revealed(raw), place)
-            section = validate(ObjectSection, body, self.document, place)
+            key_path: KeyPath = ("objects", object_id)
+            body = self._with_class(object_id, self._revealed(raw), key_path)
+            section = validate(ObjectSection, body, self.document, key_path)
             key = EntityKey(EntityKind.OBJECT, object_id)
             if section is None:
                 self.entities.setdefault(key, Entity(key, object_id))
@@ -195,10 +195,10 @@ class _Builder:
             if class_id is None and key in self.entities:
                 class_id = self.entities[key].class_id
             sources = section.sources(section.state, f"{self.base}/state/objects/{object_id}")
-            self._check_sources(sources, place)
+            self._check_sources(sources, key_path)
             self.entities[key] = Entity(key, section.name or object_id, class_id, section.properties, sources)
 
-    def _with_class(self, object_id: str, body: Json, place: Place) -> Json:
+    def _with_class(self, object_id: str, body: Json, key_path: KeyPath) -> Json:
         """Return an object's keys over those of its class; a wrong one is told, or left to be told."""
         if body is None:
             body = {}
@@ -207,16 +207,18 @@ class _Builder:
         if not isinstance(class_id, str):
             return body
         if class_id not in self.known_classes:
-            unknown_name(self.document, (*place, "class"), "class", class_id, self.known_classes)
+            unknown_name(self.document, (*key_path, "class"), "class", class_id, self.known_classes)
             return body
         return inherited(body, self._written_classes.get(class_id, {}), class_id, object_id)
 
-    def _check_sources(self, sources: Mapping[str, ValueSource], place: Place, shown_id: str | None = None) -> None:
+    def _check_sources(
+        self, sources: Mapping[str, ValueSource], key_path: KeyPath, shown_id: str | None = None
+    ) -> None:
         """Tell which of the topics that are written here cannot be listened to."""
         for name, source in sources.items():
             topic = source.topic if shown_id is None else str(with_id(source.topic, shown_id))
             problem = topic_error(topic, self.base)
-            where: Place = (*place, *value_place(name))
+            where: KeyPath = (*key_path, *value_key_path(name))
             written = self.document.written(where)
             if problem and isinstance(written, str):
                 self.document.wrong(where, problem)
@@ -227,27 +229,27 @@ class _Builder:
 
     def links(self, written: Mapping[str, Json]) -> None:
         for link_id, raw in written.items():
-            place: Place = ("links", link_id)
-            section = validate(LinkSection, self._revealed(raw), self.document, place)
+            key_path: KeyPath = ("links", link_id)
+            section = validate(LinkSection, self._revealed(raw), self.document, key_path)
             key = EntityKey(EntityKind.LINK, link_id)
             if section is None:
                 self.entities[key] = Entity(key, link_id)
                 continue
             for side in ("source", "target"):
-                self._check_reference((*place, side), EntityKind.OBJECT, getattr(section, side))
+                self._check_reference((*key_path, side), EntityKind.OBJECT, getattr(section, side))
             if isinstance(section.state, ValueSection):
                 sources = section.sources(section.state, f"{self.base}/state/links/{link_id}")
                 follows = None
-                self._check_sources(sources, place)
+                self._check_sources(sources, key_path)
             else:
                 sources = {}
                 follows = section.source if section.state == "source" else section.target
                 for own in ("attributes", "availability"):
                     if getattr(section, own):
-                        words = (
+                        message = (
                             f"a link whose state is its {section.state}'s has its {own} too; give it a state mapping"
                         )
-                        self.document.wrong((*place, own), words)
+                        self.document.wrong((*key_path, own), message)
             self.entities[key] = Entity(
                 key,
                 section.name or link_id,
@@ -259,9 +261,9 @@ class _Builder:
                 follows=follows,
             )
 
-    def _check_reference(self, place: Place, kind: EntityKind, name: str) -> None:
+    def _check_reference(self, key_path: KeyPath, kind: EntityKind, name: str) -> None:
         if EntityKey(kind, name) not in self.entities:
-            unknown_name(self.document, place, kind.value, name, ids_of(kind, self.entities))
+            unknown_name(self.document, key_path, kind.value, name, ids_of(kind, self.entities))
 
     # -- users and operations -----------------------------------------------------------------------------------
 
@@ -271,17 +273,17 @@ class _Builder:
 
     def operations(self, written: Mapping[str, Json]) -> None:
         for operation_id, raw in written.items():
-            place: Place = ("operations", operation_id)
-            operation = read_operation(operation_id, raw, self.document, place, self.limits, self.secrets.revealed)
+            key_path: KeyPath = ("operations", operation_id)
+            operation = read_operation(operation_id, raw, self.document, key_path, self.limits, self.secrets.revealed)
             if operation is None:
-                self._check_attach(_attach_in(self.secrets.revealed(raw)), place)
+                self._check_attach(_attach_in(self.secrets.revealed(raw)), key_path)
                 continue
             self.known_operations[operation_id] = operation
-            self._check_attach(operation.attach, place)
+            self._check_attach(operation.attach, key_path)
 
-    def _check_attach(self, places: Sequence[Attach], place: Place) -> None:
+    def _check_attach(self, places: Sequence[Attach], key_path: KeyPath) -> None:
         for number, attach in enumerate(places):
-            where: Place = (*place, "attach", number)
+            where: KeyPath = (*key_path, "attach", number)
             if attach.object is not None:
                 self._check_reference((*where, "object"), EntityKind.OBJECT, attach.object)
             elif attach.link is not None:
@@ -293,9 +295,9 @@ class _Builder:
         """Refuse partly overlapping filters that feed an event value (behaviour 1.8)."""
         for key, one, other in doubled_events([*self.patterns, f"{self.base}/state/#"], self.entities):
             class_id = self.entities[key.entity].class_id
-            place: Place = (f"{key.kind}s", key.id) if class_id is None else ("classes", class_id)
-            words = f"{one} and {other} both bring this event, and a broker may deliver it twice"
-            self.document.wrong((*place, *value_place(key.name), "event"), words)
+            key_path: KeyPath = (f"{key.kind}s", key.id) if class_id is None else ("classes", class_id)
+            message = f"{one} and {other} both bring this event, and a broker may deliver it twice"
+            self.document.wrong((*key_path, *value_key_path(key.name), "event"), message)
 
 
 def _member(class_id: str, member: str, section: ClassSection, sources: Mapping[str, ValueSource]) -> Entity:
@@ -312,11 +314,11 @@ def _with_samples(installation: Installation) -> Installation:
     sampled = installation.copy()
     for name, each in installation.classes.items():
         if each.make is not None and not installation.members(name):
-            sampled.learn(name, f"{name[:56]}-sample")
+            sampled.register(name, f"{name[:56]}-sample")
     return sampled
 
 
-def value_place(name: str) -> Place:
+def value_key_path(name: str) -> KeyPath:
     """Return where a value of an entity is configured, under the entity."""
     return {STATE: ("state",), AVAILABILITY: ("availability",)}.get(name, ("attributes", name))
 

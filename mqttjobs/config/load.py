@@ -51,8 +51,8 @@ def load(path: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
 
 def _in_order(problems: Iterable[Problem], secrets: Secrets) -> list[Problem]:
     """Return them from top to bottom, each once, and none with a secret in it."""
-    told = {replace(each, message=secrets.kept_out(each.message)) for each in problems}
-    return sorted(told, key=lambda each: (each.line, each.message))
+    unique = {replace(each, message=secrets.kept_out(each.message)) for each in problems}
+    return sorted(unique, key=lambda each: (each.line, each.message))
 
 
 def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets, folder: Path) -> Settings | None:
@@ -75,13 +75,13 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
         secrets,
         limits,
         service.max_objects if service else 100_000,
-        has_spot=service is None or (service.latitude is not None and service.longitude is not None),
+        has_location=service is None or (service.latitude is not None and service.longitude is not None),
     )
     if mqtt is None or store is None or service is None or agents is None:
         return None
     if agents.key is not None and len(agents.key) < LONG_ENOUGH:
-        words = f"has less than {LONG_ENOUGH} characters; whoever guesses it can run programs on every agent"
-        document.warn(("agents", "key"), words)
+        message = f"has less than {LONG_ENOUGH} characters; whoever guesses it can run programs on every agent"
+        document.warn(("agents", "key"), message)
     check_targets(document, installation, has_key=agents.key is not None)
 
     def build(definition: Mapping[str, Json], *, configured: bool = False) -> Operation:

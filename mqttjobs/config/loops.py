@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from mqttjobs.domain.crossing import number_of
 from mqttjobs.domain.installation import Installation, Reader, attached_entity
 from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json, Operation, Trigger, ValueKey, ValueSource
 from mqttjobs.domain.protocol import decode_report, read_state
 from mqttjobs.domain.templates import Template, as_text
+from mqttjobs.domain.thresholds import number_of
 from mqttjobs.domain.topics import matches
 from mqttjobs.domain.triggers import lasts
 from mqttjobs.errors import ReportError, TemplateError
@@ -30,7 +30,7 @@ class Loop(NamedTuple):
 
     operations: tuple[str, ...]
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return it in words."""
         first, *others = self.operations
         if not others:
@@ -136,19 +136,19 @@ def _picture(entity: Entity) -> dict[str, Json]:
 
 def _fill(known: dict[str, Json], path: Sequence[str]) -> None:
     """Put ANYTHING where a path leads to nothing that is known."""
-    place: Json = known
+    key_path: Json = known
     for part in path[:-1]:
-        if isinstance(place, Mapping) and isinstance(place.get(part), Mapping):
-            if isinstance(place, dict):
-                place[part] = dict(place[part])
-            place = place[part]
-        elif isinstance(place, dict) and part not in place:
-            place[part] = {}
-            place = place[part]
+        if isinstance(key_path, Mapping) and isinstance(key_path.get(part), Mapping):
+            if isinstance(key_path, dict):
+                key_path[part] = dict(key_path[part])
+            key_path = key_path[part]
+        elif isinstance(key_path, dict) and part not in key_path:
+            key_path[part] = {}
+            key_path = key_path[part]
         else:
             return
-    if isinstance(place, dict):
-        place.setdefault(path[-1], ANYTHING)
+    if isinstance(key_path, dict):
+        key_path.setdefault(path[-1], ANYTHING)
 
 
 def _text(source: ValueSource, sent: str) -> str | None:
@@ -172,15 +172,15 @@ def _may_satisfy(trigger: Trigger, text: str) -> bool:
     if not lasts(trigger, text):
         return False
     number = number_of(text)
-    return trigger.band is None or (number is not None and trigger.band.contains(number))
+    return trigger.threshold is None or (number is not None and trigger.threshold.contains(number))
 
 
 def _loops(follows: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
     """Yield the shortest loop through each operation that is in one, leaving out those already told."""
     follows = _on_loops(follows)
-    told: set[str] = set()
+    describe: set[str] = set()
     for first in follows:
-        if first in told:
+        if first in describe:
             continue
         came_from: dict[str, str] = {}
         reached = [first]
@@ -196,7 +196,7 @@ def _loops(follows: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
             loop = [came_from[first]]
             while loop[-1] != first:
                 loop.append(came_from[loop[-1]])
-            told.update(loop)
+            describe.update(loop)
             yield tuple(reversed(loop))
 
 

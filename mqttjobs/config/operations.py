@@ -19,7 +19,7 @@ from mqttjobs.config.schemas import check_references
 from mqttjobs.config.sections import Duration, Section, positive
 from mqttjobs.config.targets import RolloutOfMany, TargetText
 from mqttjobs.config.triggers import States, TriggerSection
-from mqttjobs.config.yaml12 import Document, Place
+from mqttjobs.config.yaml12 import Document, KeyPath
 from mqttjobs.domain.model import (
     Attach,
     Delivery,
@@ -191,7 +191,7 @@ COMMON = frozenset(OperationSection.model_fields) | {"trigger_states", "triggerS
 
 
 def read_operation(
-    operation_id: str, written: Json, document: Document, place: Place, limits: Limits, reveal: Any
+    operation_id: str, written: Json, document: Document, key_path: KeyPath, limits: Limits, reveal: Any
 ) -> Operation | None:
     """Return the operation of what is written, or None with every problem noted.
 
@@ -199,43 +199,43 @@ def read_operation(
         operation_id: its id; empty for one that was sent in.
         written: the mapping, `${…}` kept.
         document: takes the problems.
-        place: where it stands.
+        key_path: where it stands.
         limits: what the installation allows.
         reveal: returns a value with its `${…}` replaced, for the keys that all types share.
     """
     if not isinstance(written, dict):
-        document.wrong(place, "must be a mapping")
+        document.wrong(key_path, "must be a mapping")
         return None
-    normal = _normal(written, document, place)
+    normal = _normal(written, document, key_path)
     own = {key: value for key, value in normal.items() if key not in COMMON}
     common = {key: value for key, value in normal.items() if key in COMMON}
     revealed = {key: value if key in KEPT_AS_WRITTEN else reveal(value) for key, value in common.items()}
-    section = validate(OperationSection, revealed, document, place)
+    section = validate(OperationSection, revealed, document, key_path)
     kinds = executor_types()
     kind = kinds.get(str(written.get("type")))
     if kind is None and isinstance(written.get("type"), str):
-        words = f"must be one of {', '.join(sorted(kinds))}{did_you_mean(written['type'], kinds)}"
-        document.wrong((*place, "type"), words)
-    executor = _read_executor(kind, own, document, place, limits) if kind is not None else None
+        message = f"must be one of {', '.join(sorted(kinds))}{did_you_mean(written['type'], kinds)}"
+        document.wrong((*key_path, "type"), message)
+    executor = _read_executor(kind, own, document, key_path, limits) if kind is not None else None
     if section is None or kind is None or executor is None:
         return None
     if section.confirm is not None and kind.kind != "mqtt":
-        document.wrong((*place, "confirm"), "belongs to operations of the type mqtt")
+        document.wrong((*key_path, "confirm"), "belongs to operations of the type mqtt")
         return None
     operation = _operation(operation_id, section, executor, normal)
-    conditions = _conditions(section.conditions, document, place)
+    conditions = _conditions(section.conditions, document, key_path)
     triggers = tuple(
-        each.trigger(_conditions(each.conditions, document, (*place, "triggers", number)))
+        each.trigger(_conditions(each.conditions, document, (*key_path, "triggers", number)))
         for number, each in enumerate(section.triggers)
     )
     return replace(operation, conditions=conditions, triggers=triggers)
 
 
-def _conditions(written: Json, document: Document, place: Place) -> Condition | None:
-    return None if written is None else read_conditions(written, document, (*place, "conditions"))
+def _conditions(written: Json, document: Document, key_path: KeyPath) -> Condition | None:
+    return None if written is None else read_conditions(written, document, (*key_path, "conditions"))
 
 
-def _normal(written: Mapping[str, Json], document: Document, place: Place) -> dict[str, Json]:
+def _normal(written: Mapping[str, Json], document: Document, key_path: KeyPath) -> dict[str, Json]:
     """Return the mapping with `trigger_states` as the trigger it is short for, and `attach` as a list."""
     normal = dict(written)
     for short in ("trigger_states", "triggerStates"):
@@ -244,38 +244,38 @@ def _normal(written: Mapping[str, Json], document: Document, place: Place) -> di
         states = normal.pop(short)
         existing = normal.setdefault("triggers", [])
         if not isinstance(states, list | str | int | float) or states in ([], ""):
-            document.wrong((*place, short), "must be a list of states")
+            document.wrong((*key_path, short), "must be a list of states")
         elif isinstance(existing, list):
             normal["triggers"] = [*existing, {"states": states}]
-            _is_short_for(document, place, short, len(existing))
+            _is_short_for(document, key_path, short, len(existing))
     if isinstance(normal.get("attach"), Mapping):
         normal["attach"] = [normal["attach"]]
-        document.moved[(*place, "attach", 0)] = (*place, "attach")
+        document.moved[(*key_path, "attach", 0)] = (*key_path, "attach")
     return normal
 
 
-def _is_short_for(document: Document, place: Place, short: str, number: int) -> None:
+def _is_short_for(document: Document, key_path: KeyPath, short: str, number: int) -> None:
     """Remember that what is wrong with a trigger is told where its short form is written."""
-    triggers: Place = (*place, "triggers")
+    triggers: KeyPath = (*key_path, "triggers")
     made = [(*triggers, number), (*triggers, number, "states")]
     if document.written(triggers) is None:
         made.append(triggers)
-    document.moved |= dict.fromkeys(made, (*place, short))
+    document.moved |= dict.fromkeys(made, (*key_path, short))
 
 
 def _read_executor(
-    kind: type[Executor], own: Mapping[str, Json], document: Document, place: Place, limits: Limits
+    kind: type[Executor], own: Mapping[str, Json], document: Document, key_path: KeyPath, limits: Limits
 ) -> Executor | None:
     unknown = [key for key in own if key not in kind.model_fields]
     for key in unknown:
-        words = f"unknown key{did_you_mean(key, [*kind.model_fields, *COMMON])}"
-        document.wrong((*place, key), words)
-    executor = validate(kind, {key: value for key, value in own.items() if key not in unknown}, document, place)
+        message = f"unknown key{did_you_mean(key, [*kind.model_fields, *COMMON])}"
+        document.wrong((*key_path, key), message)
+    executor = validate(kind, {key: value for key, value in own.items() if key not in unknown}, document, key_path)
     if executor is None:
         return None
     problems = executor.problems(limits)
-    for key, words in problems.items():
-        document.wrong((*place, key), words)
+    for key, message in problems.items():
+        document.wrong((*key_path, key), message)
     return None if problems or unknown else executor
 
 
@@ -310,7 +310,7 @@ def _operation(
         target=section.target,
         rollout=section.rollout.rollout() if section.rollout else None,
         delivery=Delivery(section.delivery) if section.delivery else kind.delivery,
-        takes_slot=kind.takes_slot,
+        uses_slot=kind.uses_slot,
         on_failure=section.on_failure,
         confirm=_confirm(section.confirm),
         breaker=_breaker(section.breaker),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mqttjobs.config.yaml12 import Document, Place
+from mqttjobs.config.yaml12 import Document, KeyPath
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.templates import reveal_all, secret_names
 
@@ -24,30 +24,30 @@ class Secrets:
         """Return the text behind a name that was checked at load; an unknown one stays as it is written."""
         return self._known.get(name, "${" + name + "}")
 
-    def check(self, value: Json, document: Document, place: Place) -> None:
+    def check(self, value: Json, document: Document, key_path: KeyPath) -> None:
         """Look up every name in a value, and note what is missing."""
         if isinstance(value, str):
             for name in secret_names(value) if "${" in value else ():
-                self._look_up(name, document, place)
+                self._look_up(name, document, key_path)
         elif isinstance(value, Mapping):
             for key, item in value.items():
-                self.check(item, document, (*place, key))
+                self.check(item, document, (*key_path, key))
         elif isinstance(value, list):
             for number, item in enumerate(value):
-                self.check(item, document, (*place, number))
+                self.check(item, document, (*key_path, number))
 
     def revealed(self, value: Json) -> Json:
         """Return a value with every `${…}` in it replaced."""
         return reveal_all(value, self.reveal)
 
-    def kept_out(self, words: str) -> str:
+    def kept_out(self, message: str) -> str:
         """Return words in which what stands behind a name is the name again; what is very short tells nothing."""
         for name, text in sorted(self._known.items(), key=lambda each: -len(each[1])):
             if len(text) >= SHORTEST_HIDDEN:
-                words = words.replace(text, "${" + name + "}")
-        return words
+                message = message.replace(text, "${" + name + "}")
+        return message
 
-    def _look_up(self, name: str, document: Document, place: Place) -> None:
+    def _look_up(self, name: str, document: Document, key_path: KeyPath) -> None:
         if name in self._known:
             return
         kind, _, what = name.partition(":")
@@ -55,11 +55,11 @@ class Secrets:
             text = self._environ[what] if kind == "ENV" else self._read(what)
             text.encode()
         except KeyError:
-            document.wrong(place, f"the environment has no variable {what}")
+            document.wrong(key_path, f"the environment has no variable {what}")
         except UnicodeError:
-            document.wrong(place, f"what ${{{name}}} stands for is not UTF-8")
+            document.wrong(key_path, f"what ${{{name}}} stands for is not UTF-8")
         except (OSError, ValueError):
-            document.wrong(place, f"the file {what} cannot be read")
+            document.wrong(key_path, f"the file {what} cannot be read")
         else:
             self._known[name] = text
 

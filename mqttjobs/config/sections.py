@@ -186,7 +186,7 @@ class ServiceSection(Section):
         return _positive(value)
 
     @model_validator(mode="after")
-    def _whole_place(self) -> ServiceSection:
+    def _whole_location(self) -> ServiceSection:
         if (self.latitude is None) != (self.longitude is None):
             raise ValueError("a place needs both, service.latitude and service.longitude")
         return self

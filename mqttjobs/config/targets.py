@@ -50,8 +50,8 @@ def check_targets(document: Document, installation: Installation, *, has_key: bo
         if operation.target == LOCAL:
             continue
         if operation.confirm is not None:
-            words = f"only works where the service itself publishes, and target is {operation.target}"
-            document.wrong(("operations", operation.id, "confirm"), words)
+            message = f"only works where the service itself publishes, and target is {operation.target}"
+            document.wrong(("operations", operation.id, "confirm"), message)
         if not has_key:
-            words = "needs agents.key: without it only _local exists"
-            document.wrong(("operations", operation.id, "target"), words)
+            message = "needs agents.key: without it only _local exists"
+            document.wrong(("operations", operation.id, "target"), message)

@@ -10,10 +10,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mqttjobs.config.entities import Text
 from mqttjobs.config.sections import Duration, Section, positive
-from mqttjobs.domain.crossing import Band
 from mqttjobs.domain.durations import parse_duration
 from mqttjobs.domain.model import Trigger
 from mqttjobs.domain.starting import At, Condition, Moment, OnRestart
+from mqttjobs.domain.thresholds import Threshold
 
 _CHANGE_KEYS = (
     "states", "from_", "not_from", "not_states", "above", "below", "hysteresis", "attribute", "duration", "debounce",
@@ -88,8 +88,8 @@ class TriggerSection(Section):
         for kind in kinds:
             for name in _CHANGE_KEYS:
                 if getattr(self, name) is not None:
-                    words = "is about state changes and cannot stand beside"
-                    raise ValueError(f"{name.rstrip('_')} {words} {kind}; use conditions")
+                    message = "is about state changes and cannot stand beside"
+                    raise ValueError(f"{name.rstrip('_')} {message} {kind}; use conditions")
         if self.at is not None and (self.entity is not None or self.periodicity is not None):
             raise ValueError("at is a moment: entity and periodicity cannot stand beside it")
         if self.offset is not None and self.at not in ("sunrise", "sunset"):
@@ -110,7 +110,7 @@ class TriggerSection(Section):
     def trigger(self, conditions: Condition | None) -> Trigger:
         """Return the trigger."""
         states = [self.availability] if self.availability is not None else self.states
-        banded = self.above is not None or self.below is not None
+        has_threshold = self.above is not None or self.below is not None
         return Trigger(
             states=None if states is None else frozenset(states),
             states_in_order=None if states is None else tuple(states),
@@ -120,7 +120,7 @@ class TriggerSection(Section):
             from_states=None if self.from_ is None else frozenset(self.from_),
             not_from=frozenset(self.not_from or ()),
             not_states=frozenset(self.not_states or ()),
-            band=Band(self.above, self.below, self.hysteresis or 0.0) if banded else None,
+            threshold=Threshold(self.above, self.below, self.hysteresis or 0.0) if has_threshold else None,
             entity=self.entity,
             debounce=self.debounce,
             throttle=self.throttle,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from mqttjobs.config.explain import did_you_mean, unknown_name, validate
 from mqttjobs.config.sections import PERMISSIONS, UserSection
-from mqttjobs.config.yaml12 import Document, Place
+from mqttjobs.config.yaml12 import Document, KeyPath
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, User
 
 
@@ -15,21 +15,21 @@ def read_users(written: Mapping[str, Json], document: Document, entities: Collec
     users: dict[str, User] = {}
     keys: dict[str, str] = {}
     for user_id, body in written.items():
-        place: Place = ("users", user_id)
-        section = validate(UserSection, body, document, place)
+        key_path: KeyPath = ("users", user_id)
+        section = validate(UserSection, body, document, key_path)
         if section is None:
             users[user_id] = User(user_id)
             continue
         for number, permission in enumerate(section.permissions):
             if permission not in PERMISSIONS:
-                words = f"must be one of {', '.join(PERMISSIONS)}{did_you_mean(permission, PERMISSIONS)}"
-                document.wrong((*place, "permissions", number), words)
+                message = f"must be one of {', '.join(PERMISSIONS)}{did_you_mean(permission, PERMISSIONS)}"
+                document.wrong((*key_path, "permissions", number), message)
         for kind in EntityKind:
             for number, name in enumerate(getattr(section, f"{kind}s") or ()):
                 if EntityKey(kind, name) not in entities:
-                    unknown_name(document, (*place, f"{kind}s", number), kind.value, name, ids_of(kind, entities))
+                    unknown_name(document, (*key_path, f"{kind}s", number), kind.value, name, ids_of(kind, entities))
         if section.api_key is not None and keys.setdefault(section.api_key, user_id) != user_id:
-            document.wrong((*place, "api_key"), f"is the key of {keys[section.api_key]} too; give each its own")
+            document.wrong((*key_path, "api_key"), f"is the key of {keys[section.api_key]} too; give each its own")
         users[user_id] = _user(user_id, section)
     return users
 

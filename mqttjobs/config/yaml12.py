@@ -13,7 +13,7 @@ import yaml
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import ConfigError, Problem
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 MOST_REPEATS = 100_000
 """How many values aliases may add to what is written out."""
@@ -44,49 +44,51 @@ class Document:
 
     file: str
     content: Json = None
-    lines: dict[Place, int] = field(default_factory=dict)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    moved: dict[Place, Place] = field(default_factory=dict)
+    moved: dict[KeyPath, KeyPath] = field(default_factory=dict)
 
-    def line(self, place: Place) -> int:
+    def line(self, key_path: KeyPath) -> int:
         """Return the line of a place, or of the nearest thing around it that is written."""
-        while place and place not in self.lines:
-            place = place[:-1]
-        return self.lines.get(place, 1)
+        while key_path and key_path not in self.lines:
+            key_path = key_path[:-1]
+        return self.lines.get(key_path, 1)
 
-    def wrong(self, place: Place, message: str) -> None:
+    def wrong(self, key_path: KeyPath, message: str) -> None:
         """Note a problem at a place; the message says what is wrong and what to do."""
-        self.problems.append(self._problem(place, message))
+        self.problems.append(self._problem(key_path, message))
 
-    def warn(self, place: Place, message: str) -> None:
+    def warn(self, key_path: KeyPath, message: str) -> None:
         """Note what is as it may be and may not be as it was meant."""
-        self.warnings.append(self._problem(place, message, "warning: "))
+        self.warnings.append(self._problem(key_path, message, "warning: "))
 
-    def tell(self, line: int, message: str) -> None:
+    def add_problem(self, line: int, message: str) -> None:
         """Note a problem in a line."""
         self.problems.append(Problem(self.file, line, _in_one_line(message)))
 
-    def _problem(self, place: Place, message: str, how: str = "") -> Problem:
-        place = self._written(place)
-        where = ".".join(str(part)[:64] for part in place)
-        return Problem(self.file, self.line(place), _in_one_line(how + (f"{where}: {message}" if where else message)))
+    def _problem(self, key_path: KeyPath, message: str, how: str = "") -> Problem:
+        key_path = self._written(key_path)
+        where = ".".join(str(part)[:64] for part in key_path)
+        return Problem(
+            self.file, self.line(key_path), _in_one_line(how + (f"{where}: {message}" if where else message))
+        )
 
-    def written(self, place: Place) -> Json:
+    def written(self, key_path: KeyPath) -> Json:
         """Return what is written at a place, or None where nothing is."""
         value = self.content
-        for part in self._written(place):
+        for part in self._written(key_path):
             if isinstance(value, dict) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
                 value = value.get(part) if isinstance(value, dict) else value[int(part)]
             else:
                 return None
         return value
 
-    def _written(self, place: Place) -> Place:
-        for length in range(len(place), 0, -1):
-            if place[:length] in self.moved:
-                return self.moved[place[:length]] + place[length:]
-        return place
+    def _written(self, key_path: KeyPath) -> KeyPath:
+        for length in range(len(key_path), 0, -1):
+            if key_path[:length] in self.moved:
+                return self.moved[key_path[:length]] + key_path[length:]
+        return key_path
 
 
 def _in_one_line(message: str) -> str:
@@ -129,18 +131,18 @@ def parse(text: str, file: str) -> Document:
 
 def _explained(error: yaml.YAMLError, text: str, file: str) -> Problem:
     """Return what the library says, in one line, with what probably led to it."""
-    words = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).partition("\n")[0]
+    message = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).partition("\n")[0]
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         line = text.encode()[: getattr(error, "position", 0)].count(b"\n") + 1
-        return Problem(file, line, f"this is not YAML: {words}")
+        return Problem(file, line, f"this is not YAML: {message}")
     lines = text.rstrip().split("\n")
     began = getattr(error, "context_mark", None)
     at_end = mark.line >= len(lines) or not "".join(lines[mark.line :])[mark.column :].strip()
-    if began is not None and (at_end or words.startswith("did not find expected ','")):
+    if began is not None and (at_end or message.startswith("did not find expected ','")):
         mark = began  # what is not closed is told where it was opened
     number = min(mark.line, len(lines) - 1)
-    return Problem(file, number + 1, f"this is not YAML: {words}{_hint(lines[number], mark.column)}")
+    return Problem(file, number + 1, f"this is not YAML: {message}{_hint(lines[number], mark.column)}")
 
 
 def _hint(line: str, column: int) -> str:
@@ -160,16 +162,16 @@ class _Builder:
         self._document = document
         self._nodes_left = most_nodes
 
-    def build(self, node: Any, place: Place, depth: int) -> Json:
+    def build(self, node: Any, key_path: KeyPath, depth: int) -> Json:
         self._nodes_left -= 1
         if self._nodes_left < 0 or depth > DEEPEST:
             line = node.start_mark.line + 1
             raise ConfigError([Problem(self._document.file, line, "nested or repeated beyond all measure (aliases?)")])
-        self._document.lines[place] = node.start_mark.line + 1
+        self._document.lines[key_path] = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_CORE}map":
-            return self._mapping(node, place, depth)
+            return self._mapping(node, key_path, depth)
         if isinstance(node, yaml.SequenceNode) and node.tag == f"{_CORE}seq":
-            return [self.build(item, (*place, number), depth + 1) for number, item in enumerate(node.value)]
+            return [self.build(item, (*key_path, number), depth + 1) for number, item in enumerate(node.value)]
         return self._scalar(node)
 
     def _scalar(self, node: Any) -> Json:
@@ -180,7 +182,7 @@ class _Builder:
             self._note(node.start_mark.line + 1, str(error))
             return None
 
-    def _mapping(self, node: Any, place: Place, depth: int) -> dict[str, Json]:
+    def _mapping(self, node: Any, key_path: KeyPath, depth: int) -> dict[str, Json]:
         made: dict[str, Json] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
@@ -188,7 +190,7 @@ class _Builder:
                 self._note(line, "a key is a text; put a text with {{ … }} in quotes")
                 continue
             key = key_text(self._scalar(key_node), str(key_node.value))
-            inner = (*place, key)
+            inner = (*key_path, key)
             if key == "<<" and not key_node.style:
                 self._note(line, "merge keys (<<) are not part of YAML 1.2; write the keys out, or use a class")
                 continue
@@ -200,7 +202,7 @@ class _Builder:
         return made
 
     def _note(self, line: int, message: str) -> None:
-        self._document.tell(line, message)
+        self._document.add_problem(line, message)
 
 
 def key_text(value: Json, written: str) -> str:

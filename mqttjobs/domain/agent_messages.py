@@ -16,7 +16,7 @@ from mqttjobs.domain.signatures import check_signature
 from mqttjobs.errors import InvalidJson, ReportError
 
 MAX_PAYLOAD = 64 * 1024
-FIELDS_TOLD = 5
+MAX_FIELDS = 5
 SKEW = timedelta(seconds=30)
 """How far an agent's clock may be from ours: a live message that is older, or from the future, is stale."""
 
@@ -182,4 +182,4 @@ def _parsed(model: type[M], body: Mapping[str, Json]) -> M:
         names = dict.fromkeys(
             str(each["loc"][0])[:64] if each["loc"] else "message" for each in error.errors(include_url=False)
         )
-        raise ReportError(f"wrong fields: {', '.join(list(names)[:FIELDS_TOLD])}", reason="invalid_message") from None
+        raise ReportError(f"wrong fields: {', '.join(list(names)[:MAX_FIELDS])}", reason="invalid_message") from None

@@ -81,7 +81,7 @@ def parse_target(text: str) -> Target:
 class Agent:
     """What is known of one agent.
 
-    `told_at` is the time in its newest status, `heard_at` when it last proved to be there. `connection` names the
+    `status_at` is the time in its newest status, `heard_at` when it last proved to be there. `connection` names the
     connection that the status came on. `drained` is what a user last asked for, and outlives the agent.
     """
 
@@ -92,7 +92,7 @@ class Agent:
     max_jobs: int = 1
     running: int = 0
     facts: Mapping[str, Json] = EMPTY
-    told_at: datetime | None = None
+    status_at: datetime | None = None
     heard_at: datetime | None = None
     connection: str = ""
     drained: bool = False
@@ -129,17 +129,17 @@ def hear(known: Agent | None, status: StatusMessage, hostname: str, at: datetime
         ReportError: `stale` or `replayed`.
     """
     if known is not None and _is_parting(known, status):
-        told_at = max(known.told_at or status.timestamp, status.timestamp)
-        return replace(known, state=Readiness.OFFLINE, running=0, told_at=told_at)
-    if known is not None and known.told_at is not None and status.timestamp <= known.told_at:
+        status_at = max(known.status_at or status.timestamp, status.timestamp)
+        return replace(known, state=Readiness.OFFLINE, running=0, status_at=status_at)
+    if known is not None and known.status_at is not None and status.timestamp <= known.status_at:
         if retained:
             return None
         raise ReportError("a status that is not newer than the last counts no more", reason="replayed")
     late = at - status.timestamp
     if abs(late) > SKEW and not (retained and late > SKEW):
         seconds = round(abs(late).total_seconds())
-        words = f"the status is {seconds} s {'old' if late > SKEW else 'ahead of us'}; are both clocks right?"
-        raise ReportError(words, reason="stale")
+        message = f"the status is {seconds} s {'old' if late > SKEW else 'ahead of us'}; are both clocks right?"
+        raise ReportError(message, reason="stale")
     return Agent(
         hostname,
         status.state,
@@ -148,7 +148,7 @@ def hear(known: Agent | None, status: StatusMessage, hostname: str, at: datetime
         status.max_jobs,
         status.running,
         dict(status.facts),
-        told_at=status.timestamp,
+        status_at=status.timestamp,
         heard_at=min(at, status.timestamp) if retained else at,
         connection=status.connection,
         drained=known.drained if known is not None else False,
@@ -178,26 +178,26 @@ def untried(timeline: Iterable[JobEvent], agents: Sequence[Agent]) -> Sequence[A
     return [agent for agent in agents if agent.hostname not in tried] or agents
 
 
-def least_busy(agents: Iterable[Agent], busy: Mapping[str, int], *, takes_slot: bool) -> Agent | None:
+def least_busy(agents: Iterable[Agent], busy: Mapping[str, int], *, uses_slot: bool) -> Agent | None:
     """Return the agent with the least to do for its size that has room, or None where all are full.
 
     Args:
         agents: those that may be chosen.
         busy: how many of our jobs each has; an agent that says it runs more is believed.
-        takes_slot: whether the job needs room; publishing does not.
+        uses_slot: whether the job needs room; publishing does not.
     """
 
     def load(agent: Agent) -> tuple[float, int, str]:
         jobs = max(busy.get(agent.hostname, 0), agent.running)
         return (jobs / agent.max_jobs, jobs, agent.hostname)
 
-    open_ones = [each for each in agents if not takes_slot or busy.get(each.hostname, 0) < each.max_jobs]
+    open_ones = [each for each in agents if not uses_slot or busy.get(each.hostname, 0) < each.max_jobs]
     return min(open_ones, key=load, default=None)
 
 
 def agent_document(agent: Agent, now: datetime, lease: timedelta) -> dict[str, Json]:
     """Return what agents/get answers."""
-    seen = max((at for at in (agent.heard_at, agent.told_at) if at is not None), default=None)
+    seen = max((at for at in (agent.heard_at, agent.status_at) if at is not None), default=None)
     return {
         "hostname": agent.hostname,
         "state": agent.readiness(now, lease).value,

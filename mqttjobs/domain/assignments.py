@@ -61,7 +61,7 @@ class Assignment:
 
     `token` is given when it is sent. `planned_at` is when it could be sent at the earliest, `assigned_at` when it
     was; `answer_by` is when its acknowledgement is due, `deadline_at` its end. `taken` are the kinds of report that
-    were taken in, `told_at` the time in the newest progress report. `limit` is the time limit of one run; `movable`
+    were taken in, `progress_at` the time in the newest progress report. `limit` is the time limit of one run; `movable`
     and `movable_once_run` say whether the job may go to another agent before and after it has started, and
     `superseded` that it did. `reminded`: it was sent again though its agent had answered, as the end did not come.
     """
@@ -75,13 +75,13 @@ class Assignment:
     limit: timedelta = timedelta(seconds=60)
     wave: int = 0
     priority: int = 0
-    takes_slot: bool = True
+    uses_slot: bool = True
     movable: bool = False
     movable_once_run: bool = False
     assigned_at: datetime | None = None
     answer_by: datetime | None = None
     deadline_at: datetime | None = None
-    told_at: datetime | None = None
+    progress_at: datetime | None = None
     taken: frozenset[EventKind] = frozenset()
     superseded: bool = False
     reminded: bool = False
@@ -94,7 +94,7 @@ class Assignment:
     @property
     def answered(self) -> bool:
         """Whether its agent has said anything about it."""
-        return bool(self.taken) or self.told_at is not None
+        return bool(self.taken) or self.progress_at is not None
 
     @property
     def may_move(self) -> bool:
@@ -131,16 +131,16 @@ def plan(job: Job, operation: Operation, limit: timedelta, hosts: Sequence[str],
             job.uid,
             hostname,
             attempt,
-            Stage.PLANNED if place < batch else Stage.HELD,
+            Stage.PLANNED if index < batch else Stage.HELD,
             at,
             limit=limit,
-            wave=place // batch,
+            wave=index // batch,
             priority=job.priority,
-            takes_slot=job.takes_slot,
+            uses_slot=job.uses_slot,
             movable=job.target == ANY and attempt <= attempts,
             movable_once_run=job.target == ANY and (attempt < attempts or (attempt == attempts and not at_most_once)),
         )
-        for place, hostname in enumerate(hosts)
+        for index, hostname in enumerate(hosts)
     ]
 
 
@@ -190,9 +190,9 @@ def next_due(row: Assignment, heard_at: datetime, timing: Timing) -> tuple[datet
     return (answer_by, Due.SEND_AGAIN) if answer_by < deadline else (deadline, Due.TIME_OUT)
 
 
-def take_back(job: Job, row: Assignment, at: datetime, words: str) -> Change:
+def take_back(job: Job, row: Assignment, at: datetime, message: str) -> Change:
     """Return a job of `_any` to the queue."""
-    event = JobEvent(at, EventKind.RETRIED, row.hostname, f"Job given back by {row.hostname}: {words}")
+    event = JobEvent(at, EventKind.RETRIED, row.hostname, f"Job given back by {row.hostname}: {message}")
     closed = replace(row, stage=Stage.CLOSED, superseded=True)
     return Change(_update(job, row, event, Phase.WAITING), closed)
 
@@ -207,8 +207,8 @@ def time_out(job: Job, row: Assignment, at: datetime, operation: Operation) -> C
 def _repeated(row: Assignment, operation: Operation, error: str, at: datetime) -> tuple[JobEvent, datetime]:
     """Return the event of an attempt that will be repeated, and when."""
     wait = operation.retry.delay(row.attempt)
-    words = f"Attempt {row.attempt} of {operation.retry.attempts} failed, next in {duration_text(wait)}"
-    return JobEvent(at, EventKind.RETRIED, row.hostname, words, error), at + wait
+    message = f"Attempt {row.attempt} of {operation.retry.attempts} failed, next in {duration_text(wait)}"
+    return JobEvent(at, EventKind.RETRIED, row.hostname, message, error), at + wait
 
 
 def fail(job: Job, row: Assignment, at: datetime, error: str) -> Change:
@@ -240,16 +240,16 @@ def take_report(job: Job, row: Assignment, report: ReportMessage, rules: Rules, 
     kind = EventKind(report.event)
     happened_at = min(max(report.timestamp, row.assigned_at or row.planned_at), at)
     if kind is EventKind.PROGRESS:
-        if row.told_at is not None and report.timestamp <= row.told_at:
+        if row.progress_at is not None and report.timestamp <= row.progress_at:
             raise ReportError("this progress was told before", reason="replayed")
         event = JobEvent(happened_at, kind, row.hostname, report.message)
-        return Change(_update(job, row, event, job.phase), replace(row, told_at=report.timestamp))
+        return Change(_update(job, row, event, job.phase), replace(row, progress_at=report.timestamp))
     if kind in row.taken or (kind in _ENDS and row.taken & _ENDS):
         raise ReportError(f"{kind.value} was reported before", reason="replayed")
     row = replace(row, taken=row.taken | {kind})
     if row.superseded:
-        words = f"Late report of attempt {row.attempt}, which another agent was given: {kind.value}"
-        event = JobEvent(happened_at, EventKind.PROGRESS, row.hostname, words, report.error)
+        message = f"Late report of attempt {row.attempt}, which another agent was given: {kind.value}"
+        event = JobEvent(happened_at, EventKind.PROGRESS, row.hostname, message, report.error)
         return Change(_update(job, row, event, job.phase), row)
     if kind in _ENDS:
         return _ended(job, row, report, rules, happened_at)
@@ -295,7 +295,7 @@ def _again(job: Job, row: Assignment, event: JobEvent, due_at: datetime) -> Chan
         limit=row.limit,
         wave=row.wave,
         priority=row.priority,
-        takes_slot=row.takes_slot,
+        uses_slot=row.uses_slot,
     )
     return Change(_update(job, row, event, job.phase), row, following)
 

@@ -37,7 +37,7 @@ class Watcher(NamedTuple):
     """
 
     operation: Operation
-    place: int
+    trigger_index: int
     trigger: Trigger
     owner: EntityKey
 
@@ -67,7 +67,7 @@ class Installation:
         self._entities = dict(entities or {})
         self.entities: Mapping[EntityKey, Entity] = self._entities
         self.membership = Membership(classes.values())
-        self._learned: set[EntityKey] = set()
+        self._registered: set[EntityKey] = set()
         self.classes = classes
         self.operations = operations
         self.users = users
@@ -88,23 +88,23 @@ class Installation:
 
     def copy(self) -> Installation:
         """Return another of the same configuration, without the members that this one has learned of."""
-        configured = {key: each for key, each in self._entities.items() if key not in self._learned}
+        configured = {key: each for key, each in self._entities.items() if key not in self._registered}
         return Installation(configured, self.classes, self.operations, self.users, self._patterns)
 
-    def learn(self, class_id: str, member: str) -> EntityKey | None:
+    def register(self, class_id: str, member: str) -> EntityKey | None:
         """Take up a member of a class with `ids: any`; None if there is no such class, or its id is taken."""
         key = EntityKey(EntityKind.OBJECT, member)
         entity = self.membership.make(class_id, member)
         if entity is None or key in self._entities:
             return None
         self._entities[key] = entity
-        self._learned.add(key)
+        self._registered.add(key)
         self._add_entity(entity)
         return key
 
-    def is_learned(self, key: EntityKey) -> bool:
+    def is_registered(self, key: EntityKey) -> bool:
         """Whether an object is there because it reported."""
-        return key in self._learned
+        return key in self._registered
 
     @property
     def objects(self) -> int:
@@ -198,13 +198,13 @@ class Installation:
         yield from own
         class_id = self.entities[key.entity].class_id if key.entity in self.entities else None
         if class_id is not None:
-            for operation, place, trigger in self._class_watchers.get((class_id, key.name), ()):
+            for operation, trigger_index, trigger in self._class_watchers.get((class_id, key.name), ()):
                 if not self._attached_itself(operation, key.entity):
-                    yield Watcher(operation, place, trigger, key.entity)
-        for far_class, operation, place, trigger in self._far_class_watchers.get(key, ()):
+                    yield Watcher(operation, trigger_index, trigger, key.entity)
+        for far_class, operation, trigger_index, trigger in self._far_class_watchers.get(key, ()):
             for member in self._members.get(far_class, ()):
                 if not self._attached_itself(operation, member):
-                    yield Watcher(operation, place, trigger, member)
+                    yield Watcher(operation, trigger_index, trigger, member)
 
     def _attached_itself(self, operation: Operation, key: EntityKey) -> bool:
         """Whether an operation is attached to an entity by its own name, so that its class's is not counted twice."""

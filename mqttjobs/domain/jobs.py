@@ -34,8 +34,8 @@ class Job:
     """One run of one operation, as it is recorded. Changed only by `evolve`.
 
     `operation` is the definition as it was; `inputs` are the variables that it is rendered with, so that a run
-    after a crash does the same; `hidden` names those of them whose value has `${…}` to fill in. `limit` is how
-    many of the same operation and owner may run at once, None for any number.
+    after a crash does the same; `secret_templates` names those of them whose value has `${…}` to fill in.
+    `max_running` is how many of the same operation and owner may run at once, None for any number.
     """
 
     uid: int
@@ -48,12 +48,12 @@ class Job:
     user_id: str
     target: str = LOCAL
     priority: int = 0
-    takes_slot: bool = True
-    limit: int | None = None
+    uses_slot: bool = True
+    max_running: int | None = None
     params: Mapping[str, Json] = EMPTY
     events: tuple[str, ...] = ()
     inputs: Mapping[str, Json] = EMPTY
-    hidden: Mapping[str, str] = EMPTY
+    secret_templates: Mapping[str, str] = EMPTY
     process_meta: Mapping[str, Json] | None = None
     parent_id: str | None = None
     root_id: str = ""
@@ -250,7 +250,7 @@ def duration_text(value: timedelta) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class OperationFacts:
+class OperationState:
     """What is remembered of an operation beyond its definition, kept true by what happens.
 
     `active` is what a user last said, None when the definition decides. `total` and `first_run_at` outlive

@@ -13,7 +13,7 @@ _VARIABLE = re.compile(r"\{\{\s*id\s*\}\}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
-class Newcomer(NamedTuple):
+class Candidate(NamedTuple):
     """A member that a report may bring."""
 
     class_id: str
@@ -58,9 +58,9 @@ class Membership:
         found = self._open.get(class_id)
         return None if found is None or found.make is None else found.make(member)
 
-    def newcomers(self, topic: str) -> Iterator[Newcomer]:
+    def candidates(self, topic: str) -> Iterator[Candidate]:
         """Yield who may report on a topic."""
         for each, template in self._topics.find(topic):
             member = id_in(template, topic)
             if member is not None and each.make is not None:
-                yield Newcomer(each.id, each.make(member))
+                yield Candidate(each.id, each.make(member))

@@ -9,8 +9,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from mqttjobs.domain.crossing import Band
 from mqttjobs.domain.starting import At, BreakerRule, Condition, Confirm, OnRestart
+from mqttjobs.domain.thresholds import Threshold
 
 Json = Any
 """Any value that JSON can hold."""
@@ -191,7 +191,7 @@ class Trigger:
     from_states: frozenset[str] | None = None
     not_from: frozenset[str] = frozenset()
     not_states: frozenset[str] = frozenset()
-    band: Band | None = None
+    threshold: Threshold | None = None
     entity: str | None = None
     debounce: timedelta | None = None
     throttle: timedelta | None = None
@@ -208,7 +208,7 @@ class Trigger:
         return AVAILABILITY if self.availability else self.attribute or STATE
 
     @property
-    def holds(self) -> bool:
+    def is_timed(self) -> bool:
         """Whether it fires because time passes: it needs a value that lasts."""
         return self.duration is not None or self.periodicity is not None
 
@@ -315,7 +315,7 @@ class Operation:
     delivery: Delivery = Delivery.AT_MOST_ONCE
     target: str = "_local"
     rollout: Rollout | None = None
-    takes_slot: bool = True
+    uses_slot: bool = True
     triggers: tuple[Trigger, ...] = ()
     conditions: Condition | None = None
     on_failure: str | None = None

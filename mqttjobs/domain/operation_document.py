@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mqttjobs.domain.jobs import Job, OperationFacts
+from mqttjobs.domain.jobs import Job, OperationState
 from mqttjobs.domain.model import Json, Operation, User
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.status import AgentState, EventKind, Status, agent_states
 
-_STATUS_WORDS = {
+_STATUS_TEXTS = {
     Status.SUBMITTED: "running",
     Status.PROCESSING: "running",
     Status.COMPLETED: "completed",
@@ -32,7 +32,7 @@ class OperationView:
     """Everything that an operation document is made of; runs and `latest` are those in the caller's scope."""
 
     operation: Operation
-    facts: OperationFacts | None
+    operation_state: OperationState | None
     active: bool
     total: int
     running: int
@@ -45,7 +45,7 @@ class OperationView:
 
 def operation_document(view: OperationView) -> dict[str, Json]:
     """Return the whole operation document."""
-    operation, facts, definition = view.operation, view.facts, view.operation.definition
+    operation, operation_state, definition = view.operation, view.operation_state, view.operation.definition
     name, process_id = view.process
     document: dict[str, Json] = {
         "id": operation.id,
@@ -55,13 +55,13 @@ def operation_document(view: OperationView) -> dict[str, Json]:
         "process_id": process_id,
         "process_version": operation.version or operation.fingerprint[:12],
         "environment_id": operation.environment,
-        "status": "scheduled" if view.latest is None else _STATUS_WORDS[view.latest.status],
+        "status": "scheduled" if view.latest is None else _STATUS_TEXTS[view.latest.status],
         "job_execution_strategy": strategy(operation),
         "job_instances": {"total": view.total, "running": view.running, "last_ids": list(view.last_ids)},
         "scheduled": None if operation.schedule is None else operation.schedule.text,
         "priority": operation.priority,
         "active": view.active,
-        "previous_trigger": _iso(facts.triggered_at if facts else None),
+        "previous_trigger": _iso(operation_state.triggered_at if operation_state else None),
         "next_trigger": _iso(view.next_due if view.active else None),
         "force_user_context": operation.run_as is not None,
         "eo_flow_enabled": operation.event_driven,
@@ -72,9 +72,9 @@ def operation_document(view: OperationView) -> dict[str, Json]:
         ],
         "description": operation.description,
         "type": operation.type,
-        "metadata": _metadata(facts),
-        "start_date": _iso(facts.first_run_at if facts else None),
-        "end_date": _iso(facts.ended_at if facts else None),
+        "metadata": _metadata(operation_state),
+        "start_date": _iso(operation_state.first_run_at if operation_state else None),
+        "end_date": _iso(operation_state.ended_at if operation_state else None),
     }
     own = {key: value for key, value in definition.items() if key not in document}
     return document | dict.fromkeys(_COMMON) | _defaults(operation) | own
@@ -137,13 +137,13 @@ def _defaults(operation: Operation) -> dict[str, Json]:
     }
 
 
-def _metadata(facts: OperationFacts | None) -> dict[str, Json]:
+def _metadata(operation_state: OperationState | None) -> dict[str, Json]:
     return {
-        "created_by": facts.created_by if facts else None,
-        "created_at": _iso(facts.created_at if facts else None),
-        "updated_by": facts.updated_by if facts else None,
-        "updated_at": _iso(facts.updated_at if facts else None),
-        "completed_at": _iso(facts.completed_at if facts else None),
+        "created_by": operation_state.created_by if operation_state else None,
+        "created_at": _iso(operation_state.created_at if operation_state else None),
+        "updated_by": operation_state.updated_by if operation_state else None,
+        "updated_at": _iso(operation_state.updated_at if operation_state else None),
+        "completed_at": _iso(operation_state.completed_at if operation_state else None),
     }
 
 

@@ -14,7 +14,7 @@ import orjson
 
 from mqttjobs.domain.durations import parse_duration
 from mqttjobs.domain.model import Json
-from mqttjobs.domain.templates import list_place
+from mqttjobs.domain.templates import list_index
 from mqttjobs.errors import InvalidJson, InvalidRequest, ReportError, TooLarge
 
 DEEPEST = 32
@@ -194,8 +194,8 @@ def read_state(report: Report, path: tuple[str, ...]) -> str | None:
     for part in path or (("state",) if isinstance(value, dict) else ()):
         if isinstance(value, dict):
             value = value.get(part)
-        elif isinstance(value, list) and (place := list_place(part)) is not None and place < len(value):
-            value = value[place]
+        elif isinstance(value, list) and (index := list_index(part)) is not None and index < len(value):
+            value = value[index]
         else:
             return None
     return scalar_text(value)
@@ -230,8 +230,8 @@ def check_transaction(value: Json) -> None:
     """Raise InvalidRequest unless it is a scalar of at most 256 bytes (contract 4)."""
     text = value if isinstance(value, str) else scalar_text(value)
     if value is not None and (text is None or len(text.encode()) > TRANSACTION_BYTES):
-        words = f"must be a scalar of at most {TRANSACTION_BYTES} bytes"
-        raise InvalidRequest("wrong parameters: transaction", {"transaction": [words]})
+        message = f"must be a scalar of at most {TRANSACTION_BYTES} bytes"
+        raise InvalidRequest("wrong parameters: transaction", {"transaction": [message]})
 
 
 def digest(topic: str, payload: bytes) -> bytes:

@@ -65,7 +65,7 @@ class Daylight(NamedTuple):
     up: bool = False
 
 
-class Scene(Protocol):
+class ConditionContext(Protocol):
     """What a condition is tested against: the values as they are, and the moment."""
 
     @property
@@ -86,7 +86,7 @@ class Scene(Protocol):
 class Condition(Protocol):
     """A test that is made at the moment of firing; see the leaves in domain/conditions."""
 
-    def holds(self, scene: Scene) -> bool:
+    def holds(self, context: ConditionContext) -> bool:
         """Whether it is so."""
 
     def references(self) -> Iterable[tuple[str, str | None]]:
@@ -95,5 +95,5 @@ class Condition(Protocol):
     def needs_sun(self) -> bool:
         """Whether it depends on where we are."""
 
-    def told(self, scene: Scene) -> str:
+    def describe(self, context: ConditionContext) -> str:
         """Return what it wants and what it finds, in words."""

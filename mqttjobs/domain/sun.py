@@ -17,24 +17,24 @@ LOOK_AHEAD_DAYS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class Location:
     """A place on earth, in degrees."""
 
     latitude: float
     longitude: float
 
 
-def usual_spot(zone: tzinfo) -> Spot:
+def default_location(zone: tzinfo) -> Location:
     """Return where the sun rises about six and sets about eighteen o'clock of `zone`, all the year, by winter time."""
     january = datetime(2026, 1, 1, tzinfo=zone)
     standard = (january.utcoffset() or timedelta()) - (january.dst() or timedelta())
-    return Spot(0.0, (standard / timedelta(hours=1) * 15 + 180) % 360 - 180)
+    return Location(0.0, (standard / timedelta(hours=1) * 15 + 180) % 360 - 180)
 
 
 @lru_cache(maxsize=1024)
-def daylight(spot: Spot, day: date, zone: tzinfo) -> Daylight:
+def daylight(location: Location, day: date, zone: tzinfo) -> Daylight:
     """Return when the sun rises and sets on a day of `zone`."""
-    observer = Observer(spot.latitude, spot.longitude, 0)
+    observer = Observer(location.latitude, location.longitude, 0)
     rises, sets = _on(sunrise, observer, day, zone), _on(sunset, observer, day, zone)
     noon = datetime.combine(day, time(12), zone)
     up = rises is None and sets is None and elevation(observer, noon) > 0
@@ -54,7 +54,7 @@ def _whole(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def next_moment(at: At, after: datetime, spot: Spot) -> datetime | None:
+def next_moment(at: At, after: datetime, location: Location) -> datetime | None:
     """Return the first sunrise or sunset, moved by the offset, later than `after`; None if none ever comes.
 
     It is looked for by the days of the sun there. In a zone far away the sun may set about midnight, and then a day
@@ -62,20 +62,20 @@ def next_moment(at: At, after: datetime, spot: Spot) -> datetime | None:
     """
     if at.moment is Moment.START:
         return None
-    zone = timezone(timedelta(hours=round(spot.longitude / 15)))
+    zone = timezone(timedelta(hours=round(location.longitude / 15)))
     first = (after - at.offset).astimezone(zone).date() - timedelta(days=1)
     for days in range(LOOK_AHEAD_DAYS):
-        light = daylight(spot, first + timedelta(days=days), zone)
+        light = daylight(location, first + timedelta(days=days), zone)
         plain = light.sunrise if at.moment is Moment.SUNRISE else light.sunset
         if plain is not None and plain + at.offset > after:
             return plain + at.offset
     return None
 
 
-def latest_moment(at: At, after: datetime, now: datetime, spot: Spot) -> datetime | None:
+def latest_moment(at: At, after: datetime, now: datetime, location: Location) -> datetime | None:
     """Return the latest such moment later than `after` and not after `now`, or None: what was missed counts once."""
     found: datetime | None = None
     start = max(after, now - timedelta(days=LOOK_AHEAD_DAYS))
-    while (due := next_moment(at, found or start, spot)) is not None and due <= now:
+    while (due := next_moment(at, found or start, location)) is not None and due <= now:
         found = due
     return found

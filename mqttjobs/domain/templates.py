@@ -22,7 +22,7 @@ _TRUSTED = re.compile(r"(?:(?:source|target)\.)?(?:id|name|properties)(?:\..*)?\
 """What the configuration or the service itself says; everything else may come from a message or a caller."""
 
 
-LONGEST_PLACE = 9
+LONGEST_INDEX = 9
 
 
 class _Variable(NamedTuple):
@@ -82,9 +82,9 @@ def reveal_all(value: Json, reveal: Reveal) -> Json:
     return value
 
 
-def list_place(part: str) -> int | None:
+def list_index(part: str) -> int | None:
     """Return the place in a list that a part of a dotted path names, or None; a longer number is beyond every list."""
-    return int(part) if len(part) <= LONGEST_PLACE and part.isascii() and part.isdigit() else None
+    return int(part) if len(part) <= LONGEST_INDEX and part.isascii() and part.isdigit() else None
 
 
 def lookup(variables: Mapping[str, Json], path: str) -> Json:
@@ -97,8 +97,8 @@ def lookup(variables: Mapping[str, Json], path: str) -> Json:
     for part in path.split("."):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
-        elif isinstance(value, list | tuple) and (place := list_place(part)) is not None and place < len(value):
-            value = value[place]
+        elif isinstance(value, list | tuple) and (index := list_index(part)) is not None and index < len(value):
+            value = value[index]
         else:
             raise TemplateError(f"unknown variable {{{{ {path} }}}}: there is no {part!r}")
     return value
@@ -137,13 +137,13 @@ class Template:
         return self._constant is not None
 
     def render(
-        self, variables: Mapping[str, Json], hidden: Mapping[str, str] = EMPTY, reveal: Reveal | None = None
+        self, variables: Mapping[str, Json], secret_templates: Mapping[str, str] = EMPTY, reveal: Reveal | None = None
     ) -> Rendered:
         """Return the template filled in.
 
         Args:
             variables: nested.
-            hidden: dotted path -> configuration text with `${…}`, for variables whose text has secrets.
+            secret_templates: dotted path -> configuration text with `${…}`, for variables whose text has secrets.
             reveal: gives secrets; without it they stay as they are.
 
         Raises:
@@ -151,12 +151,14 @@ class Template:
         """
         if self._constant is not None:
             return self._constant
-        return Rendered(_fill(self._parts, variables, hidden, reveal), _fill(self._parts, variables, {}, None))
+        return Rendered(
+            _fill(self._parts, variables, secret_templates, reveal), _fill(self._parts, variables, {}, None)
+        )
 
     def render_topic(
         self,
         variables: Mapping[str, Json],
-        hidden: Mapping[str, str] = EMPTY,
+        secret_templates: Mapping[str, str] = EMPTY,
         reveal: Reveal | None = None,
         *,
         base_topic: str,
@@ -170,7 +172,7 @@ class Template:
         for name in self.names:
             if not _TRUSTED.match(name) and "/" in as_text(lookup(variables, name)):
                 raise TemplateError(f"{{{{ {name} }}}} would bring a / into the topic")
-        topic = self.render(variables, hidden, reveal)
+        topic = self.render(variables, secret_templates, reveal)
         problem = topic_problem(topic.text, base_topic)
         if problem:
             raise TemplateError(problem)
@@ -237,36 +239,43 @@ def _walk(parts: Json) -> Iterator[Json]:
         yield parts
 
 
-def _fill(parts: Json, variables: Mapping[str, Json], hidden: Mapping[str, str], reveal: Reveal | None) -> Json:
+def _fill(
+    parts: Json, variables: Mapping[str, Json], secret_templates: Mapping[str, str], reveal: Reveal | None
+) -> Json:
     if isinstance(parts, _Variable):
-        return _variable(parts.path, variables, hidden, reveal)
+        return _variable(parts.path, variables, secret_templates, reveal)
     if isinstance(parts, _Secret):
         return "${" + parts.name + "}" if reveal is None else reveal(parts.name)
     if isinstance(parts, dict):
-        return {key: _fill(item, variables, hidden, reveal) for key, item in parts.items()}
+        return {key: _fill(item, variables, secret_templates, reveal) for key, item in parts.items()}
     if isinstance(parts, list):
-        return [_fill(item, variables, hidden, reveal) for item in parts]
+        return [_fill(item, variables, secret_templates, reveal) for item in parts]
     if isinstance(parts, tuple):
-        return "".join(as_text(_fill(item, variables, hidden, reveal)) for item in parts)
+        return "".join(as_text(_fill(item, variables, secret_templates, reveal)) for item in parts)
     return parts
 
 
-def _variable(path: str, variables: Mapping[str, Json], hidden: Mapping[str, str], reveal: Reveal | None) -> Json:
+def _variable(
+    path: str, variables: Mapping[str, Json], secret_templates: Mapping[str, str], reveal: Reveal | None
+) -> Json:
     value = lookup(variables, path)
-    if not hidden or reveal is None:
+    if not secret_templates or reveal is None:
         return value
-    if path in hidden:
-        return reveal_text(hidden[path], reveal)
-    inside = {name: text for name, text in hidden.items() if name.startswith(f"{path}.")}
+    if path in secret_templates:
+        return reveal_text(secret_templates[path], reveal)
+    inside = {name: text for name, text in secret_templates.items() if name.startswith(f"{path}.")}
     return revealed(value, path, inside, reveal) if inside else value
 
 
-def revealed(value: Json, path: str, hidden: Mapping[str, str], reveal: Reveal) -> Json:
-    """Return a nested value with the texts that `hidden` names (dotted paths from the root) revealed."""
-    if path in hidden:
-        return reveal_text(hidden[path], reveal)
+def revealed(value: Json, path: str, secret_templates: Mapping[str, str], reveal: Reveal) -> Json:
+    """Return a nested value with the texts that `secret_templates` names (dotted paths from the root) revealed."""
+    if path in secret_templates:
+        return reveal_text(secret_templates[path], reveal)
     if isinstance(value, Mapping):
-        return {key: revealed(item, f"{path}.{key}" if path else key, hidden, reveal) for key, item in value.items()}
+        return {
+            key: revealed(item, f"{path}.{key}" if path else key, secret_templates, reveal)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [revealed(item, f"{path}.{place}", hidden, reveal) for place, item in enumerate(value)]
+        return [revealed(item, f"{path}.{index}", secret_templates, reveal) for index, item in enumerate(value)]
     return value

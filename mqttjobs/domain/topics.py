@@ -23,8 +23,8 @@ def check_filter(filter: str) -> None:  # noqa: A002 - MQTT's own word
     if filter.startswith("$share/"):
         raise ValueError("shared subscriptions do not fail over and are not used here")
     levels = filter.split("/")
-    for place, level in enumerate(levels):
-        if "#" in level and (level != "#" or place != len(levels) - 1):
+    for index, level in enumerate(levels):
+        if "#" in level and (level != "#" or index != len(levels) - 1):
             raise ValueError("# stands alone and last: a/b/#")
         if "+" in level and level != "+":
             raise ValueError("+ stands for one whole level: a/+/b")
@@ -48,10 +48,10 @@ def matches(filter: str, topic: str) -> bool:  # noqa: A002 - MQTT's own word
     if topic.startswith("$") and filter[:1] in ("+", "#"):
         return False
     wanted, levels = filter.split("/"), topic.split("/")
-    for place, level in enumerate(wanted):
+    for index, level in enumerate(wanted):
         if level == "#":
             return True
-        if place >= len(levels) or level not in ("+", levels[place]):
+        if index >= len(levels) or level not in ("+", levels[index]):
             return False
     return len(wanted) == len(levels)
 
@@ -61,10 +61,10 @@ def covers(wide: str, narrow: str) -> bool:
     if narrow.startswith("$") and wide[:1] in ("+", "#"):
         return False
     outer, inner = wide.split("/"), ["+", "#"] if narrow == "#" else narrow.split("/")  # a topic has a first level
-    for place, level in enumerate(outer):
+    for index, level in enumerate(outer):
         if level == "#":
             return True
-        if place >= len(inner) or inner[place] == "#" or level not in ("+", inner[place]):
+        if index >= len(inner) or inner[index] == "#" or level not in ("+", inner[index]):
             return False
     return len(outer) == len(inner)
 
@@ -74,9 +74,9 @@ def overlaps(one: str, other: str) -> bool:
     if (one.startswith("$") and other[:1] in ("+", "#")) or (other.startswith("$") and one[:1] in ("+", "#")):
         return False
     left, right = one.split("/"), other.split("/")
-    for place in range(max(len(left), len(right))):
-        a = left[place] if place < len(left) else None
-        b = right[place] if place < len(right) else None
+    for index in range(max(len(left), len(right))):
+        a = left[index] if index < len(left) else None
+        b = right[index] if index < len(right) else None
         if a == "#" or b == "#":
             return True
         if a is None or b is None or (a != b and "+" not in (a, b)):
@@ -109,8 +109,8 @@ class TopicTrie(Generic[T]):
         """Return the items whose filter matches `topic`, in no particular order."""
         found: list[T] = []
         nodes = [self._root]
-        for place, level in enumerate(topic.split("/")):
-            wild = place > 0 or not topic.startswith("$")
+        for index, level in enumerate(topic.split("/")):
+            wild = index > 0 or not topic.startswith("$")
             reached: list[_Node[T]] = []
             for node in nodes:
                 if wild and "#" in node.children:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mqttjobs.domain.model import Json, Retained, Value, ValueKey, ValueSource
 
 
-class Verdict(StrEnum):
+class ReportResult(StrEnum):
     """What became of a report, in the order in which a message is counted (behaviour 5)."""
 
     CHANGED = "changed"
@@ -22,11 +22,11 @@ class Verdict(StrEnum):
     UNMATCHED = "unmatched"
 
 
-ORDER = {verdict: place for place, verdict in enumerate(Verdict)}
+ORDER = {report_result: index for index, report_result in enumerate(ReportResult)}
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Reading:
     """One text seen for one value. `live_before` says that a live report of it came since this connection."""
 
     text: str
@@ -39,37 +39,37 @@ class Sighting:
 class Result(NamedTuple):
     """The verdict, the value as it then is (None: as it was), and whether the change fires nothing."""
 
-    verdict: Verdict
+    report_result: ReportResult
     value: Value | None = None
     silent: bool = False
 
 
-def sight(key: ValueKey, source: ValueSource, known: Value | None, seen: Sighting) -> Result:
+def apply_reading(key: ValueKey, source: ValueSource, known: Value | None, reading: Reading) -> Result:
     """Return what a sighting does to a value.
 
     `ignore` is tested before and after `map` (behaviour 1.5). A repeated live report returns the value with its
     `heard_at` moved, under the verdict UNCHANGED.
     """
-    text = seen.text
+    text = reading.text
     if text in source.ignore:
-        return Result(Verdict.IGNORED)
+        return Result(ReportResult.IGNORED)
     text = source.map.get(text, text)
     if text in source.ignore:
-        return Result(Verdict.IGNORED)
-    if not seen.retained or (source.retained is Retained.FIRE and not source.event):
+        return Result(ReportResult.IGNORED)
+    if not reading.retained or (source.retained is Retained.FIRE and not source.event):
         if known is not None and known.text == text and not source.event:
-            return Result(Verdict.UNCHANGED, None if seen.retained else replace(known, heard_at=seen.at))
-        return Result(Verdict.CHANGED, _changed(key, known, text, seen))
-    if source.event or source.retained is Retained.IGNORE or seen.live_before:
-        return Result(Verdict.RETAINED_SKIPPED)
+            return Result(ReportResult.UNCHANGED, None if reading.retained else replace(known, heard_at=reading.at))
+        return Result(ReportResult.CHANGED, _changed(key, known, text, reading))
+    if source.event or source.retained is Retained.IGNORE or reading.live_before:
+        return Result(ReportResult.RETAINED_SKIPPED)
     if known is None:
-        return Result(Verdict.CHANGED, _changed(key, None, text, seen), silent=True)
+        return Result(ReportResult.CHANGED, _changed(key, None, text, reading), silent=True)
     if known.text == text:
-        return Result(Verdict.UNCHANGED)
-    return Result(Verdict.CHANGED, _changed(key, known, text, seen))
+        return Result(ReportResult.UNCHANGED)
+    return Result(ReportResult.CHANGED, _changed(key, known, text, reading))
 
 
-def _changed(key: ValueKey, known: Value | None, text: str, seen: Sighting) -> Value:
+def _changed(key: ValueKey, known: Value | None, text: str, reading: Reading) -> Value:
     previous = known.text if known else None
-    heard_at = (known.heard_at if known else None) if seen.retained else seen.at
-    return Value(key, text, previous, seen.at, heard_at, seen.payload)
+    heard_at = (known.heard_at if known else None) if reading.retained else reading.at
+    return Value(key, text, previous, reading.at, heard_at, reading.payload)

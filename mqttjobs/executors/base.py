@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Delivery, Json
 from mqttjobs.domain.templates import Reveal
-from mqttjobs.registry import leaf_modules
+from mqttjobs.registry import plugin_modules
 from mqttjobs.transport.base import Publication
 
 
@@ -35,7 +35,7 @@ class RunContext:
         job_id: the job's uuid, the same at every attempt.
         hostname: the host that runs it.
         variables: what `{{ … }}` can name (contract 2), nested; see domain.templates.
-        hidden: of `variables`, dotted path -> text with `${…}` still to be revealed.
+        secret_templates: of `variables`, dotted path -> text with `${…}` still to be revealed.
         reveal: gives the text behind a `${…}` name; what it gave is masked in captured output.
         params, events: of the job.
         preferences: key -> value, handed to programs.
@@ -48,7 +48,7 @@ class RunContext:
     job_id: str
     hostname: str
     variables: Mapping[str, Json]
-    hidden: Mapping[str, str]
+    secret_templates: Mapping[str, str]
     reveal: Reveal
     params: Mapping[str, Json]
     events: tuple[str, ...]
@@ -74,7 +74,7 @@ class Executor(BaseModel):
 
     kind: ClassVar[str]
     delivery: ClassVar[Delivery] = Delivery.AT_MOST_ONCE
-    takes_slot: ClassVar[bool] = True
+    uses_slot: ClassVar[bool] = True
     own_timeout: ClassVar[bool] = False
     no_description: ClassVar[Mapping[str, Json]] = {}
     """The description before the end: the type's keys, each null."""
@@ -119,7 +119,7 @@ class Executor(BaseModel):
 def executor_types() -> Mapping[str, type[Executor]]:
     """Return every operation type by its name."""
     found: dict[str, type[Executor]] = {}
-    for module in leaf_modules("mqttjobs.executors"):
+    for module in plugin_modules("mqttjobs.executors.types", "mqttjobs.executors"):
         for item in vars(module).values():
             if isinstance(item, type) and issubclass(item, Executor) and item is not Executor:
                 kind: Any = item.__dict__.get("kind")

@@ -14,10 +14,10 @@ _HTML = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<
 
 
 class Masking:
-    """Puts names in place of secrets; `hidden` are pairs of a secret and the name that stands for it."""
+    """Puts names in place of secrets; `secrets` are pairs of a secret and the name that stands for it."""
 
-    def __init__(self, hidden: Sequence[tuple[str, str]] = ()) -> None:
-        forms = {form: name for secret, name in hidden if secret for form in _forms(secret)}
+    def __init__(self, secrets: Sequence[tuple[str, str]] = ()) -> None:
+        forms = {form: name for secret, name in secrets if secret for form in _forms(secret)}
         self._forms = sorted(forms.items(), key=lambda each: -len(each[0]))
 
     def __call__(self, text: str) -> str:

@@ -32,7 +32,7 @@ class Capture:
         self._progress = progress
         self._line = b""
         self._line_start = True
-        self._told = False
+        self._was_progress = False
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
@@ -56,8 +56,8 @@ class Capture:
             ):
                 return
             self._let_go()
-            self._told = is_progress
-        elif not self._told:
+            self._was_progress = is_progress
+        elif not self._was_progress:
             self._keep(piece)
         self._line_start = ends
 

@@ -19,7 +19,7 @@ TIMED_OUT = 124
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 READ_AT_ONCE = 64 * 1024
-LAST_WORDS_S = 0.5
+FINAL_OUTPUT_S = 0.5
 """How long output is still awaited from a group whose leader has ended."""
 ORPHANS_S = 0.5
 """How long is waited for the killed members of a group to be gone."""
@@ -90,7 +90,7 @@ class ProcessGroup:
             raise
         finally:
             try:
-                await _whole(self._last_words())
+                await _whole(self._last_message())
             finally:
                 self._close(process)
             await _whole(_take_orphans(process.pid))
@@ -98,8 +98,8 @@ class ProcessGroup:
         shell_code = TIMED_OUT if timed_out else 128 - code if code < 0 else code
         return Finished(shell_code, self._stdout, self._stderr, timed_out)
 
-    def _unstarted(self, code: int, words: str) -> Finished:
-        return Finished(code, self._stdout, self._stderr, not_started=f"{self._command.argv[0]} {words}")
+    def _unstarted(self, code: int, message: str) -> Finished:
+        return Finished(code, self._stdout, self._stderr, not_started=f"{self._command.argv[0]} {message}")
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603 - running programs is what this module is for; no shell
@@ -180,9 +180,9 @@ class ProcessGroup:
         _signal(process, signal.SIGKILL)
         await asyncio.wait([self._exited])
 
-    async def _last_words(self) -> None:
+    async def _last_message(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
+            async with asyncio.timeout(FINAL_OUTPUT_S):
                 await self._silent.wait()
 
     def _close(self, process: subprocess.Popen[bytes]) -> None:

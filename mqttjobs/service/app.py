@@ -16,18 +16,18 @@ import uuid_utils
 
 from mqttjobs.clock import Clock, SystemClock
 from mqttjobs.errors import ConfigError, StoreError
-from mqttjobs.service.agents.dispatcher import Dispatcher
-from mqttjobs.service.connection import Connection
-from mqttjobs.service.draft import Draft
+from mqttjobs.service.api.router import RequestRouter
+from mqttjobs.service.dispatcher import Dispatcher
+from mqttjobs.service.engine import Engine
+from mqttjobs.service.recovery import recover
 from mqttjobs.service.reload import Reload
-from mqttjobs.service.requests.responder import Responder
-from mqttjobs.service.running.recovery import recover
+from mqttjobs.service.scheduler import Scheduler
+from mqttjobs.service.session import Connection
 from mqttjobs.service.settings import LoadSettings, Settings
-from mqttjobs.service.starting.timekeeper import Timekeeper
-from mqttjobs.service.workshop import Workshop
+from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.base import Store, create_store
 from mqttjobs.transport.base import Publication, Transport, create_transport
-from mqttjobs.transport.staying import stay_connected
+from mqttjobs.transport.reconnect import stay_connected
 
 RELOAD_RETRY_S = 1.0
 """Wait between attempts to reload while the store is unavailable."""
@@ -70,17 +70,17 @@ class Service:
         load: LoadSettings | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.workshop = Workshop(settings, store, clock, new_id, new_token)
+        self.engine = Engine(settings, store, clock, new_id, new_token)
         self._transport = transport
         self._clock = clock
         self._jitter = jitter
-        self._timekeeper = Timekeeper(self.workshop)
-        self._dispatcher = Dispatcher(self.workshop, lambda: self._timekeeper.settled)
-        self._responder = Responder(self.workshop)
-        self._connection = Connection(self.workshop, self._timekeeper, self._responder)
-        self._reload = Reload(self.workshop, self._connection, self._timekeeper, load) if load else None
+        self._scheduler = Scheduler(self.engine)
+        self._dispatcher = Dispatcher(self.engine, lambda: self._scheduler.settled)
+        self._router = RequestRouter(self.engine)
+        self._connection = Connection(self.engine, self._scheduler, self._router)
+        self._reload = Reload(self.engine, self._connection, self._scheduler, load) if load else None
         if self._reload is not None:
-            self.workshop.reloading = self._reload
+            self.engine.reloading = self._reload
         self._failed: asyncio.Future[None] | None = None
 
     async def run(self, stop: asyncio.Event, reload: asyncio.Event | None = None) -> None:
@@ -92,9 +92,9 @@ class Service:
         """
         await self._start()
         loops = [
-            self.workshop.runner.clerk.run(),
-            self.workshop.runner.run(),
-            self._timekeeper.run(),
+            self.engine.runner.completer.run(),
+            self.engine.runner.run(),
+            self._scheduler.run(),
             self._dispatcher.run(),
         ]
         if reload is not None:
@@ -113,33 +113,35 @@ class Service:
 
     async def _start(self) -> None:
         """Take up where the last run ended: read what is stored, give back what a crash interrupted."""
-        workshop = self.workshop
-        await workshop.load()
+        engine = self.engine
+        await engine.load()
         now = self._clock.now()
-        draft = await workshop.adopt(now, workshop.settings.service.system_user)
-        workshop.agenda.begin(draft, now)
-        if draft:
-            await workshop.commit(draft)
-        if not workshop.settings.installation.users:
+        tx = await engine.adopt(now, engine.settings.service.system_user)
+        engine.deadlines.begin(tx, now)
+        if tx:
+            await engine.commit(tx)
+        if not engine.settings.installation.users:
             log.warning(
                 "open-to-everyone",
                 details="no users are configured: whoever can publish to the broker may read and run; see `users`",
             )
-        await recover(workshop, now)
+        await recover(engine, now)
 
     async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:
-        clerk, *others = tasks
-        await self._responder.close()
+        completer, *others = tasks
+        await self._router.close()
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self.workshop.runner.close()
-        clerk.cancel()
-        await asyncio.gather(clerk, return_exceptions=True)
-        heard = Draft(heard=list(self.workshop.mirror.heard.items()), announced=self.workshop.announcer.take_told())
-        if heard and not self.workshop.runner.clerk.failing:
+        await self.engine.runner.close()
+        completer.cancel()
+        await asyncio.gather(completer, return_exceptions=True)
+        heard = Transaction(
+            heard=list(self.engine.cache.heard.items()), announced=self.engine.job_events.take_published()
+        )
+        if heard and not self.engine.runner.completer.failing:
             try:
-                await self.workshop.commit(heard)
+                await self.engine.commit(heard)
             except StoreError as error:
                 log.error("store-unavailable", details=str(error))
 
@@ -152,7 +154,7 @@ class Service:
                 continue
             try:
                 with suppress(ConfigError):
-                    await self._reload(self.workshop.settings.service.system_user)
+                    await self._reload(self.engine.settings.service.system_user)
             except StoreError as error:
                 log.error("reload-waits", details=str(error))
                 await self._clock.wait(asyncio.Event(), RELOAD_RETRY_S)

@@ -11,11 +11,11 @@ import structlog
 
 from mqttjobs.domain.model import EntityKind, Json
 from mqttjobs.errors import ConfigError, StoreError
-from mqttjobs.service.connection import Connection
-from mqttjobs.service.draft import Draft
+from mqttjobs.service.engine import Engine
+from mqttjobs.service.scheduler import Scheduler
+from mqttjobs.service.session import Connection
 from mqttjobs.service.settings import LoadSettings, Settings
-from mqttjobs.service.starting.timekeeper import Timekeeper
-from mqttjobs.service.workshop import Workshop
+from mqttjobs.service.state.transaction import Transaction
 
 log = structlog.get_logger(__name__)
 
@@ -23,10 +23,10 @@ log = structlog.get_logger(__name__)
 class Reload:
     """Reads the configuration anew and puts it in place of the old one, whole or not at all."""
 
-    def __init__(self, workshop: Workshop, connection: Connection, timekeeper: Timekeeper, load: LoadSettings) -> None:
-        self._workshop = workshop
+    def __init__(self, engine: Engine, connection: Connection, scheduler: Scheduler, load: LoadSettings) -> None:
+        self._engine = engine
         self._connection = connection
-        self._timekeeper = timekeeper
+        self._scheduler = scheduler
         self._load = load
 
     async def __call__(self, by: str) -> dict[str, Json]:
@@ -36,31 +36,31 @@ class Reload:
             ConfigError: the file is bad; nothing was changed.
             StoreError: the store is unavailable; nothing was changed.
         """
-        workshop = self._workshop
+        engine = self._engine
         try:
             new = await asyncio.to_thread(self._load)
         except ConfigError as error:
             log.error("reload-refused", problems=[str(each) for each in error.problems])
             raise
-        async with workshop.turn:
-            await workshop.refresh()
-            old = workshop.settings
-            told = _differences(old, workshop.peopled(new))
-            workshop.install(_keeping(old, new))
-            draft = await workshop.adopt(workshop.clock.now(), by)
-            await self._connection.resubscribe(draft)
+        async with engine.write_lock:
+            await engine.refresh()
+            old = engine.settings
+            differences = _differences(old, engine.with_members(new))
+            engine.install(_keeping(old, new))
+            tx = await engine.adopt(engine.clock.now(), by)
+            await self._connection.resubscribe(tx)
             try:
-                await workshop.commit(draft)
+                await engine.commit(tx)
             except StoreError:
-                workshop.install(old)
-                workshop.mirror.stale = True
-                await self._connection.resubscribe(Draft())
+                engine.install(old)
+                engine.cache.stale = True
+                await self._connection.resubscribe(Transaction())
                 raise
-        self._timekeeper.nudge()
-        workshop.runner.wake()
-        workshop.agents.wake()
-        log.info("reloaded", **told)
-        return told
+        self._scheduler.nudge()
+        engine.runner.wake()
+        engine.agent_scheduler.wake()
+        log.info("reloaded", **differences)
+        return differences
 
 
 def _keeping(old: Settings, new: Settings) -> Settings:
@@ -70,16 +70,18 @@ def _keeping(old: Settings, new: Settings) -> Settings:
 
 def _differences(old: Settings, new: Settings) -> dict[str, Json]:
     before, after = _named(old), _named(new)
-    told: dict[str, Json] = {"added": {}, "removed": {}, "changed": {}, "restart_needed": []}
+    differences: dict[str, Json] = {"added": {}, "removed": {}, "changed": {}, "restart_needed": []}
     for noun in before:
         was, now = before[noun], after[noun]
-        told["added"][noun] = sorted(now.keys() - was.keys())
-        told["removed"][noun] = sorted(was.keys() - now.keys())
-        told["changed"][noun] = sorted(name for name in was.keys() & now.keys() if was[name] != now[name])
+        differences["added"][noun] = sorted(now.keys() - was.keys())
+        differences["removed"][noun] = sorted(was.keys() - now.keys())
+        differences["changed"][noun] = sorted(name for name in was.keys() & now.keys() if was[name] != now[name])
     for name in ("connect", "base_topic", "store_url"):
         if getattr(old, name) != getattr(new, name):
-            told["restart_needed"].append({"connect": "mqtt", "base_topic": "mqtt.base_topic"}.get(name, "store.url"))
-    return told
+            differences["restart_needed"].append(
+                {"connect": "mqtt", "base_topic": "mqtt.base_topic"}.get(name, "store.url")
+            )
+    return differences
 
 
 def _named(settings: Settings) -> dict[str, Mapping[str, Any]]:

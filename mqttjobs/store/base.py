@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment
-from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationFacts
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationState
 from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
 from mqttjobs.domain.status import Status
-from mqttjobs.domain.triggers import Hold
+from mqttjobs.domain.triggers import TriggerState
 from mqttjobs.errors import StoreRefused
-from mqttjobs.registry import leaf_module
+from mqttjobs.registry import plugin_module
 
 EXACT_LIMIT = 10_000
 """A listing counts its matches exactly up to here (contract 4, jobs/list)."""
@@ -76,8 +76,8 @@ class Changes:
     values: Sequence[Value] = ()
     heard: Sequence[tuple[ValueKey, datetime]] = ()
     history: Sequence[HistoryEntry] = ()
-    holds: Sequence[Hold] = ()
-    dropped_holds: Sequence[str] = ()
+    trigger_states: Sequence[TriggerState] = ()
+    dropped_trigger_states: Sequence[str] = ()
     packets: Sequence[Packet] = ()
     forget_packets: bool = False
     event_ids: Sequence[tuple[EntityKey, str, datetime]] = ()
@@ -86,9 +86,9 @@ class Changes:
     results: Sequence[tuple[int, CustomResult]] = ()
     deleted: Sequence[int] = ()
     answers: Sequence[Answer] = ()
-    facts: Sequence[OperationFacts] = ()
+    operation_states: Sequence[OperationState] = ()
     announced: Sequence[int] = ()
-    notes: Mapping[str, Json] = field(default_factory=dict)
+    metadata: Mapping[str, Json] = field(default_factory=dict)
     agents: Sequence[Agent] = ()
     assignments: Sequence[Assignment] = ()
     members: Sequence[tuple[str, str]] = ()
@@ -99,11 +99,11 @@ class Snapshot:
     """What the service starts from: everything but jobs, assignments, history and answers."""
 
     values: Sequence[Value] = ()
-    holds: Sequence[Hold] = ()
+    trigger_states: Sequence[TriggerState] = ()
     packets: Mapping[int, bytes] = field(default_factory=dict)
     event_ids: Sequence[tuple[EntityKey, str, datetime]] = ()
-    facts: Sequence[OperationFacts] = ()
-    notes: Mapping[str, Json] = field(default_factory=dict)
+    operation_states: Sequence[OperationState] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict)
     agents: Sequence[Agent] = ()
     members: Sequence[tuple[str, str]] = ()
     last_uid: int = 0
@@ -210,13 +210,13 @@ class Store(Protocol):
         """
 
     async def claim(
-        self, now: datetime, limit: int, *, takes_slot: bool, begin: Callable[[Job], JobUpdate]
+        self, now: datetime, limit: int, *, uses_slot: bool, begin: Callable[[Job], JobUpdate]
     ) -> Sequence[Job]:
         """Claim up to `limit` waiting jobs that are due, in one transaction, and return them as they then are.
 
-        Jobs with `takes_slot` come by priority, then first come; the others in row order. A job whose `limit`
-        is reached by claimed jobs of the same operation and owner is passed over, and of those without a slot all
-        later ones of its owner too: publishes of one owner leave in row order. `begin` says what is written
+        Jobs with `uses_slot` come by priority, then first come; the others in row order. A job whose
+        `max_running` is reached by claimed jobs of the same operation and owner is passed over, and of those without
+        a slot all later ones of its owner too: publishes of one owner leave in row order. `begin` says what is written
         of each; it is called inside the transaction and must not block. Targets other than `_local` are not
         claimed here.
         """
@@ -230,10 +230,10 @@ class Store(Protocol):
     async def claimed(self) -> Sequence[Job]:
         """Return the `_local` jobs that are claimed: after a start, those that a crash interrupted. Oldest first."""
 
-    async def assignable(self, now: datetime, limit: int, *, takes_slot: bool) -> Sequence[Job]:
+    async def assignable(self, now: datetime, limit: int, *, uses_slot: bool) -> Sequence[Job]:
         """Return the first `limit` waiting jobs for agents that are due: by priority, then first come.
 
-        A job whose `limit` is reached by claimed jobs, and those before it in this list, is passed over. They are
+        A job whose `max_running` is reached by claimed jobs, and those before it in this list, is passed over. They are
         claimed by recording their update.
         """
 
@@ -285,7 +285,7 @@ class Store(Protocol):
 def create_store(url: str) -> Store:
     """Return the store of a URL, whose scheme is the name of its module (`sqlite:///file`, `memory:`)."""
     scheme = urlsplit(url).scheme
-    module = leaf_module("mqttjobs.store", scheme) if scheme and scheme != "base" else None
+    module = plugin_module("mqttjobs.store.backends", "mqttjobs.store", scheme) if scheme else None
     if module is None or not hasattr(module, "create"):
         raise StoreRefused(f"store.url: no store of kind {scheme!r}; use sqlite:///mqttjobs.db or memory:")
     store: Store = module.create(url)

@@ -11,11 +11,11 @@ import orjson
 from mqttjobs.domain.agent_messages import Readiness
 from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment, Stage
-from mqttjobs.domain.jobs import CustomResult, Job, OperationFacts, Phase
+from mqttjobs.domain.jobs import CustomResult, Job, OperationState, Phase
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.protocol import encode, milliseconds
 from mqttjobs.domain.status import EventKind, JobEvent, Status
-from mqttjobs.domain.triggers import Hold
+from mqttjobs.domain.triggers import TriggerState
 from mqttjobs.store.base import HistoryEntry
 
 Row = Sequence[Any]
@@ -24,10 +24,17 @@ JOB_COLUMNS = (
     "uid, id, status, phase, takes_slot, run_limit, target, priority, operation_id, fingerprint, owner_kind, owner_id,"
     " user_id, created_ms, due_ms, executed_ms, last_ms, attempts, detail, timeline, results"
 )
-_DETAILS = (
-    "params", "events", "inputs", "hidden", "process_meta", "parent_id", "root_id", "retry_of", "depth",
-    "invalid_fields", "expected", "trigger",
-)  # fmt: skip
+_DETAILS = {
+    **{
+        name: name
+        for name in (
+            "params", "events", "inputs", "process_meta", "parent_id", "root_id", "retry_of", "depth",
+            "invalid_fields", "expected", "trigger",
+        )
+    },
+    "hidden": "secret_templates",
+}  # fmt: skip
+"""The fields of a job that are stored as one JSON object: stored name -> attribute."""
 
 
 def ms(at: datetime | None) -> int | None:
@@ -59,8 +66,8 @@ def job_row(job: Job) -> Row:
         job.id,
         job.status.value,
         int(job.phase),
-        int(job.takes_slot),
-        job.limit,
+        int(job.uses_slot),
+        job.max_running,
         job.target,
         job.priority,
         job.operation_id,
@@ -73,7 +80,13 @@ def job_row(job: Job) -> Row:
         ms(job.executed_at),
         milliseconds(last),
         job.attempts,
-        text({name: value for name in _DETAILS if (value := getattr(job, name)) not in (None, (), 0) and value != {}}),
+        text(
+            {
+                stored: value
+                for stored, name in _DETAILS.items()
+                if (value := getattr(job, name)) not in (None, (), 0) and value != {}
+            }
+        ),
         event_lines(job.timeline),
         "".join(result_line(result) for result in job.results),
     )
@@ -85,13 +98,14 @@ def job_of(row: Row, definition: Mapping[str, Json]) -> Job:
     for name in ("events", "expected"):
         if name in detail:
             detail[name] = tuple(detail[name])
+    detail = {_DETAILS[stored]: value for stored, value in detail.items()}
     return Job(
         uid=row[0],
         id=row[1],
         status=Status(row[2]),
         phase=Phase(row[3]),
-        takes_slot=bool(row[4]),
-        limit=row[5],
+        uses_slot=bool(row[4]),
+        max_running=row[5],
         target=row[6],
         priority=row[7],
         operation_id=row[8],
@@ -153,27 +167,27 @@ def history_of(row: Row, key: ValueKey) -> HistoryEntry:
     return HistoryEntry(key, moment(row[0]), row[1], row[2], row[3], row[4])
 
 
-HOLD_COLUMNS = "name, kind, id, since_ms, fired_ms, meta, beyond, changed_ms, ran_ms"
+TRIGGER_STATE_COLUMNS = "name, kind, id, since_ms, fired_ms, meta, beyond, changed_ms, ran_ms"
 
 
-def hold_row(hold: Hold) -> Row:
-    """Return a hold as a row in the order of HOLD_COLUMNS."""
+def trigger_state_row(trigger_state: TriggerState) -> Row:
+    """Return a hold as a row in the order of TRIGGER_STATE_COLUMNS."""
     return (
-        hold.name,
-        hold.entity.kind.value,
-        hold.entity.id,
-        ms(hold.since_at),
-        ms(hold.fired_at),
-        text(hold.meta),
-        int(hold.beyond),
-        ms(hold.changed_at),
-        ms(hold.ran_at),
+        trigger_state.name,
+        trigger_state.entity.kind.value,
+        trigger_state.entity.id,
+        ms(trigger_state.since_at),
+        ms(trigger_state.fired_at),
+        text(trigger_state.meta),
+        int(trigger_state.beyond),
+        ms(trigger_state.changed_at),
+        ms(trigger_state.ran_at),
     )
 
 
-def hold_of(row: Row) -> Hold:
+def trigger_state_of(row: Row) -> TriggerState:
     """Return the hold of a row."""
-    return Hold(
+    return TriggerState(
         name=row[0],
         entity=EntityKey(EntityKind(row[1]), row[2]),
         since_at=time(row[3]),
@@ -188,18 +202,18 @@ def hold_of(row: Row) -> Hold:
 _TIMES = ("created_at", "updated_at", "first_run_at", "triggered_at", "due_at", "completed_at", "ended_at")
 
 
-def facts_row(facts: OperationFacts) -> Row:
+def operation_state_row(operation_state: OperationState) -> Row:
     """Return what is remembered of an operation as a row."""
-    fields = {name: getattr(facts, name) for name in facts.__slots__}
-    return (facts.id, text({name: ms(each) if name in _TIMES else each for name, each in fields.items()}))
+    fields = {name: getattr(operation_state, name) for name in operation_state.__slots__}
+    return (operation_state.id, text({name: ms(each) if name in _TIMES else each for name, each in fields.items()}))
 
 
-def facts_of(row: Row) -> OperationFacts:
+def operation_state_of(row: Row) -> OperationState:
     """Return what is remembered of an operation."""
     fields: dict[str, Any] = orjson.loads(row[1])
     for name in _TIMES:
         fields[name] = time(fields[name])
-    return OperationFacts(**fields)
+    return OperationState(**fields)
 
 
 ASSIGNMENT_COLUMNS = (
@@ -213,14 +227,14 @@ def assignment_row(row: Assignment) -> Row:
         "limit": row.limit // timedelta(milliseconds=1),
         "wave": row.wave,
         "priority": row.priority,
-        "takes_slot": row.takes_slot,
+        "takes_slot": row.uses_slot,
         "movable": row.movable,
         "movable_once_run": row.movable_once_run,
         "taken": row.taken,
         "superseded": row.superseded,
         "reminded": row.reminded,
     }
-    times = (row.planned_at, row.assigned_at, row.answer_by, row.deadline_at, row.told_at)
+    times = (row.planned_at, row.assigned_at, row.answer_by, row.deadline_at, row.progress_at)
     return (*row.key, int(row.stage), row.token, *map(ms, times), text(detail))
 
 
@@ -237,25 +251,31 @@ def assignment_of(row: Row) -> Assignment:
         assigned_at=time(row[6]),
         answer_by=time(row[7]),
         deadline_at=time(row[8]),
-        told_at=time(row[9]),
+        progress_at=time(row[9]),
         limit=timedelta(milliseconds=detail.pop("limit")),
         taken=frozenset(map(EventKind, detail.pop("taken"))),
+        uses_slot=detail.pop("takes_slot"),
         **detail,
     )
 
 
-_AGENT_TIMES = ("told_at", "heard_at")
+_AGENT_TIMES = ("status_at", "heard_at")
+_STORED_NAMES = {"status_at": "told_at"}
+"""Fields of an agent that are stored under another name."""
 
 
 def agent_row(agent: Agent) -> Row:
     """Return what is known of an agent as a row."""
     fields = {name: getattr(agent, name) for name in agent.__slots__}
-    return (agent.hostname, text({name: ms(each) if name in _AGENT_TIMES else each for name, each in fields.items()}))
+    stored = {
+        _STORED_NAMES.get(name, name): ms(each) if name in _AGENT_TIMES else each for name, each in fields.items()
+    }
+    return (agent.hostname, text(stored))
 
 
 def agent_of(row: Row) -> Agent:
     """Return what is known of an agent."""
     fields: dict[str, Any] = orjson.loads(row[1])
     for name in _AGENT_TIMES:
-        fields[name] = time(fields[name])
+        fields[name] = time(fields.pop(_STORED_NAMES.get(name, name)))
     return Agent(**{**fields, "state": Readiness(fields["state"])})

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from mqttjobs.errors import TransportError
-from mqttjobs.registry import leaf_modules
+from mqttjobs.registry import plugin_modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def create_transport(options: ConnectOptions) -> Transport:
     """Return the transport whose module knows the scheme of `options.url`."""
     scheme = urlsplit(options.url).scheme
     known: dict[str, TransportModule] = {}
-    for module in leaf_modules("mqttjobs.transport"):
+    for module in plugin_modules("mqttjobs.transport.backends", "mqttjobs.transport"):
         if isinstance(module, TransportModule):
             known |= dict.fromkeys(module.SCHEMES, module)
     if scheme not in known:

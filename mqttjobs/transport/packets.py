@@ -26,23 +26,23 @@ def decode_publish(command: int, packet: bytes | bytearray, *, five: bool) -> Me
     out all together. Raises PacketError where even the parts cannot be told apart.
     """
     data = bytes(packet)
-    topic, place = _read_binary(data, 0)
+    topic, offset = _read_binary(data, 0)
     qos = command >> 1 & 3
     packet_id = 0
     if qos:
-        packet_id = int.from_bytes(data[place : place + 2])
-        place += 2
+        packet_id = int.from_bytes(data[offset : offset + 2])
+        offset += 2
     more: dict[str, Any] = {}
     if five:
-        size, place = _read_number(data, place)
+        size, offset = _read_number(data, offset)
         if size:
-            more = _read_properties(data[place : place + size])
-            place += size
-    if place > len(data):
+            more = _read_properties(data[offset : offset + size])
+            offset += size
+    if offset > len(data):
         raise PacketError("the packet is cut short")
     return Message(
         topic.decode(errors="replace"),
-        data[place:],
+        data[offset:],
         qos,
         retain=bool(command & 1),
         duplicate=bool(command & 8),
@@ -55,19 +55,19 @@ def _read_properties(data: bytes) -> dict[str, Any]:
     """Return the fields of Message that are properties, or none of them when one cannot be read."""
     found: dict[str, Any] = {}
     users: list[tuple[str, str]] = []
-    place = count = 0
+    offset = count = 0
     try:
-        while place < len(data):
+        while offset < len(data):
             count += 1
             if count > MOST_PROPERTIES:
                 return {}
-            kind = data[place]
+            kind = data[offset]
             if kind == _USER:
-                key, place = _read_binary(data, place + 1)
-                value, place = _read_binary(data, place)
+                key, offset = _read_binary(data, offset + 1)
+                value, offset = _read_binary(data, offset)
                 users.append((key.decode(), value.decode()))
             else:
-                place = _read_property(kind, data, place + 1, found)
+                offset = _read_property(kind, data, offset + 1, found)
     except (PacketError, UnicodeDecodeError):
         return {}
     if users:
@@ -75,51 +75,51 @@ def _read_properties(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _read_property(kind: int, data: bytes, place: int, found: dict[str, Any]) -> int:
+def _read_property(kind: int, data: bytes, offset: int, found: dict[str, Any]) -> int:
     """Put one property into `found` if it is wanted, and return where the next begins (MQTT 5, 2.2.2.2)."""
     if kind == _RESPONSE_TOPIC:
-        text, place = _read_binary(data, place)
+        text, offset = _read_binary(data, offset)
         found["response_topic"] = text.decode()
     elif kind == _CORRELATION:
-        found["correlation_data"], place = _read_binary(data, place)
+        found["correlation_data"], offset = _read_binary(data, offset)
     elif kind == _CONTENT_TYPE:
-        _, place = _read_binary(data, place)
+        _, offset = _read_binary(data, offset)
     elif kind == _EXPIRY:
-        found["expiry_s"] = int.from_bytes(data[place : place + 4])
-        place += 4
+        found["expiry_s"] = int.from_bytes(data[offset : offset + 4])
+        offset += 4
     elif kind == _PAYLOAD_FORMAT:
-        place += 1
+        offset += 1
     elif kind == _TOPIC_ALIAS:
-        place += 2
+        offset += 2
     elif kind == _SUBSCRIPTION:
-        _, place = _read_number(data, place)
+        _, offset = _read_number(data, offset)
     else:
         raise PacketError(f"a PUBLISH has no property {kind}")
-    if place > len(data):
+    if offset > len(data):
         raise PacketError("a property is cut short")
-    return place
+    return offset
 
 
-def _read_binary(data: bytes, place: int) -> tuple[bytes, int]:
+def _read_binary(data: bytes, offset: int) -> tuple[bytes, int]:
     """Return what follows its own two bytes of length, and where it ends."""
-    start = place + 2
-    end = start + int.from_bytes(data[place:start])
+    start = offset + 2
+    end = start + int.from_bytes(data[offset:start])
     if start > len(data) or end > len(data):
         raise PacketError("the packet is cut short")
     return data[start:end], end
 
 
-def _read_number(data: bytes, place: int) -> tuple[int, int]:
+def _read_number(data: bytes, offset: int) -> tuple[int, int]:
     """Return a Variable Byte Integer and where it ends (MQTT 5, 1.5.5)."""
     number = 0
     for shift in (0, 7, 14, 21):
-        if place >= len(data):
+        if offset >= len(data):
             break
-        byte = data[place]
-        place += 1
+        byte = data[offset]
+        offset += 1
         number |= (byte & 127) << shift
         if byte < 128:
-            return number, place
+            return number, offset
     raise PacketError("a length cannot be read")
 
 

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 class _Item:
     """One publication, its place in the order of calls, and the caller's future."""
 
-    place: int
+    index: int
     publication: Publication
     future: asyncio.Future[int]
     lost: int = 0
@@ -45,7 +45,7 @@ class Publisher:
         self._session: Session | None = None
         self._waiting: deque[_Item] = deque()
         self._sent: dict[int, _Item] = {}
-        self._next_place = 0
+        self._next_index = 0
 
     @property
     def connected(self) -> bool:
@@ -59,8 +59,8 @@ class Publisher:
 
     def publish(self, publication: Publication) -> asyncio.Future[int]:
         """Send, now or when there is room; the future gives the PUBACK reason code. Cancel it to give up."""
-        item = _Item(self._next_place, publication, asyncio.get_running_loop().create_future())
-        self._next_place += 1
+        item = _Item(self._next_index, publication, asyncio.get_running_loop().create_future())
+        self._next_index += 1
         if self._session is not None and not self._waiting and self._has_room(item):
             self._send(self._session, item)
         else:
@@ -81,7 +81,7 @@ class Publisher:
     def detach(self) -> None:
         """Stop sending: the session is gone. Everything in flight waits for the next one."""
         self._session = None
-        lost = sorted(self._sent.values(), key=lambda item: item.place)
+        lost = sorted(self._sent.values(), key=lambda item: item.index)
         self._sent.clear()
         if lost:
             lost[0].lost += 1
@@ -106,14 +106,14 @@ class Publisher:
             item.future.set_exception(error)
             item.future.exception()  # its caller may not wait for it
             return
-        self._sent[item.place] = item
+        self._sent[item.index] = item
         sending.add_done_callback(lambda done: self._sent_or_lost(session, item, done))
 
     def _sent_or_lost(self, session: Session, item: _Item, done: asyncio.Future[int]) -> None:
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or isinstance(error, ConnectionLost):
             return  # detach() takes it back: the session says the same to everyone
-        if self._sent.pop(item.place, None) is not None and not item.future.done():
+        if self._sent.pop(item.index, None) is not None and not item.future.done():
             if error is None:
                 item.future.set_result(done.result())
             else:

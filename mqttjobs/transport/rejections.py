@@ -28,7 +28,7 @@ class Rejections:
         self.total = 0
         self.untold = 0
 
-    def tell(self, topic: str, reason: str, details: str) -> None:
+    def publish(self, topic: str, reason: str, details: str) -> None:
         """Tell that a message on `topic` was not used, and why; the text never repeats the input."""
         self.total += 1
         now_s = self._clock.monotonic()

@@ -51,7 +51,7 @@ class Load:
         self._out += packet(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text("loadgen"))
         self._out += packet(0x82, b"\x00\x01" + text("out/#") + b"\x01")
         while not self.granted:
-            self.turn()
+            self.write_lock()
 
     def run(self) -> dict[str, float]:
         """Send everything, wait for everything, and return the figures."""
@@ -60,7 +60,7 @@ class Load:
             self._put_state()
         while len(self.latencies) < self.count and time.monotonic() - last < STALLED_S:
             before = len(self.latencies)
-            self.turn()
+            self.write_lock()
             if len(self.latencies) != before:
                 last = time.monotonic()
         seconds = time.monotonic() - started
@@ -74,7 +74,7 @@ class Load:
             "p99_ms": round(ordered[len(ordered) * 99 // 100] * 1e3, 3),
         }
 
-    def turn(self) -> None:
+    def write_lock(self) -> None:
         """Write what can be written and take in what has come."""
         if self._out:
             with suppress(BlockingIOError):

@@ -212,7 +212,7 @@ def report(rounds: list[dict[str, dict[str, float]]]) -> None:
     """Print the figures."""
     ratios = [each["service"]["rate"] / each["echo"]["rate"] for each in rounds]
     print(f"\n{'median of ' + str(len(rounds)) + ' rounds':<34}{'mqttjobs':>12}{'bare echo':>12}")
-    for words, figure, alone in (
+    for message, figure, alone in (
         ("state changes a second", "rate", False),
         ("processor time of each, µs", "cpu_us", False),
         ("resident memory, MiB", "memory_mib", False),
@@ -222,7 +222,7 @@ def report(rounds: list[dict[str, dict[str, float]]]) -> None:
         own = median(rounds, "alone" if alone else "service", figure)
         bare = median(rounds, "echo_alone" if alone else "echo", figure)
         digits = 2 if alone else 0
-        print(f"{words:<34}{own:>12,.{digits}f}{bare:>12,.{digits}f}")
+        print(f"{message:<34}{own:>12,.{digits}f}{bare:>12,.{digits}f}")
     print(
         f"{'ratio to the bare echo':<34}{statistics.median(ratios):>12.2f}   ({min(ratios):.2f} to {max(ratios):.2f})"
     )

@@ -41,8 +41,8 @@ def test_a_table_has_a_line_for_each_agent() -> None:
 
 def test_an_agent_in_full_has_its_facts() -> None:
     text = drawn(agent_detail(AGENT))
-    for words in ("web1", "2 of 8", "3.11.7", "0.25"):
-        assert words in text
+    for message in ("web1", "2 of 8", "3.11.7", "0.25"):
+        assert message in text
 
 
 async def test_a_live_listing_in_a_pipe_says_what_is_new(

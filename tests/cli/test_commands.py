@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from brokers import MosquittoBroker, StartMosquitto, free_port
-from running import RunningService, StartService, mqttjobs
+
+from tests.brokers import MosquittoBroker, StartMosquitto, free_port
+from tests.running import RunningService, StartService, mqttjobs
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key-of-alice-0123456789"
@@ -139,8 +140,8 @@ def test_operations_are_listed_and_read(plain: RunningService) -> None:
     assert (raw["id"], raw["job_name"], raw["type"]) == ("greet", "Greet", "script")
 
 
-def test_wrong_use_is_told_and_exits_with_2(plain: RunningService) -> None:
-    for arguments, words in [
+def test_wrong_use_is_reported_and_exits_with_2(plain: RunningService) -> None:
+    for arguments, message in [
         (["jobs", "list", "--status", "done"], "'done' is not one of"),
         (["jobs", "list", "--limit", "101"], "Invalid value for '--limit'"),
         (["jobs", "lst"], "No such command 'lst'"),
@@ -154,7 +155,7 @@ def test_wrong_use_is_told_and_exits_with_2(plain: RunningService) -> None:
     ]:
         refused = run(plain, *arguments)
         assert (refused.returncode, refused.stdout) == (2, ""), arguments
-        assert words in refused.stderr, (arguments, refused.stderr)
+        assert message in refused.stderr, (arguments, refused.stderr)
     asked = run(plain, "operations", "execute", "greet", "--object", "lamp", "--wait")
     assert (asked.returncode, asked.stderr) == (1, "Error: Invalid request: wrong params: to\n  to: is required\n")
     several = run(plain, "operations", "execute", "greet", "--param", "to=Ada")
@@ -180,7 +181,7 @@ def test_it_says_what_to_check_when_nobody_answers(plain: RunningService, mosqui
         assert "Traceback" not in said.stderr
 
 
-def test_a_3_1_1_broker_without_a_service_is_told_too(start_service: StartService) -> None:
+def test_a_3_1_1_broker_without_a_service_is_reported_too(start_service: StartService) -> None:
     service = start_service(free_port(), HALL, arguments=["--embedded-broker"])
     silent = run(service, "jobs", "list", "--base-topic", "elsewhere", "--timeout", "1")
     assert silent.returncode == 1
@@ -379,8 +380,8 @@ def test_what_is_shipped_is_good(tmp_path: Path) -> None:
     assert "config/mqttjobs.yaml:0: there is no such file" in nothing.stderr
     assert re.fullmatch(r"mqttjobs \d+\.\d+\.\d+\n", mqttjobs("--version").stdout)
     for command in ([], ["jobs"], ["operations"], ["run"], ["check"], ["demo"], ["jobs", "watch"]):
-        told = mqttjobs(*command, "--help")
-        assert (told.returncode, told.stderr) == (0, "")
+        reported = mqttjobs(*command, "--help")
+        assert (reported.returncode, reported.stderr) == (0, "")
 
 
 def test_the_demo_runs_shows_jobs_and_ends_by_itself(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import RunningService, StartShared, mqttjobs
+
+from tests.running import RunningService, StartShared, mqttjobs
 
 KEYS = {name: f"{name}-has-this-key-alone" for name in ("alice", "carol")}
 WAIT = 'echo "::message:: half way"; while [ ! -e "$GO" ]; do sleep 0.02; done; echo \'{"done": true}\''
@@ -189,7 +190,7 @@ def test_who_asks_is_said_by_a_key_or_a_lane_in_an_option_or_the_environment(she
     assert "API key required" in who("--user", "carol")
 
 
-def test_who_may_run_and_not_read_is_told_what_is_missing(shell: Shell) -> None:
+def test_who_may_run_and_not_read_is_reported_what_is_missing(shell: Shell) -> None:
     listed = shell("operations", "list", MQTTJOBS_API_KEY=KEYS["carol"])
     assert listed.returncode == 0
     assert "say" in listed.stdout

@@ -37,10 +37,10 @@ def test_a_url_without_a_user_stays() -> None:
 )
 def test_what_stands_under_the_name_of_a_secret_is_masked_however_deep(key: str) -> None:
     event = {"event": "x", key: SECRET, "deep": [{"er": {key: [SECRET]}}], "plain": 1}
-    told = mask_secrets(None, "", dict(event))
-    assert SECRET not in json.dumps(told)
-    assert told["plain"] == 1
-    assert key in told
+    reported = mask_secrets(None, "", dict(event))
+    assert SECRET not in json.dumps(reported)
+    assert reported["plain"] == 1
+    assert key in reported
 
 
 @given(

@@ -11,8 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from brokers import MosquittoBroker
-from running import RunningAgent, StartService
+
+from tests.brokers import MosquittoBroker
+from tests.running import RunningAgent, StartService
 
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -68,7 +69,11 @@ def test_the_wheel_has_the_package_its_data_and_nothing_else(wheel: Path) -> Non
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert written <= names
-    assert {"mqttjobs/py.typed", "mqttjobs/cli/demo.yaml", "mqttjobs/store/schema/0001_initial.sql"} <= names
+    assert {
+        "mqttjobs/py.typed",
+        "mqttjobs/cli/demo.yaml",
+        "mqttjobs/store/backends/sqlite/schema/0001_initial.sql",
+    } <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"mqttjobs"}
 
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from writing import problems
+
+from tests.config.writing import problems
 
 WHOLE: dict[str, Any] = {
     "mqtt": {
@@ -152,10 +153,10 @@ def assert_told_well(text: str) -> list[str]:
     found = problems(text, {"SECRET": "very-secret-text"})
     lines = text.count("\n") + 1
     for problem in found:
-        line, _, words = problem.partition(": ")
+        line, _, message = problem.partition(": ")
         assert 0 <= int(line) <= lines
-        assert words.strip()
-        assert "\n" not in words
+        assert message.strip()
+        assert "\n" not in message
         for foreign in (
             "validation error",
             "Section",
@@ -166,8 +167,8 @@ def assert_told_well(text: str) -> list[str]:
             "Traceback",
             "object at 0x",
         ):
-            assert foreign not in words, words
-        assert "very-secret" not in words
+            assert foreign not in message, message
+        assert "very-secret" not in message
     return found
 
 
@@ -175,7 +176,7 @@ def test_the_whole_of_it_is_good() -> None:
     assert assert_told_well(yaml.safe_dump(WHOLE)) == []
 
 
-words = st.sampled_from(
+message = st.sampled_from(
     [
         "",
         "on",
@@ -212,8 +213,8 @@ words = st.sampled_from(
     ]
 )
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | words | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.text(max_size=4), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | message | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(message | st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
 
@@ -226,7 +227,7 @@ values = st.recursive(
 @example(place=("operations", "publish", "message"), value=float("inf"), rename=False)
 @example(place=("service", "timeout"), value=10**400, rename=False)
 @example(place=("classes", "room", "ids"), value=["{1..99999999}"], rename=False)
-def test_no_change_to_a_configuration_does_anything_but_make_another_or_a_told_problem(
+def test_no_change_to_a_configuration_does_anything_but_make_another_or_a_reported_problem(
     place: tuple[Any, ...], value: Any, rename: bool
 ) -> None:
     made = changed(place, value, rename=rename)
@@ -290,7 +291,7 @@ def test_no_section_is_needed_but_those_that_others_name(name: str) -> None:
     assert all("there is no" in each for each in found)
 
 
-def test_a_hundred_references_to_nothing_among_thousands_of_names_are_told_soon() -> None:
+def test_a_hundred_references_to_nothing_among_thousands_of_names_are_reported_soon() -> None:
     made = {
         "classes": {"line": {"ids": ["line_{00001..20000}"]}},
         "links": {f"l{number}": {"source": f"lone_{number}", "target": "line_00001"} for number in range(100)},

@@ -7,10 +7,10 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from writing import a_link, an_object, good, problems
 
 from mqttjobs.config.entities import expand_ids
 from mqttjobs.domain.model import AVAILABILITY, DEFAULT_IGNORE, STATE, EntityKey, EntityKind, Retained, ValueSource
+from tests.config.writing import a_link, an_object, good, problems
 
 # -- objects ----------------------------------------------------------------------------------------------------------
 
@@ -132,9 +132,9 @@ def test_availability_hears_its_own_words_even_where_a_state_would_ignore_them(w
     ],
 )
 def test_what_is_wrong_with_an_object(text: str, problem: str) -> None:
-    told = problems(text)
-    assert len(told) == 1, told
-    assert problem in told[0]
+    reported = problems(text)
+    assert len(reported) == 1, reported
+    assert problem in reported[0]
 
 
 @pytest.mark.parametrize(
@@ -144,15 +144,15 @@ def test_what_is_wrong_with_an_object(text: str, problem: str) -> None:
 def test_a_topic_that_cannot_be_listened_to(topic: str, where: str) -> None:
     first, _, rest = where.partition(".")
     inner = f"{{{rest}: {{topic: {topic}}}}}" if rest else f"{{topic: {topic}}}"
-    told = problems(f"objects:\n  lamp:\n    {first}: {inner}\n")
-    assert len(told) == 1, told
-    assert told[0].startswith(f"3: objects.lamp.{where}.topic: ")
+    reported = problems(f"objects:\n  lamp:\n    {first}: {inner}\n")
+    assert len(reported) == 1, reported
+    assert reported[0].startswith(f"3: objects.lamp.{where}.topic: ")
 
 
-def test_a_problem_with_the_states_topic_is_told_once_however_many_attributes_read_it() -> None:
-    told = problems("objects: {lamp: {state: {topic: a/+}, attributes: {a: {}, b: {}}}}")
-    assert len(told) == 1
-    assert "objects.lamp.state.topic" in told[0]
+def test_a_problem_with_the_states_topic_is_reported_once_however_many_attributes_read_it() -> None:
+    reported = problems("objects: {lamp: {state: {topic: a/+}, attributes: {a: {}, b: {}}}}")
+    assert len(reported) == 1
+    assert "objects.lamp.state.topic" in reported[0]
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
@@ -222,43 +222,45 @@ def test_a_range_has_every_number_with_its_zeros(first: int, more: int, width: i
         ("[[a]]", "must be a text, a number, true or false"),
     ],
 )
-def test_what_is_wrong_with_ids_is_told_at_once(ids: str, problem: str) -> None:
+def test_what_is_wrong_with_ids_is_reported_at_once(ids: str, problem: str) -> None:
     began = time.thread_time()
-    told = problems(f"classes:\n  line:\n    ids: {ids}\n")
+    reported = problems(f"classes:\n  line:\n    ids: {ids}\n")
     assert time.thread_time() - began < 5
-    assert len(told) == 1, told
-    assert told[0].startswith("3: classes.line.ids")
-    assert problem in told[0]
+    assert len(reported) == 1, reported
+    assert reported[0].startswith("3: classes.line.ids")
+    assert problem in reported[0]
 
 
 def test_more_members_than_objects_are_allowed_are_refused_before_they_are_made() -> None:
-    (told,) = problems('service: {max_objects: 10}\nclasses:\n  line: {ids: ["l_{1..11}"]}\n')
-    assert "service.max_objects" in told
+    (reported,) = problems('service: {max_objects: 10}\nclasses:\n  line: {ids: ["l_{1..11}"]}\n')
+    assert "service.max_objects" in reported
     assert problems('service: {max_objects: 10}\nclasses:\n  line: {ids: ["l_{1..10}"]}\n') == []
     began = time.thread_time()
-    (told,) = problems('classes:\n  line: {ids: ["l_{1..300000}"]}\n')
-    assert "service.max_objects" in told
+    (reported,) = problems('classes:\n  line: {ids: ["l_{1..300000}"]}\n')
+    assert "service.max_objects" in reported
     assert time.thread_time() - began < 10
 
 
-def test_an_id_in_two_classes_is_told() -> None:
-    (told,) = problems("classes:\n  a: {ids: [x, y]}\n  b: {ids: [y, z]}\n")
-    assert told == "3: classes.b.ids: the id y is a member of the class a already"
+def test_an_id_in_two_classes_is_reported() -> None:
+    (reported,) = problems("classes:\n  a: {ids: [x, y]}\n  b: {ids: [y, z]}\n")
+    assert reported == "3: classes.b.ids: the id y is a member of the class a already"
 
 
 def test_an_id_that_is_listed_twice_is_one_member() -> None:
     assert len(good('classes: {a: {ids: [x, x, "x", "x{1..2}", x1]}}').installation.entities) == 3
 
 
-def test_a_topic_of_a_class_that_only_some_members_may_listen_to_is_told() -> None:
-    (told,) = problems("classes:\n  a:\n    ids: [home, mqttjobs]\n    state: {topic: '{{ id }}/request/jobs/list'}\n")
-    assert told.startswith("4: classes.a.state.topic: ")
-    assert "mqttjobs" in told
+def test_a_topic_of_a_class_that_only_some_members_may_listen_to_is_reported() -> None:
+    (reported,) = problems(
+        "classes:\n  a:\n    ids: [home, mqttjobs]\n    state: {topic: '{{ id }}/request/jobs/list'}\n"
+    )
+    assert reported.startswith("4: classes.a.state.topic: ")
+    assert "mqttjobs" in reported
 
 
 def test_other_variables_than_the_id_cannot_stand_in_a_topic_that_is_listened_to() -> None:
-    (told,) = problems("classes: {a: {ids: [x], state: {topic: 'a/{{ name }}'}}}")
-    assert "only {{ id }}" in told
+    (reported,) = problems("classes: {a: {ids: [x], state: {topic: 'a/{{ name }}'}}}")
+    assert "only {{ id }}" in reported
 
 
 CONVEYOR = """
@@ -361,9 +363,9 @@ def test_a_link_can_have_a_state_of_its_own() -> None:
     ],
 )
 def test_what_is_wrong_with_a_link(link: str, problem: str) -> None:
-    told = problems(f"{TWO}\nlinks:\n  hall: {link}\n")
-    assert len(told) == 1, told
-    assert told[0].startswith(problem)
+    reported = problems(f"{TWO}\nlinks:\n  hall: {link}\n")
+    assert len(reported) == 1, reported
+    assert reported[0].startswith(problem)
 
 
 def test_an_object_and_a_link_may_have_the_same_id() -> None:
@@ -374,17 +376,17 @@ def test_an_object_and_a_link_may_have_the_same_id() -> None:
 # -- events and filters -----------------------------------------------------------------------------------------------
 
 
-def test_filters_that_would_bring_an_event_twice_are_told_where_the_event_is() -> None:
-    (told,) = problems(
+def test_filters_that_would_bring_an_event_twice_are_reported_where_the_event_is() -> None:
+    (reported,) = problems(
         """
         classes:
           button: {ids: [a, b], state: {topic: "house/{{ id }}/press", event: true}}
           room: {ids: [press, light], state: {topic: "house/a/{{ id }}"}}
         """
     )
-    assert told.startswith("3: classes.button.state.event: ")
-    assert "house/+/press" in told
-    assert "house/a/+" in told
+    assert reported.startswith("3: classes.button.state.event: ")
+    assert "house/+/press" in reported
+    assert "house/a/+" in reported
 
 
 def test_filters_that_overlap_without_an_event_or_cover_one_another_are_good() -> None:

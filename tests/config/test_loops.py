@@ -15,7 +15,7 @@ from mqttjobs.config.loops import _loops
 from mqttjobs.errors import ConfigError
 
 
-def told(tmp_path: Path, config: dict[str, Any]) -> list[str]:
+def reported(tmp_path: Path, config: dict[str, Any]) -> list[str]:
     file = tmp_path / "mqttjobs.yaml"
     file.write_text(json.dumps(config))
     try:
@@ -51,11 +51,11 @@ def lamp(operation: dict[str, Any], **state: Any) -> dict[str, Any]:
     ],
 )
 def test_a_publish_that_triggers_its_own_operation_is_an_error(tmp_path: Path, operation: dict[str, Any]) -> None:
-    [problem] = told(tmp_path, lamp(operation))
+    [problem] = reported(tmp_path, lamp(operation))
     assert problem == (
         "operations.op.topic: what it publishes starts it again: a loop; say allow_loop: true if that is meant"
     )
-    assert told(tmp_path, lamp({**operation, "allow_loop": True})) == []
+    assert reported(tmp_path, lamp({**operation, "allow_loop": True})) == []
 
 
 @pytest.mark.parametrize(
@@ -74,17 +74,17 @@ def test_a_publish_that_triggers_its_own_operation_is_an_error(tmp_path: Path, o
     ],
 )
 def test_what_does_not_come_back_is_no_loop(tmp_path: Path, operation: dict[str, Any]) -> None:
-    assert told(tmp_path, lamp(operation)) == []
+    assert reported(tmp_path, lamp(operation)) == []
 
 
 def test_what_is_published_is_read_as_the_value_reads_it(tmp_path: Path) -> None:
     operation = publishing("home/lamp", {"data": {"power": True}}, ["on"])
-    assert told(tmp_path, lamp(operation, value="data.power", map={"true": "on"}))
-    assert not told(tmp_path, lamp(operation, value="data.power", map={"true": "off"}))
-    assert not told(tmp_path, lamp(operation, value="data.state"))
+    assert reported(tmp_path, lamp(operation, value="data.power", map={"true": "on"}))
+    assert not reported(tmp_path, lamp(operation, value="data.power", map={"true": "off"}))
+    assert not reported(tmp_path, lamp(operation, value="data.state"))
 
 
-def test_a_cycle_over_several_operations_is_told_once_with_its_way(tmp_path: Path) -> None:
+def test_a_cycle_over_several_operations_is_reported_once_with_its_way(tmp_path: Path) -> None:
     config = {
         "objects": {name: {"state": {"topic": f"home/{name}"}} for name in "abc"},
         "operations": {
@@ -92,12 +92,12 @@ def test_a_cycle_over_several_operations_is_told_once_with_its_way(tmp_path: Pat
             for name, following in (("a", "b"), ("b", "c"), ("c", "a"))
         },
     }
-    [problem] = told(tmp_path, config)
+    [problem] = reported(tmp_path, config)
     assert problem.startswith(
         "operations.a.topic: what it publishes starts b, which starts c, which starts a again: a loop"
     )
     config["operations"]["b"]["allow_loop"] = True
-    assert told(tmp_path, config) == []
+    assert reported(tmp_path, config) == []
 
 
 def test_a_loop_through_a_link_a_class_or_the_services_own_state_topics(tmp_path: Path) -> None:
@@ -106,29 +106,31 @@ def test_a_loop_through_a_link_a_class_or_the_services_own_state_topics(tmp_path
         "links": {"ab": {"source": "a", "target": "b"}},
         "operations": {"op": {"attach": {"link": "ab"}, **publishing("{{ target.properties.to }}")}},
     }
-    assert told(tmp_path, through_link)
+    assert reported(tmp_path, through_link)
     of_class = {
         "classes": {"room": {"ids": ["r{1..3}"], "state": {"topic": "room/{{ id }}"}}},
         "operations": {"op": {"attach": {"class": "room"}, **publishing("room/{{ id }}")}},
     }
-    assert told(tmp_path, of_class)
+    assert reported(tmp_path, of_class)
     own = {
         "objects": {"a": {}},
         "operations": {"op": {"attach": {"object": "a"}, **publishing("mqttjobs/state/objects/a")}},
     }
-    assert told(tmp_path, own)
+    assert reported(tmp_path, own)
 
 
-def test_a_topic_behind_a_secret_is_followed_and_not_told(tmp_path: Path) -> None:
+def test_a_topic_behind_a_secret_is_followed_and_not_reported(tmp_path: Path) -> None:
     config = lamp(publishing("home/${ENV:ROOM}"))
     config["objects"]["lamp"]["state"]["topic"] = "home/hall"
-    [problem] = told(tmp_path, config)
+    [problem] = reported(tmp_path, config)
     assert "hall" not in problem
 
 
 @settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from("abcdefg"), st.lists(st.sampled_from("abcdefg"), max_size=3)))
-def test_an_operation_is_told_in_a_loop_exactly_if_it_can_be_left_and_come_back_to(graph: dict[str, list[str]]) -> None:
+def test_an_operation_is_reported_in_a_loop_exactly_if_it_can_be_left_and_come_back_to(
+    graph: dict[str, list[str]],
+) -> None:
     def reachable(name: str) -> set[str]:
         found: set[str] = set()
         ahead = [each for each in graph[name] if each in graph]

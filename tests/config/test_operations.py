@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from writing import an_operation, good, problems
 
 from mqttjobs.config.operations import COMMON
 from mqttjobs.domain.model import Attach, Delivery, Mode, Operation, Retry, Schedule
 from mqttjobs.executors.base import executor_types
+from tests.config.writing import an_operation, good, problems
 
 HOME = """
 objects:
@@ -33,7 +33,7 @@ def operation(body: str, home: str = HOME) -> Operation:
     return an_operation(good(f"{home}  op: {body}\n"), "op")
 
 
-def told(body: str) -> list[str]:
+def reported(body: str) -> list[str]:
     """Return what is wrong with an operation, without the line."""
     found = problems(f"{HOME}  op: {body}\n")
     assert all(each.startswith(f"{FIRST}: ") for each in found), found
@@ -86,16 +86,16 @@ def test_every_key_that_all_types_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "keys", "delivery", "takes_slot"),
+    ("kind", "keys", "delivery", "uses_slot"),
     [
         ("mqtt", "topic: a", Delivery.AT_LEAST_ONCE, False),
         ("program", "path: /bin/true", Delivery.AT_MOST_ONCE, True),
         ("script", "text: echo", Delivery.AT_MOST_ONCE, True),
     ],
 )
-def test_the_defaults_of_each_type(kind: str, keys: str, delivery: Delivery, takes_slot: bool) -> None:
+def test_the_defaults_of_each_type(kind: str, keys: str, delivery: Delivery, uses_slot: bool) -> None:
     made = operation(f"{{type: {kind}, {keys}}}")
-    assert (made.name, made.delivery, made.takes_slot, made.mode) == ("op", delivery, takes_slot, Mode.PARALLEL)
+    assert (made.name, made.delivery, made.uses_slot, made.mode) == ("op", delivery, uses_slot, Mode.PARALLEL)
     assert (made.attach, made.triggers, made.schedule, made.timeout, made.max) == ((), (), None, None, None)
     assert (made.active, made.event_driven, made.catch_up, made.priority, made.retry.attempts) == (
         True,
@@ -143,7 +143,7 @@ def test_the_forms_of_attach(attach: str, places: list[Attach]) -> None:
 )
 def test_what_is_wrong_with_attach(attach: str, problem: str) -> None:
     assert problem.removeprefix("op.") in [
-        each.removeprefix("operations.op.") for each in told(f"{{type: mqtt, topic: a, attach: {attach}}}")
+        each.removeprefix("operations.op.") for each in reported(f"{{type: mqtt, topic: a, attach: {attach}}}")
     ]
 
 
@@ -198,21 +198,21 @@ def test_trigger_states_and_triggers_add_up() -> None:
     ],
 )
 def test_what_is_wrong_with_triggers(keys: str, problem: str) -> None:
-    found = told(f"{{type: mqtt, topic: a, attach: {{object: motion}}, {keys}}}")
+    found = reported(f"{{type: mqtt, topic: a, attach: {{object: motion}}, {keys}}}")
     assert len(found) == 1, found
     assert found[0].startswith(f"operations.op.{problem}")
 
 
-def test_a_trigger_that_watches_nothing_is_told() -> None:
-    (problem,) = told("{type: mqtt, topic: a, trigger_states: [on]}")
+def test_a_trigger_that_watches_nothing_is_reported() -> None:
+    (problem,) = reported("{type: mqtt, topic: a, trigger_states: [on]}")
     assert problem == "operations.op.trigger_states: nothing is watched: say with attach what the operation belongs to"
-    (problem,) = told("{type: mqtt, topic: a, triggers: [{states: [on]}]}")
+    (problem,) = reported("{type: mqtt, topic: a, triggers: [{states: [on]}]}")
     assert problem.startswith("operations.op.triggers: nothing is watched")
 
 
 @pytest.mark.parametrize("attach", ["{link: hall}", "{object: motion}", "[{object: lamp}, {link: hall}]"])
 def test_an_event_value_has_no_duration_wherever_it_is_watched_from(attach: str) -> None:
-    found = told(f"{{type: mqtt, topic: a, attach: {attach}, triggers: [{{attribute: action, for: 5s}}]}}")
+    found = reported(f"{{type: mqtt, topic: a, attach: {attach}, triggers: [{{attribute: action, for: 5s}}]}}")
     assert any("event: true" in each for each in found)
 
 
@@ -263,7 +263,7 @@ def test_attributes_of_a_class_and_of_the_object_that_a_link_follows_can_be_watc
     ],
 )
 def test_what_is_wrong_with_the_keys_of_a_type(body: str, problem: str) -> None:
-    found = told(body)
+    found = reported(body)
     assert len(found) == 1, found
     assert found[0].startswith(f"operations.op.{problem}")
 
@@ -284,8 +284,8 @@ def test_double_braces_that_are_no_variable_of_ours_are_the_scripts_own(text: st
 @pytest.mark.parametrize(
     "name", ["id", "state", "properties.x", "payload.a.0", "source.properties.x", "params.to", "job.id"]
 )
-def test_a_variable_in_a_scripts_text_is_told_what_to_write_instead(name: str) -> None:
-    (problem,) = told(f"{{type: script, text: 'echo {{{{ {name} }}}}'}}")
+def test_a_variable_in_a_scripts_text_is_reported_what_to_write_instead(name: str) -> None:
+    (problem,) = reported(f"{{type: script, text: 'echo {{{{ {name} }}}}'}}")
     assert "use $MQTTJOBS_" in problem
 
 
@@ -339,14 +339,14 @@ def test_programs_are_in_the_folders_that_are_allowed() -> None:
     ],
 )
 def test_what_is_wrong_with_a_key(keys: str, problem: str) -> None:
-    found = told(f"{{type: mqtt, topic: a, {keys}}}")
+    found = reported(f"{{type: mqtt, topic: a, {keys}}}")
     assert len(found) == 1, found
     assert found[0].startswith(f"operations.op.{problem}")
 
 
 @pytest.mark.parametrize("body", ["5", "[a]", "text"])
 def test_an_operation_is_a_mapping(body: str) -> None:
-    assert told(body) == ["operations.op: must be a mapping"]
+    assert reported(body) == ["operations.op: must be a mapping"]
 
 
 def test_an_interval() -> None:
@@ -390,11 +390,11 @@ WRONG_VALUES: list[Any] = ["{a: [b]}", "[[]]", "{}", "-1", "1.5", "''", "true", 
 
 @pytest.mark.parametrize("value", WRONG_VALUES)
 @pytest.mark.parametrize("kind", ["mqtt", "program", "script"])
-def test_no_value_of_any_key_crashes_or_is_told_anywhere_but_at_its_key(kind: str, value: str) -> None:
+def test_no_value_of_any_key_crashes_or_is_reported_anywhere_but_at_its_key(kind: str, value: str) -> None:
     base = {"mqtt": {"topic": "a"}, "program": {"path": "/bin/x"}, "script": {"text": "a"}}[kind]
     for key in COMMON | executor_types()[kind].model_fields.keys():
         keys = {**base, "type": kind, key: value}
-        for problem in told("{" + ", ".join(f"{name}: {written}" for name, written in keys.items()) + "}"):
+        for problem in reported("{" + ", ".join(f"{name}: {written}" for name, written in keys.items()) + "}"):
             place = problem.partition(": ")[0].split(".")
             assert place[2:3] == [key] or key in ("type", "text", "ref"), (key, problem)
             assert not any(part.startswith(("Section", "str", "function")) for part in place[3:]), problem

@@ -6,12 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from writing import an_object, an_operation, good, problems
 
 from mqttjobs.domain.model import STATE, EntityKind, ValueKey
 from mqttjobs.domain.operation_document import OperationView, operation_document
 from mqttjobs.domain.protocol import encode
 from mqttjobs.errors import ConfigError
+from tests.config.writing import an_object, an_operation, good, problems
 
 ENV = {"TOKEN": "hunter2-hunter2-hunter2", "HOST": "broker.example", "ROOM": "attic-of-secrets", "EMPTY": ""}
 FILES = {"keys/alice.txt": "alice-secret-key-1\n", "pw": "p4ssw0rd"}
@@ -119,17 +119,17 @@ def test_what_documents_show_keeps_the_names() -> None:
         ("operations: {op: {type: mqtt, topic: a, message: {k: '${ENV:NOTHING}'}}}", "2: operations.op.message.k: "),
     ],
 )
-def test_a_missing_one_is_told_where_it_is_named(text: str, problem: str) -> None:
+def test_a_missing_one_is_reported_where_it_is_named(text: str, problem: str) -> None:
     found = problems(f"# first\n{text}", ENV)
     assert len(found) == 1, found
     assert found[0].startswith(problem)
 
 
-def test_a_file_that_is_not_utf_8_and_an_environment_that_is_not_are_told() -> None:
+def test_a_file_that_is_not_utf_8_and_an_environment_that_is_not_are_reported() -> None:
     assert len(problems("mqtt: {password: '${ENV:BAD}'}", {"BAD": "a\udcff"})) == 1
 
 
-def test_every_place_that_names_a_missing_one_is_told() -> None:
+def test_every_place_that_names_a_missing_one_is_reported() -> None:
     found = problems("mqtt:\n  username: '${ENV:NO}'\n  password: '${ENV:NO}'\n")
     assert [each.partition(":")[0] for each in found] == ["2", "3"]
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from writing import good, problems, write
 
 from mqttjobs.config import load, summary
 from mqttjobs.config.sections import host_time_zone
@@ -15,6 +14,7 @@ from mqttjobs.errors import ConfigError
 from mqttjobs.service.settings import ServiceSettings
 from mqttjobs.store.base import Retention
 from mqttjobs.transport.base import Tls
+from tests.config.writing import good, problems, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,7 +173,7 @@ def test_a_configuration_is_a_mapping(text: str) -> None:
     assert problems(text) == ["1: a configuration is a mapping with sections such as objects"]
 
 
-def test_a_file_that_is_not_there_or_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_or_cannot_be_read_is_reported(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.yaml", tmp_path):
         with pytest.raises(ConfigError) as caught:
             load(path, environ={})
@@ -181,7 +181,7 @@ def test_a_file_that_is_not_there_or_cannot_be_read_is_told(tmp_path: Path) -> N
         assert "cannot be read" in str(caught.value)
 
 
-def test_every_problem_is_told_at_once_in_the_order_of_the_file() -> None:
+def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
     found = problems(
         """
 mqtt:
@@ -307,7 +307,7 @@ def test_what_is_wrong_with_a_user(user: str, problem: str) -> None:
     assert found[0].startswith(f"4: {problem}")
 
 
-def test_two_users_with_one_key_are_told_without_telling_the_key() -> None:
+def test_two_users_with_one_key_are_reported_without_telling_the_key() -> None:
     (problem,) = problems(f"{USERS}  a: {{api_key: 0123456789abcdef}}\n  b: {{api_key: 0123456789abcdef}}\n")
     assert problem == "5: users.b.api_key: is the key of a too; give each its own"
 

@@ -64,7 +64,7 @@ def test_what_is_good_is_taken(tmp_path: Path, trigger: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trigger", "words"),
+    ("trigger", "message"),
     [
         ({"stats": ["on"]}, "unknown key; did you mean 'states'?"),
         ({"entity": "lampe"}, "there is no object or link 'lampe'; did you mean 'lamp'?"),
@@ -91,10 +91,10 @@ def test_what_is_good_is_taken(tmp_path: Path, trigger: dict[str, Any]) -> None:
         ({"conditions": []}, "must be a condition, or a list of conditions"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, trigger: dict[str, Any], words: str) -> None:
-    [told] = of_trigger(tmp_path, trigger)
-    assert words in told
-    assert told.startswith("15: operations.op.triggers.0")
+def test_what_is_wrong_is_reported_with_its_line(tmp_path: Path, trigger: dict[str, Any], message: str) -> None:
+    [reported] = of_trigger(tmp_path, trigger)
+    assert message in reported
+    assert reported.startswith("15: operations.op.triggers.0")
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_without_a_place_the_sun_keeps_office_hours_and_a_warning_says_so(tmp_pa
 
 def test_half_a_place_is_none(tmp_path: Path) -> None:
     text = WORLD.replace("service: {latitude: 52.5, longitude: 13.4}", "service: {latitude: 52.5}")
-    [told] = problems(tmp_path, f"{text}    triggers: [{{at: sunset}}]\n")
-    assert "a place needs both, service.latitude and service.longitude" in told
+    [reported] = problems(tmp_path, f"{text}    triggers: [{{at: sunset}}]\n")
+    assert "a place needs both, service.latitude and service.longitude" in reported
 
 
 @pytest.mark.parametrize(
-    ("keys", "words"),
+    ("keys", "message"),
     [
         ("on_failure: othr", "operations.op.on_failure: there is no operation 'othr'; did you mean 'other'?"),
         (
@@ -140,10 +140,10 @@ def test_half_a_place_is_none(tmp_path: Path) -> None:
         ("breaker: {firings: 0}", "operations.op.breaker.firings: must be at least 1"),
     ],
 )
-def test_the_keys_of_operations_are_checked_too(tmp_path: Path, keys: str, words: str) -> None:
-    [told] = problems(tmp_path, f"{WORLD}    {keys}\n")
-    assert words in told
-    assert told.startswith("15: ")
+def test_the_keys_of_operations_are_checked_too(tmp_path: Path, keys: str, message: str) -> None:
+    [reported] = problems(tmp_path, f"{WORLD}    {keys}\n")
+    assert message in reported
+    assert reported.startswith("15: ")
 
 
 def test_confirm_belongs_to_what_publishes(tmp_path: Path) -> None:
@@ -155,27 +155,27 @@ def test_triggers_of_an_operation_that_is_attached_to_nothing_go_by_the_clock_al
     good = WORLD + "  free: {type: mqtt, topic: out/x, triggers: [{at: start}]}\n"
     assert problems(tmp_path, good) == []
     bad = WORLD + "  free: {type: mqtt, topic: out/x, triggers: [{states: on}]}\n"
-    [told] = problems(tmp_path, bad)
-    assert "nothing is watched" in told
+    [reported] = problems(tmp_path, bad)
+    assert "nothing is watched" in reported
 
 
 @pytest.mark.parametrize(
-    ("written", "words"),
+    ("written", "message"),
     [
         ("{ids: any, state: {topic: plant/belt}}", "classes.belt.state: with ids: any every topic has {{ id }} in it"),
         ("{ids: any, attributes: {motor: {topic: plant/motor}}}", "with ids: any every topic has {{ id }} in it"),
         ("{ids: some}", "must be a list of ids and ranges such as line_{001..200}, or any"),
     ],
 )
-def test_classes_whose_ids_are_any(tmp_path: Path, written: str, words: str) -> None:
-    [told] = problems(tmp_path, f"classes:\n  belt: {written}\n")
-    assert words in told
+def test_classes_whose_ids_are_any(tmp_path: Path, written: str, message: str) -> None:
+    [reported] = problems(tmp_path, f"classes:\n  belt: {written}\n")
+    assert message in reported
 
 
 def test_two_classes_whose_ids_are_any_cannot_have_the_same_topics(tmp_path: Path) -> None:
     one = '{ids: any, state: {topic: "plant/{{ id }}"}}'
-    [told] = problems(tmp_path, f"classes:\n  a: {one}\n  b: {one}\n")
-    assert "its members would have the topics of those of a" in told
+    [reported] = problems(tmp_path, f"classes:\n  a: {one}\n  b: {one}\n")
+    assert "its members would have the topics of those of a" in reported
 
 
 def test_operations_of_a_class_whose_ids_are_any_are_checked_like_all(tmp_path: Path) -> None:
@@ -186,6 +186,6 @@ operations:
   op: {attach: {class: belt}, type: mqtt, topic: "plant/{{ id }}/belt", message: x, triggers: [{}]}
   other: {attach: {class: belt}, type: mqtt, topic: out, triggers: [{attribute: motor}]}
 """
-    told = problems(tmp_path, text)
-    assert any("there is no attribute 'motor'" in each for each in told)
-    assert any("a loop" in each for each in told)
+    reported = problems(tmp_path, text)
+    assert any("there is no attribute 'motor'" in each for each in reported)
+    assert any("a loop" in each for each in reported)

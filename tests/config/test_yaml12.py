@@ -10,10 +10,10 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from writing import problems
 
 from mqttjobs.config.yaml12 import parse
 from mqttjobs.errors import ConfigError
+from tests.config.writing import problems
 
 
 def content(text: str) -> Any:
@@ -22,7 +22,7 @@ def content(text: str) -> Any:
     return document.content
 
 
-def told(text: str) -> list[str]:
+def reported(text: str) -> list[str]:
     """Return what is wrong, whether reading ended there or not."""
     try:
         document = parse(text, "home.yaml")
@@ -132,14 +132,14 @@ def test_the_tags_of_the_core_schema(text: str, value: Any) -> None:
         "!!set {a, b}",
     ],
 )
-def test_other_tags_are_told_and_not_dropped(text: str) -> None:
-    (problem,) = told(f"# a comment\nkey: {text}")
+def test_other_tags_are_reported_and_not_dropped(text: str) -> None:
+    (problem,) = reported(f"# a comment\nkey: {text}")
     assert problem.startswith("2: ")
     assert text.split(maxsplit=1)[0].removeprefix("!!") in problem
 
 
-def test_a_secret_of_home_assistant_is_told_what_to_write_instead() -> None:
-    (problem,) = told("mqtt:\n  password: !secret mqtt_password\n")
+def test_a_secret_of_home_assistant_is_reported_what_to_write_instead() -> None:
+    (problem,) = reported("mqtt:\n  password: !secret mqtt_password\n")
     assert problem.startswith("2: ")
     assert "${FILE:" in problem
 
@@ -165,29 +165,29 @@ def test_keys_are_texts(text: str, value: Any) -> None:
     "text", ["a: 1\nb: 2\na: 3", "{a: 1, b: 2,\n\n a: 3}", "'a': 1\nb: 2\na: 3", "true: 1\nb: 2\nTrue: 3"]
 )
 def test_a_key_stands_once(text: str) -> None:
-    (problem,) = told(text)
+    (problem,) = reported(text)
     assert problem.startswith("3: ")
     assert "twice" in problem
 
 
-def test_a_line_break_in_a_key_does_not_break_what_is_told() -> None:
+def test_a_line_break_in_a_key_does_not_break_what_is_reported() -> None:
     assert problems('"a\\nb": 1') == ["1: a\\x0ab: unknown section"]
-    assert told('"a\\nb": 1\n"a\\nb": 2') == ["2: the key a\\x0ab stands twice here"]
+    assert reported('"a\\nb": 1\n"a\\nb": 2') == ["2: the key a\\x0ab stands twice here"]
 
 
-def test_every_repeated_key_is_told() -> None:
-    assert len(told("a: {x: 1, x: 2}\nb:\n  - {y: 1, y: 2}\n  - {z: 1, z: 2, z: 3}\n")) == 4
+def test_every_repeated_key_is_reported() -> None:
+    assert len(reported("a: {x: 1, x: 2}\nb:\n  - {y: 1, y: 2}\n  - {z: 1, z: 2, z: 3}\n")) == 4
 
 
 @pytest.mark.parametrize("text", ["? [a, b]\n: 1", "? {a: 1}\n: 1", "{[a]: 1}"])
-def test_a_key_that_is_no_text_is_told(text: str) -> None:
-    (problem,) = told(text)
+def test_a_key_that_is_no_text_is_reported(text: str) -> None:
+    (problem,) = reported(text)
     assert problem.startswith("1: a key is a text")
 
 
 def test_merge_keys_are_not_part_of_yaml_1_2_and_anchors_are() -> None:
     assert content("a: &x {k: 1}\nb: *x") == {"a": {"k": 1}, "b": {"k": 1}}
-    (problem,) = told("a: &x {k: 1}\nb:\n  <<: *x\n")
+    (problem,) = reported("a: &x {k: 1}\nb:\n  <<: *x\n")
     assert problem.startswith("3: merge keys")
     assert content("'<<': 1") == {"<<": 1}
 
@@ -210,8 +210,8 @@ def test_merge_keys_are_not_part_of_yaml_1_2_and_anchors_are() -> None:
         ("a: 1\nb: {{ id }}/x\n", 2),
     ],
 )
-def test_what_is_no_yaml_is_told_in_one_line_with_its_place(text: str, line: int) -> None:
-    (problem,) = told(text)
+def test_what_is_no_yaml_is_reported_in_one_line_with_its_place(text: str, line: int) -> None:
+    (problem,) = reported(text)
     assert "\n" not in problem
     assert problem.startswith(f"{line}: this is not YAML: ")
 
@@ -228,7 +228,7 @@ def test_what_is_no_yaml_is_told_in_one_line_with_its_place(text: str, line: int
     ],
 )
 def test_what_people_trip_over_is_explained(text: str, hint: str) -> None:
-    assert hint in told(text)[0]
+    assert hint in reported(text)[0]
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,8 @@ def test_what_people_trip_over_is_explained(text: str, hint: str) -> None:
         "0o" + "7" * 30,
     ],
 )
-def test_numbers_that_no_json_can_hold_are_told(text: str) -> None:
-    (problem,) = told(f"a: 1\nb: {text}")
+def test_numbers_that_no_json_can_hold_are_reported(text: str) -> None:
+    (problem,) = reported(f"a: 1\nb: {text}")
     assert problem.startswith("2: ")
     assert "number" in problem
     assert len(problem) < 100
@@ -256,21 +256,21 @@ def test_numbers_that_no_json_can_hold_are_told(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000 + "x", "[" * 70 + "]" * 70, "&a [*a]"]
 )
-def test_nesting_beyond_all_measure_is_told_and_crashes_nothing(text: str) -> None:
-    assert len(told(text)) == 1
+def test_nesting_beyond_all_measure_is_reported_and_crashes_nothing(text: str) -> None:
+    assert len(reported(text)) == 1
 
 
 def test_aliases_that_multiply_are_refused_before_they_fill_the_memory() -> None:
     laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     for number in range(1, 12):
         laughs += f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]\n"
-    (problem,) = told(laughs)
+    (problem,) = reported(laughs)
     assert "aliases" in problem
 
 
-def test_a_lone_surrogate_is_told() -> None:
-    assert len(told('a: "\\ud800"')) == 1
-    assert len(told('"\\ud800": a')) == 1
+def test_a_lone_surrogate_is_reported() -> None:
+    assert len(reported('a: "\\ud800"')) == 1
+    assert len(reported('"\\ud800": a')) == 1
 
 
 @given(st.text(max_size=60) | st.text(alphabet="ab:-[]{}&*!|>'\"%@#?, \n\t0.<", max_size=60))
@@ -306,7 +306,7 @@ def test_what_another_writer_writes_is_read_as_it_was_meant(value: Any) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfea\x00", b"a: \xff", b"\x80"])
-def test_a_file_that_is_not_utf_8_is_told(raw: bytes) -> None:
+def test_a_file_that_is_not_utf_8_is_reported(raw: bytes) -> None:
     assert problems(raw) == ["0: is not UTF-8"]
 
 

@@ -21,9 +21,9 @@ import pytest
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.errors import TemplateError
 from mqttjobs.executors.base import Executor, Limits, RunContext, executor_types
-from mqttjobs.executors.mqtt import Mqtt
-from mqttjobs.executors.program import Program
-from mqttjobs.executors.script import Script
+from mqttjobs.executors.types.mqtt import Mqtt
+from mqttjobs.executors.types.program import Program
+from mqttjobs.executors.types.script import Script
 from mqttjobs.transport.base import Publication
 
 WAIT_S = 20.0
@@ -52,7 +52,7 @@ def a_context(**changes: Any) -> RunContext:
         "job_id": JOB_ID,
         "hostname": "hub",
         "variables": VARIABLES,
-        "hidden": {},
+        "secret_templates": {},
         "reveal": reveal,
         "params": {"n": 1},
         "events": ("press",),
@@ -91,11 +91,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def until(check: Callable[[], object], words: str) -> None:
+async def until(check: Callable[[], object], message: str) -> None:
     """Wait until `check` holds, looking again and again; for what no event tells."""
     deadline = time.monotonic() + WAIT_S
     while not check():
-        assert time.monotonic() < deadline, words
+        assert time.monotonic() < deadline, message
         await asyncio.sleep(0.01)
 
 
@@ -201,7 +201,7 @@ async def test_many_large_variables_do_not_stop_the_program() -> None:
 
 
 @pytest.mark.parametrize(("arg", "env"), [("a\0b", {}), ("a", {"A=B": "1"}), ("a", {"A\0": "1"}), ("a", {"": "1"})])
-async def test_arguments_and_names_that_no_program_can_be_given_are_told_at_load_or_fail_the_job(
+async def test_arguments_and_names_that_no_program_can_be_given_are_reported_at_load_or_fail_the_job(
     arg: str, env: dict[str, str]
 ) -> None:
     executor = python("print(1)", arg, env=env)
@@ -383,12 +383,12 @@ async def test_output_that_is_no_utf_8_is_kept_as_far_as_it_can_be() -> None:
 
 
 async def test_message_lines_are_progress_and_left_out_of_standard_output() -> None:
-    told: list[str] = []
+    reported: list[str] = []
     text = (
         "echo before; echo '::message:: one step '; echo '{\"a\": 1}'; echo '::message:: é two'; echo ' ::message:: no'"
     )
-    outcome = await run(Script(text=text), progress=told.append)
-    assert told == ["one step", "é two"]
+    outcome = await run(Script(text=text), progress=reported.append)
+    assert reported == ["one step", "é two"]
     assert stdout(outcome) == 'before\n{"a": 1}\n ::message:: no\n'
 
 
@@ -397,7 +397,7 @@ async def test_a_result_stays_a_result_beside_progress() -> None:
     assert outcome.result == {"a": 1}
 
 
-async def test_progress_is_told_while_the_program_still_runs() -> None:
+async def test_progress_is_reported_while_the_program_still_runs() -> None:
     first = asyncio.Event()
     task = asyncio.create_task(
         run(Script(text="echo '::message:: go'; exec sleep 1000"), progress=lambda _: first.set())
@@ -411,31 +411,31 @@ async def test_progress_is_told_while_the_program_still_runs() -> None:
 
 
 async def test_a_message_line_that_comes_in_pieces_is_one_message() -> None:
-    told: list[str] = []
+    reported: list[str] = []
     code = (
         "import sys, time\n"
         "for piece in ('::mess', 'age:: in ', 'pie', 'ces\\nrest'):\n"
         "    sys.stdout.write(piece); sys.stdout.flush(); time.sleep(0.02)\n"
     )
-    outcome = await run(python(code), progress=told.append)
-    assert (told, stdout(outcome)) == (["in pieces"], "rest")
+    outcome = await run(python(code), progress=reported.append)
+    assert (reported, stdout(outcome)) == (["in pieces"], "rest")
 
 
 @pytest.mark.parametrize("size", [10_000, 60_000, 300_000])
 async def test_a_progress_message_has_at_most_4096_bytes_however_long_its_line_is(size: int) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     code = f"import os; os.write(1, b'::message:: ' + b'x' * {size} + b'\\n7\\n')"
-    outcome = await run(python(code), progress=told.append)
+    outcome = await run(python(code), progress=reported.append)
     assert outcome.ok
-    assert told
-    assert max(map(len, told)) <= 4096
+    assert reported
+    assert max(map(len, reported)) <= 4096
     assert stdout(outcome).endswith("\n7\n") or stdout(outcome) == "7\n"
 
 
 async def test_message_lines_on_standard_error_are_no_progress() -> None:
-    told: list[str] = []
-    outcome = await run(Script(text="echo '::message:: x' >&2"), progress=told.append)
-    assert (told, outcome.stderr) == ([], "::message:: x\n")
+    reported: list[str] = []
+    outcome = await run(Script(text="echo '::message:: x' >&2"), progress=reported.append)
+    assert (reported, outcome.stderr) == ([], "::message:: x\n")
 
 
 # -- floods ----------------------------------------------------------------------------------------------------------
@@ -537,7 +537,7 @@ async def test_the_children_of_a_program_that_heeds_term_have_the_grace_to_tidy_
 
 
 async def test_a_child_that_left_its_group_and_holds_the_pipe_does_not_hold_up_the_end() -> None:
-    told: list[int] = []
+    reported: list[int] = []
     code = (
         "import os, time\n"
         "if os.fork() == 0:\n"
@@ -545,19 +545,19 @@ async def test_a_child_that_left_its_group_and_holds_the_pipe_does_not_hold_up_t
         "import select; select.select([], [], [], 0.3); print(1, flush=True); {rest}\n"
     )
     try:
-        outcome = await run(python(code.format(rest="")), progress=lambda text: told.append(int(text)))
+        outcome = await run(python(code.format(rest="")), progress=lambda text: reported.append(int(text)))
         assert (outcome.ok, outcome.result) == (True, 1)
         start = time.monotonic()
         limits = {"timeout": timedelta(seconds=0.6), "grace": timedelta(seconds=0.3)}
         outcome = await run(
-            python(code.format(rest="time.sleep(1000)")), progress=lambda text: told.append(int(text)), **limits
+            python(code.format(rest="time.sleep(1000)")), progress=lambda text: reported.append(int(text)), **limits
         )
         assert outcome.exit_code == 124
         assert time.monotonic() - start < 0.6 + 0.3 + 1
     finally:
-        for pid in told:
+        for pid in reported:
             os.kill(pid, signal.SIGKILL)
-    assert len(told) == 2
+    assert len(reported) == 2
 
 
 FAMILY = """
@@ -578,23 +578,25 @@ IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 @pytest.mark.parametrize("stubborn", [False, True], ids=["heeds TERM", "ignores TERM"])
 async def test_a_time_limit_ends_grandchildren_that_hold_the_pipe_too(stubborn: bool) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     code = FAMILY.format(leader="", grandchild=IGNORE if stubborn else "pass", rest="time.sleep(1000)")
     start = time.monotonic()
-    outcome = await run(python(code), timeout=timedelta(seconds=1), grace=timedelta(seconds=0.5), progress=told.append)
+    outcome = await run(
+        python(code), timeout=timedelta(seconds=1), grace=timedelta(seconds=0.5), progress=reported.append
+    )
     took = time.monotonic() - start
     assert outcome.exit_code == 124
     assert took < 3
-    [grandchild] = map(int, told)
+    [grandchild] = map(int, reported)
     await until(lambda: not is_alive(grandchild), "the grandchild outlived the time limit")
 
 
 async def test_a_program_whose_children_hold_the_pipe_ends_with_itself() -> None:
-    told: list[str] = []
+    reported: list[str] = []
     code = FAMILY.format(leader="", grandchild="pass", rest="import select; select.select([], [], [], 0.3); print(1)")
-    outcome = await run(python(code), progress=told.append)
+    outcome = await run(python(code), progress=reported.append)
     assert (outcome.ok, outcome.exit_code, outcome.result) == (True, 0, 1)
-    for pid in map(int, told):
+    for pid in map(int, reported):
         await until(lambda pid=pid: not is_alive(pid), "a grandchild outlived its program")
 
 
@@ -625,7 +627,7 @@ FIRST_PROCESS = """
 import asyncio, ctypes, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:]
-from test_executors import Script, a_context, children
+from tests.contracts.test_executors import Script, a_context, children
 PR_SET_CHILD_SUBREAPER = 36
 assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
 outcome = asyncio.run(Script(text="sleep 1000 & sleep 1000 & echo 1").run(a_context()))
@@ -645,15 +647,15 @@ async def test_the_first_process_of_a_container_inherits_no_zombies() -> None:
 
 
 async def test_a_cancelled_run_ends_the_whole_group_before_it_returns() -> None:
-    told: asyncio.Queue[int] = asyncio.Queue()
+    reported: asyncio.Queue[int] = asyncio.Queue()
     code = FAMILY.format(
         leader="print('::message::', os.getpid(), flush=True)", grandchild=IGNORE, rest="time.sleep(1000)"
     )
     task = asyncio.create_task(
-        python(code).run(a_context(grace=timedelta(seconds=0.3), progress=lambda m: told.put_nowait(int(m))))
+        python(code).run(a_context(grace=timedelta(seconds=0.3), progress=lambda m: reported.put_nowait(int(m))))
     )
     async with asyncio.timeout(WAIT_S):
-        pids = [await told.get(), await told.get()]
+        pids = [await reported.get(), await reported.get()]
     assert all(map(is_alive, pids))
     task.cancel()
     async with asyncio.timeout(5):
@@ -664,13 +666,13 @@ async def test_a_cancelled_run_ends_the_whole_group_before_it_returns() -> None:
 
 
 async def test_a_run_cancelled_twice_ends_the_group_all_the_same() -> None:
-    told: asyncio.Queue[int] = asyncio.Queue()
+    reported: asyncio.Queue[int] = asyncio.Queue()
     code = f"import os, signal, time; {IGNORE}; print('::message::', os.getpid(), flush=True); time.sleep(1000)"
     task = asyncio.create_task(
-        python(code).run(a_context(grace=timedelta(seconds=0.5), progress=lambda m: told.put_nowait(int(m))))
+        python(code).run(a_context(grace=timedelta(seconds=0.5), progress=lambda m: reported.put_nowait(int(m))))
     )
     async with asyncio.timeout(WAIT_S):
-        pid = await told.get()
+        pid = await reported.get()
         task.cancel()
         await asyncio.sleep(0.1)
         task.cancel()
@@ -681,12 +683,12 @@ async def test_a_run_cancelled_twice_ends_the_group_all_the_same() -> None:
 
 async def test_a_loop_that_cancels_everything_leaves_nothing_behind() -> None:
     """As at the end of a process, where what is shielded is cancelled too."""
-    told: asyncio.Queue[int] = asyncio.Queue()
+    reported: asyncio.Queue[int] = asyncio.Queue()
     ours = asyncio.all_tasks()
     text = "echo ::message:: $$; exec sleep 1000"
-    task = asyncio.create_task(Script(text=text).run(a_context(progress=lambda m: told.put_nowait(int(m)))))
+    task = asyncio.create_task(Script(text=text).run(a_context(progress=lambda m: reported.put_nowait(int(m)))))
     async with asyncio.timeout(WAIT_S):
-        pid = await told.get()
+        pid = await reported.get()
         while not task.done():
             for each in asyncio.all_tasks() - ours:
                 each.cancel()
@@ -713,7 +715,7 @@ async def test_a_program_dies_with_the_service() -> None:
     code = (
         "import asyncio, sys\n"
         "sys.path[:0] = sys.argv[1:]\n"
-        "from test_executors import Script, a_context\n"
+        "from tests.contracts.test_executors import Script, a_context\n"
         'asyncio.run(Script(text="echo ::message:: $$; exec sleep 1000").run(a_context('
         "progress=lambda m: print(m, flush=True))))\n"
     )
@@ -743,7 +745,7 @@ async def test_a_program_dies_with_the_service() -> None:
     ids=["argument", "script argument", "env", "property", "property in env", "preference", "standard input"],
 )
 async def test_a_secret_reaches_the_program_and_is_masked_in_what_it_writes(executor: Executor) -> None:
-    seen = {"hidden": {"properties.key": "${ENV:TOKEN}"}, "preferences": {"key": "${ENV:TOKEN}"}}
+    seen = {"secret_templates": {"properties.key": "${ENV:TOKEN}"}, "preferences": {"key": "${ENV:TOKEN}"}}
     outcome = await run(executor, **seen)
     assert stdout(outcome) == "${ENV:TOKEN}\n"
     assert outcome.stderr == "${ENV:TOKEN}\n"
@@ -756,12 +758,12 @@ async def test_a_secret_really_reaches_the_program() -> None:
 
 
 async def test_a_secret_is_masked_in_results_errors_and_progress() -> None:
-    told: list[str] = []
+    reported: list[str] = []
     text = 'echo "::message:: using $T"; printf \'{"key": "%s"}\' "$T"; echo "bad $T" >&2; exit 1'
-    outcome = await run(Script(text=text, env={"T": "${ENV:TOKEN}"}), progress=told.append)
+    outcome = await run(Script(text=text, env={"T": "${ENV:TOKEN}"}), progress=reported.append)
     assert outcome.result == {"key": "${ENV:TOKEN}"}
     assert SECRET not in outcome.error
-    assert told == ["using ${ENV:TOKEN}"]
+    assert reported == ["using ${ENV:TOKEN}"]
 
 
 async def test_half_a_secret_does_not_stay_where_output_was_left_out() -> None:
@@ -798,11 +800,11 @@ async def test_no_part_of_a_secret_stays_at_the_edges_of_what_was_left_out(odd: 
 
 
 async def test_half_a_secret_does_not_stay_at_the_end_of_a_long_progress_message() -> None:
-    told: list[str] = []
+    reported: list[str] = []
     text = f'printf "::message:: %0{4096 - 6}d%s\n" 0 "$T"'
-    outcome = await run(Script(text=text, env={"T": "${ENV:TOKEN}"}), progress=told.append)
+    outcome = await run(Script(text=text, env={"T": "${ENV:TOKEN}"}), progress=reported.append)
     assert outcome.ok
-    assert told == ["0" * (4096 - 6)]
+    assert reported == ["0" * (4096 - 6)]
 
 
 async def test_a_character_is_not_cut_in_half_where_output_was_left_out() -> None:
@@ -918,7 +920,7 @@ async def test_a_secret_is_published_and_not_recorded() -> None:
     outcome = await run(
         Mqtt(topic="t/${ENV:TOKEN}", message={"key": "{{ properties.key }}"}),
         publish=broker.publish,
-        hidden={"properties.key": "${ENV:TOKEN}"},
+        secret_templates={"properties.key": "${ENV:TOKEN}"},
     )
     assert broker.taken[0].topic == f"t/{SECRET}"
     assert json.loads(broker.taken[0].payload) == {"key": SECRET}

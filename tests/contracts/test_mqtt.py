@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benches import CONNACK_5, CONNACK_311, FakeServer, collect, connect, send, subscribe, within
-from brokers import MosquittoBroker, free_port, password_file, wait_until_listening
-from certificates import MISSING, OPENSSL, Certificates
 
 from mqttjobs.errors import ConnectionLost, ConnectionRefused, TransportError
+from mqttjobs.transport.backends.mqtt import session as mqtt_session
+from mqttjobs.transport.backends.mqtt.connect import make_frame
 from mqttjobs.transport.base import ConnectOptions, Publication, Session, Tls, create_transport
-from mqttjobs.transport.mqtt import session as mqtt_session
-from mqttjobs.transport.mqtt.dialing import make_frame
+from tests.brokers import MosquittoBroker, free_port, password_file, wait_until_listening
+from tests.certificates import MISSING, OPENSSL, Certificates
+from tests.contracts.fixtures import CONNACK_5, CONNACK_311, FakeServer, collect, connect, send, subscribe, within
 
 StartMosquitto = Callable[..., MosquittoBroker]
 BOTH = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -73,7 +73,7 @@ async def test_a_broker_whose_certificate_our_authority_signed_is_spoken_to_over
     await echoes(ConnectOptions(url, protocol=protocol, tls=Tls(ca_file=certificates.ca)))
 
 
-async def test_a_broker_whose_certificate_nobody_vouches_for_is_told_no_password(
+async def test_a_broker_whose_certificate_nobody_vouches_for_is_reported_no_password(
     start_mosquitto: StartMosquitto, for_the_broker: tuple[str, str]
 ) -> None:
     broker = start_mosquitto(*tls_lines(for_the_broker), autosave=False)
@@ -121,7 +121,7 @@ async def test_a_broker_without_tls_is_not_taken_for_one_that_does_not_know_mqtt
 
 
 @pytest.mark.parametrize("tls", [Tls(ca_file="/nowhere/ca.crt"), Tls(cert_file="/nowhere/client.crt")])
-async def test_a_tls_file_that_is_not_there_is_told(tls: Tls) -> None:
+async def test_a_tls_file_that_is_not_there_is_reported(tls: Tls) -> None:
     with pytest.raises(TransportError, match=r"mqtt\.tls"):
         async with within(), connect(ConnectOptions("mqtts://127.0.0.1:1", tls=tls)):
             pytest.fail("there is no such file")
@@ -178,9 +178,9 @@ def test_a_websocket_frame_says_its_length_and_is_masked(size: int) -> None:
     data = os.urandom(size)
     frame = make_frame(2, bytearray(data))
     length = {126: 2, 127: 8}.get(frame[1] & 0x7F, 0)
-    told = int.from_bytes(frame[2 : 2 + length]) if length else frame[1] & 0x7F
+    reported = int.from_bytes(frame[2 : 2 + length]) if length else frame[1] & 0x7F
     key, body = frame[2 + length : 6 + length], frame[6 + length :]
-    assert (frame[0], frame[1] & 0x80, told) == (0x82, 0x80, size)
+    assert (frame[0], frame[1] & 0x80, reported) == (0x82, 0x80, size)
     assert bytes(byte ^ key[place % 4] for place, byte in enumerate(body)) == data
 
 

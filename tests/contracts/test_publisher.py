@@ -8,14 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from benches import connect, cut_connection, within
-from brokers import MosquittoBroker
 
 from mqttjobs.errors import ConnectionLost
-from mqttjobs.transport import memory
+from mqttjobs.transport.backends import memory
+from mqttjobs.transport.backends.memory import MemoryBroker
 from mqttjobs.transport.base import ConnectOptions, Publication
-from mqttjobs.transport.memory import MemoryBroker
 from mqttjobs.transport.publisher import Publisher
+from tests.brokers import MosquittoBroker
+from tests.contracts.fixtures import connect, cut_connection, within
 
 StartMosquitto = Callable[..., MosquittoBroker]
 TOO_LONG = (("k" * 70_000, "v"),)

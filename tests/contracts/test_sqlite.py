@@ -15,15 +15,27 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from records import CABLE, LAMP, LAMP_STATE, NOW, a_job, a_value, an_ended_job, an_entry, later, started, succeeded
 
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, apply
 from mqttjobs.domain.model import EntityKind, ValueKey
-from mqttjobs.domain.triggers import Hold
+from mqttjobs.domain.triggers import TriggerState
 from mqttjobs.errors import NotFound, StoreError, StoreRefused
+from mqttjobs.store.backends.sqlite.store import SqliteStore
 from mqttjobs.store.base import Changes, JobQuery, Retention, Store, create_store
 from mqttjobs.store.rows import JOB_COLUMNS
-from mqttjobs.store.sqlite import SqliteStore
+from tests.contracts.records import (
+    CABLE,
+    LAMP,
+    LAMP_STATE,
+    NOW,
+    a_job,
+    a_value,
+    an_ended_job,
+    an_entry,
+    later,
+    started,
+    succeeded,
+)
 
 BIG = "x" * 200_000
 
@@ -82,11 +94,11 @@ async def on_writer(store: SqliteStore, statement: str) -> None:
 # -- opening ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_second_opener_is_refused_and_told_who_has_it(store: SqliteStore, path: Path) -> None:
-    words = await refusal(path)
-    assert str(os.getpid()) in words
-    assert str(path) in words
-    assert "store.url" in words
+async def test_a_second_opener_is_refused_and_reported_who_has_it(store: SqliteStore, path: Path) -> None:
+    message = await refusal(path)
+    assert str(os.getpid()) in message
+    assert str(path) in message
+    assert "store.url" in message
     await store.record(Changes(jobs=[a_job(1)]))
     assert await store.get(1) == a_job(1)
 
@@ -123,7 +135,7 @@ async def test_the_lock_of_a_killed_process_holds_nobody_up(path: Path) -> None:
         "async def main():\n"
         "    store = create_store(sys.argv[1])\n"
         "    await store.open()\n"
-        "    await store.record(Changes(notes={'a': 1}))\n"
+        "    await store.record(Changes(metadata={'a': 1}))\n"
         "    print('recorded', flush=True)\n"
         "    await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
@@ -135,7 +147,7 @@ async def test_the_lock_of_a_killed_process_holds_nobody_up(path: Path) -> None:
     store = store_at(path)
     await store.open()
     try:
-        assert dict((await store.load()).notes) == {"a": 1}
+        assert dict((await store.load()).metadata) == {"a": 1}
     finally:
         await store.close()
 
@@ -143,27 +155,27 @@ async def test_the_lock_of_a_killed_process_holds_nobody_up(path: Path) -> None:
 async def test_a_database_of_a_newer_version_is_refused_and_left_as_it_was(path: Path) -> None:
     await made_at(path)
     sql(path, "PRAGMA user_version = 999")
-    words = await refusal(path)
-    assert "newer" in words
-    assert "999" in words
-    assert "backup" in words
+    message = await refusal(path)
+    assert "newer" in message
+    assert "999" in message
+    assert "backup" in message
     assert sql(path, "PRAGMA user_version") == [(999,)]
     assert sql(path, "SELECT uid FROM jobs") == [(1,)]
 
 
 async def test_the_database_of_another_program_is_refused_and_left_as_it_was(path: Path) -> None:
     sql(path, "CREATE TABLE songs (title TEXT)", "INSERT INTO songs VALUES ('one')")
-    words = await refusal(path)
-    assert "another program" in words
-    assert "store.url" in words
+    message = await refusal(path)
+    assert "another program" in message
+    assert "store.url" in message
     assert sql(path, "SELECT name FROM sqlite_schema") == [("songs",)]
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(path: Path) -> None:
     path.write_bytes(b"these are my holiday notes\n" * 500)
-    words = await refusal(path)
-    assert str(path) in words
-    assert "backup" in words
+    message = await refusal(path)
+    assert str(path) in message
+    assert "backup" in message
     assert path.read_bytes() == b"these are my holiday notes\n" * 500
 
 
@@ -177,14 +189,14 @@ async def test_a_damaged_database_is_refused_with_what_to_do(path: Path, part: s
     place = {"header": 16, "schema": 100, "middle": len(data) // 2}[part]
     data[place : place + 20_000] = b"\xa5" * len(data[place : place + 20_000])
     path.write_bytes(data)
-    words = await refusal(path)
-    assert str(path) in words
-    assert "backup" in words
+    message = await refusal(path)
+    assert str(path) in message
+    assert "backup" in message
 
 
 async def test_a_folder_that_is_not_there_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    words = await refusal(tmp_path / "nowhere" / "jobs.db")
-    assert "make the folder" in words
+    message = await refusal(tmp_path / "nowhere" / "jobs.db")
+    assert "make the folder" in message
 
 
 async def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
@@ -210,7 +222,7 @@ WHERE jobs.uid = CASE WHEN n.uid % 100 > 3 THEN 1 ELSE 1 + n.uid % 4 END
 async def test_a_database_with_a_hundred_thousand_jobs_is_ready_in_under_two_seconds(path: Path) -> None:
     store = store_at(path)
     await store.open()
-    await store.record(Changes(jobs=[an_ended_job(1), a_job(2, takes_slot=False), a_job(3), a_job(4, due_at=later(9))]))
+    await store.record(Changes(jobs=[an_ended_job(1), a_job(2, uses_slot=False), a_job(3), a_job(4, due_at=later(9))]))
     await store.close()
     sql(path, MANY_JOBS)
     store = store_at(path)
@@ -221,8 +233,8 @@ async def test_a_database_with_a_hundred_thousand_jobs_is_ready_in_under_two_sec
         await store.claimed()
         await store.unannounced(100)
         await store.next_due(later(0))
-        assert len(await store.claim(later(0), 500, takes_slot=False, begin=started())) == 500
-        assert len(await store.claim(later(0), 32, takes_slot=True, begin=started())) == 32
+        assert len(await store.claim(later(0), 500, uses_slot=False, begin=started())) == 500
+        assert len(await store.claim(later(0), 32, uses_slot=True, begin=started())) == 32
         assert time.monotonic() - start < 2
     finally:
         await store.close()
@@ -266,7 +278,7 @@ async def test_a_database_whose_migration_failed_half_way_is_as_it_was_before(
     before = sql(path, "SELECT sql FROM sqlite_schema ORDER BY name")
     known = sql(path, "PRAGMA user_version")
     steps = ["CREATE TABLE one (a);\n", "CREATE TABLE two (a);\nINSERT INTO nothing VALUES (1);\n"]
-    from mqttjobs.store import sqlite as module  # noqa: PLC0415 - the one test that looks inside
+    from mqttjobs.store.backends.sqlite import store as module  # noqa: PLC0415 - the one test that looks inside
 
     real = module._migrations()
     monkeypatch.setattr(module, "_migrations", lambda: [*real, *steps])
@@ -287,25 +299,25 @@ async def test_a_database_of_the_first_version_is_brought_up_to_this_one_with_al
             LAMP_STATE: a_value("on", previous="off"),
             battery: a_value("80", battery),
         }
-        assert list(snapshot.holds) == [Hold("h", LAMP, NOW, None, {"trigger": "blink/0"})]
+        assert list(snapshot.trigger_states) == [TriggerState("h", LAMP, NOW, None, {"trigger": "blink/0"})]
         assert dict(snapshot.packets) == {7: b"digest"}
         assert list(snapshot.event_ids) == [(LAMP, "e1", NOW)]
-        assert dict(snapshot.notes) == {"filters": ["zigbee2mqtt/+"]}
-        [facts] = snapshot.facts
+        assert dict(snapshot.metadata) == {"filters": ["zigbee2mqtt/+"]}
+        [facts] = snapshot.operation_states
         assert (facts.id, facts.active, facts.total, facts.first_run_at) == ("blink", False, 3, NOW)
         assert snapshot.last_uid == 6
         assert await store.answer(b"key", NOW) == b'{"status":"ok"}'
         assert (await store.history(LAMP_STATE, None, None, 10, 0)).total == 2
-        running = apply(a_job(5, limit=1, priority=3), started()(a_job(5, limit=1, priority=3)))
+        running = apply(a_job(5, max_running=1, priority=3), started()(a_job(5, max_running=1, priority=3)))
         noted = an_ended_job(1).evolve(results=(CustomResult({"note": "seen"}, "bob", later(5)),))
         assert list((await store.find(JobQuery())).jobs) == [
-            running, a_job(4, limit=1), a_job(3, owner=CABLE, takes_slot=False), a_job(2, due_at=later(60)), noted,
+            running, a_job(4, max_running=1), a_job(3, owner=CABLE, uses_slot=False), a_job(2, due_at=later(60)), noted,
         ]  # fmt: skip
         assert list(await store.unannounced(10)) == []
-        assert [job.uid for job in await store.claim(NOW, 9, takes_slot=False, begin=started())] == [3]
-        assert list(await store.claim(NOW, 9, takes_slot=True, begin=started())) == []
+        assert [job.uid for job in await store.claim(NOW, 9, uses_slot=False, begin=started())] == [3]
+        assert list(await store.claim(NOW, 9, uses_slot=True, begin=started())) == []
         await store.record(Changes(updates=[succeeded(running, later(1))], jobs=[an_ended_job(7)]))
-        assert [job.uid for job in await store.claim(later(60), 9, takes_slot=True, begin=started())] == [2]
+        assert [job.uid for job in await store.claim(later(60), 9, uses_slot=True, begin=started())] == [2]
         await store.prune(later(86_400 * 60), Retention())
         assert await store.get(4) is not None
     finally:
@@ -314,7 +326,7 @@ async def test_a_database_of_the_first_version_is_brought_up_to_this_one_with_al
 
 def test_the_steps_of_the_schema_are_numbered_one_by_one() -> None:
     """Two of one number, each made on a branch of its own, would be two different histories."""
-    files = sorted(each.name for each in (resources.files("mqttjobs.store") / "schema").iterdir())
+    files = sorted(each.name for each in (resources.files("mqttjobs.store.backends.sqlite") / "schema").iterdir())
     assert [name[:5] for name in files] == [f"{number:04d}_" for number in range(1, len(files) + 1)]
 
 
@@ -343,7 +355,7 @@ async def test_a_refused_record_does_not_touch_those_that_share_its_commit(store
         store.record(Changes(jobs=[a_job(1)])),
         store.record(Changes(deleted=[99], jobs=[a_job(2)])),
         store.record(Changes(jobs=[a_job(1)])),
-        store.record(Changes(jobs=[a_job(3)], notes={"odd": "\ud800"})),
+        store.record(Changes(jobs=[a_job(3)], metadata={"odd": "\ud800"})),
         store.record(Changes(jobs=[a_job(4)])),
         return_exceptions=True,
     )
@@ -367,7 +379,7 @@ async def test_a_full_disk_is_a_store_error_that_writes_nothing_and_passes(store
 FULL = """
 import asyncio, resource, signal, sys
 sys.path[:0] = sys.argv[2:]
-from records import a_job
+from tests.contracts.records import a_job
 from mqttjobs.errors import StoreError
 from mqttjobs.store.base import Changes, JobQuery, create_store
 BIG = "x" * 200_000
@@ -424,7 +436,7 @@ async def test_a_read_only_database_is_a_store_error_and_passes(store: SqliteSto
     with pytest.raises(StoreError):
         await store.record(Changes(jobs=[a_job(2)]))
     with pytest.raises(StoreError):
-        await store.claim(later(0), 1, takes_slot=True, begin=started())
+        await store.claim(later(0), 1, uses_slot=True, begin=started())
     assert await store.get(1) == a_job(1)
     await store._read(lambda db: db.execute("SELECT 1").fetchall())
     assert store._writer is not None
@@ -465,7 +477,7 @@ async def test_a_record_that_cannot_be_written_ends_with_an_error_and_the_next_o
 ) -> None:
     async with asyncio.timeout(5):
         with pytest.raises(StoreError):
-            await store.record(Changes(jobs=[a_job(1)], notes={"odd": odd}))
+            await store.record(Changes(jobs=[a_job(1)], metadata={"odd": odd}))
     async with asyncio.timeout(5):
         await store.record(Changes(jobs=[a_job(2)]))
     assert await store.get(1) is None
@@ -480,9 +492,9 @@ async def test_a_claim_whose_begin_fails_claims_nothing_and_holds_nobody_up(stor
 
     async with asyncio.timeout(5):
         with pytest.raises((StoreError, LookupError)):
-            await store.claim(later(0), 1, takes_slot=True, begin=broken)
+            await store.claim(later(0), 1, uses_slot=True, begin=broken)
     async with asyncio.timeout(5):
-        await store.record(Changes(notes={"n": 1}))
+        await store.record(Changes(metadata={"n": 1}))
     assert await store.get(1) == a_job(1)
 
 
@@ -496,7 +508,7 @@ async def test_a_database_whose_file_was_taken_away_is_not_in_good_health(store:
 async def test_what_is_asked_of_a_closed_store_is_a_store_error(store: SqliteStore) -> None:
     await store.close()
     with pytest.raises(StoreError):
-        await store.record(Changes(notes={"a": 1}))
+        await store.record(Changes(metadata={"a": 1}))
     with pytest.raises(StoreError):
         await store.find(JobQuery())
 
@@ -533,7 +545,7 @@ async def test_a_definition_stays_however_long_ago_it_was_first_used(store: Sqli
 
 # -- cancelled calls -------------------------------------------------------------------------------------------------
 
-WHOLE = Changes(jobs=[a_job(1)], values=[a_value("on")], history=[an_entry(1)], notes={"n": 1})
+WHOLE = Changes(jobs=[a_job(1)], values=[a_value("on")], history=[an_entry(1)], metadata={"n": 1})
 
 
 async def is_whole(store: Store) -> bool:
@@ -544,7 +556,7 @@ async def is_whole(store: Store) -> bool:
         await store.get(1) == a_job(1),
         list(snapshot.values) == [a_value("on")],
         list(history.entries) == [an_entry(1)],
-        dict(snapshot.notes) == {"n": 1},
+        dict(snapshot.metadata) == {"n": 1},
     ]
     assert len(set(parts)) == 1, "the record is there in part"
     return parts[0]
@@ -590,7 +602,7 @@ async def test_a_store_closed_while_it_writes_finishes_first(store: SqliteStore)
 KILLED = """
 import asyncio, sys
 sys.path[:0] = sys.argv[2:]
-from records import a_job, a_value, an_entry
+from tests.contracts.records import a_job, a_value, an_entry
 from mqttjobs.store.base import Changes, create_store
 async def main():
     store = create_store(sys.argv[1])
@@ -610,17 +622,17 @@ async def test_a_killed_process_leaves_every_record_that_was_confirmed_and_none_
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         read: Callable[[], bytes] = process.stdout.readline
-        told = 0
-        while told < after:
-            told = int(await asyncio.to_thread(read))
+        reported = 0
+        while reported < after:
+            reported = int(await asyncio.to_thread(read))
         process.send_signal(signal.SIGKILL)
         rest = await asyncio.to_thread(process.stdout.read)
-        told += rest.count(b"\n")
+        reported += rest.count(b"\n")
     store = store_at(path)
     await store.open()
     try:
         snapshot = await store.load()
-        assert snapshot.last_uid in (told, told + 1)
+        assert snapshot.last_uid in (reported, reported + 1)
         assert [value.text for value in snapshot.values] == [str(snapshot.last_uid)]
         assert (await store.history(LAMP_STATE, None, None, 1, 0)).total == snapshot.last_uid
         assert (await store.find(JobQuery(limit=1))).total == snapshot.last_uid

@@ -13,7 +13,23 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from records import (
+
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationState, Phase, apply, submitted
+from mqttjobs.domain.model import EntityKey, EntityKind, ValueKey
+from mqttjobs.domain.status import ALL, EventKind, JobEvent, Status
+from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.errors import NotFound, StoreRefused, TerminalState
+from mqttjobs.store.base import (
+    Answer,
+    Changes,
+    JobQuery,
+    Packet,
+    Retention,
+    Scope,
+    Store,
+    create_store,
+)
+from tests.contracts.records import (
     CABLE,
     DOOR,
     LAMP,
@@ -27,22 +43,6 @@ from records import (
     later,
     started,
     succeeded,
-)
-
-from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationFacts, Phase, apply, submitted
-from mqttjobs.domain.model import EntityKey, EntityKind, ValueKey
-from mqttjobs.domain.status import ALL, EventKind, JobEvent, Status
-from mqttjobs.domain.triggers import Hold
-from mqttjobs.errors import NotFound, StoreRefused, TerminalState
-from mqttjobs.store.base import (
-    Answer,
-    Changes,
-    JobQuery,
-    Packet,
-    Retention,
-    Scope,
-    Store,
-    create_store,
 )
 
 KINDS = ("sqlite", "memory")
@@ -72,8 +72,8 @@ async def restart(store: Store) -> None:
     await store.open()
 
 
-async def claim(store: Store, limit: int = 100, *, at: datetime = NOW, takes_slot: bool = True) -> list[int]:
-    return [job.uid for job in await store.claim(at, limit, takes_slot=takes_slot, begin=started(at))]
+async def claim(store: Store, limit: int = 100, *, at: datetime = NOW, uses_slot: bool = True) -> list[int]:
+    return [job.uid for job in await store.claim(at, limit, uses_slot=uses_slot, begin=started(at))]
 
 
 async def found(store: Store, query: JobQuery) -> list[int]:
@@ -91,8 +91,14 @@ async def stored(store: Store, uid: int) -> Job:
 
 async def test_a_new_store_is_empty(store: Store) -> None:
     snapshot = await store.load()
-    assert list(snapshot.values) == list(snapshot.holds) == list(snapshot.facts) == list(snapshot.event_ids) == []
-    assert dict(snapshot.packets) == dict(snapshot.notes) == {}
+    assert (
+        list(snapshot.values)
+        == list(snapshot.trigger_states)
+        == list(snapshot.operation_states)
+        == list(snapshot.event_ids)
+        == []
+    )
+    assert dict(snapshot.packets) == dict(snapshot.metadata) == {}
     assert snapshot.last_uid == 0
     assert await store.counts() == dict.fromkeys(Status, 0)
     assert (await store.health())["jobs"] == 0
@@ -127,13 +133,13 @@ async def test_hearing_a_value_again_changes_only_when_it_was_heard(store: Store
 
 
 async def test_holds_are_kept_replaced_and_dropped_by_name(store: Store) -> None:
-    armed = Hold("a", LAMP, NOW, None, {"trigger": "a", "n": [1]})
+    armed = TriggerState("a", LAMP, NOW, None, {"trigger": "a", "n": [1]})
     fired = replace(armed, fired_at=later(3))
-    other = Hold("b", CABLE, NOW)
-    await store.record(Changes(holds=[armed, other, Hold("c", LAMP, NOW)]))
-    await store.record(Changes(holds=[fired], dropped_holds=["c", "never there"]))
+    other = TriggerState("b", CABLE, NOW)
+    await store.record(Changes(trigger_states=[armed, other, TriggerState("c", LAMP, NOW)]))
+    await store.record(Changes(trigger_states=[fired], dropped_trigger_states=["c", "never there"]))
     await restart(store)
-    assert {hold.name: hold for hold in (await store.load()).holds} == {"a": fired, "b": other}
+    assert {hold.name: hold for hold in (await store.load()).trigger_states} == {"a": fired, "b": other}
 
 
 async def test_packets_are_kept_and_those_of_a_former_session_forgotten_first(store: Store) -> None:
@@ -153,24 +159,24 @@ async def test_event_ids_are_kept_by_entity(store: Store) -> None:
 
 
 async def test_facts_of_operations_are_kept_whole_and_replaced(store: Store) -> None:
-    bare = OperationFacts("blink", "f1", NOW, NOW, "system", "system")
-    full = OperationFacts(
+    bare = OperationState("blink", "f1", NOW, NOW, "system", "system")
+    full = OperationState(
         "blink", "f2", NOW, later(1), "system", "alice",
         active=False, total=7, first_run_at=later(1), triggered_at=later(2), due_at=later(3), completed_at=later(4),
         ended_at=later(5), extra={"n": [1]},
     )  # fmt: skip
     other = replace(bare, id="beep", active=True)
-    await store.record(Changes(facts=[bare, other]))
-    await store.record(Changes(facts=[full]))
+    await store.record(Changes(operation_states=[bare, other]))
+    await store.record(Changes(operation_states=[full]))
     await restart(store)
-    assert {facts.id: facts for facts in (await store.load()).facts} == {"blink": full, "beep": other}
+    assert {facts.id: facts for facts in (await store.load()).operation_states} == {"blink": full, "beep": other}
 
 
 async def test_notes_are_kept_and_each_replaces_the_one_of_its_name(store: Store) -> None:
-    await store.record(Changes(notes={"filters": ["a/#"], "count": 1}))
-    await store.record(Changes(notes={"count": None}))
+    await store.record(Changes(metadata={"filters": ["a/#"], "count": 1}))
+    await store.record(Changes(metadata={"count": None}))
     await restart(store)
-    assert dict((await store.load()).notes) == {"filters": ["a/#"], "count": None}
+    assert dict((await store.load()).metadata) == {"filters": ["a/#"], "count": None}
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------------
@@ -179,9 +185,9 @@ async def test_notes_are_kept_and_each_replaces_the_one_of_its_name(store: Store
 async def test_a_job_comes_back_whole_by_uid_and_by_id(store: Store) -> None:
     job = Job(
         uid=41, id="0190-id", created_at=NOW, operation_id="blink", operation={"id": "blink", "args": ["a", {"b": 1}]},
-        fingerprint="f", owner=CABLE, user_id="ålice", target="_local", priority=-3, takes_slot=False, limit=2,
+        fingerprint="f", owner=CABLE, user_id="ålice", target="_local", priority=-3, uses_slot=False, max_running=2,
         params={"x": [1, None, "é"]}, events=("press", "hold"), inputs={"id": "lamp", "properties": {"n": 1}},
-        hidden={"properties.key": "${ENV:KEY}"}, process_meta={"trigger": "t"}, parent_id="p", root_id="r",
+        secret_templates={"properties.key": "${ENV:KEY}"}, process_meta={"trigger": "t"}, parent_id="p", root_id="r",
         retry_of="q", depth=4, invalid_fields={"x": ["too large"]}, expected=("a1", "a2"), due_at=later(7),
         attempts=2, executed_at=later(1),
         timeline=(
@@ -249,37 +255,37 @@ async def test_jobs_that_take_a_slot_are_claimed_by_priority_then_first_come(sto
 
 
 async def test_jobs_that_take_no_slot_are_claimed_in_row_order_whatever_their_priority(store: Store) -> None:
-    jobs = [a_job(uid, priority=uid, takes_slot=False) for uid in (3, 1, 2)]
+    jobs = [a_job(uid, priority=uid, uses_slot=False) for uid in (3, 1, 2)]
     await store.record(Changes(jobs=[*jobs, a_job(4, priority=9)]))
-    assert await claim(store, 2, takes_slot=False) == [1, 2]
-    assert await claim(store, 2, takes_slot=False) == [3]
+    assert await claim(store, 2, uses_slot=False) == [1, 2]
+    assert await claim(store, 2, uses_slot=False) == [3]
     assert await claim(store, 2) == [4]
 
 
 async def test_a_publish_that_is_held_up_holds_up_all_later_ones_of_its_owner_alone(store: Store) -> None:
     def publish(uid: int, operation_id: str, **more: Any) -> Job:
-        return a_job(uid, takes_slot=False, operation_id=operation_id, **more)
+        return a_job(uid, uses_slot=False, operation_id=operation_id, **more)
 
     jobs = [
-        publish(1, "on", limit=1),
-        publish(2, "on", limit=1),
+        publish(1, "on", max_running=1),
+        publish(2, "on", max_running=1),
         publish(3, "off"),
         publish(4, "off", owner=DOOR),
-        publish(5, "on", limit=1, owner=None),
-        publish(6, "on", limit=1, owner=None),
+        publish(5, "on", max_running=1, owner=None),
+        publish(6, "on", max_running=1, owner=None),
         publish(7, "off", owner=None),
         publish(8, "off"),
     ]
     await store.record(Changes(jobs=jobs))
-    assert await claim(store, takes_slot=False) == [1, 4, 5, 7]
+    assert await claim(store, uses_slot=False) == [1, 4, 5, 7]
     await store.record(Changes(updates=[succeeded(jobs[0], later(1)), succeeded(jobs[4], later(1))]))
-    assert await claim(store, takes_slot=False) == [2, 3, 6, 8]
+    assert await claim(store, uses_slot=False) == [2, 3, 6, 8]
 
 
 async def test_a_claim_writes_and_returns_what_begin_says(store: Store) -> None:
     job = a_job(1)
     await store.record(Changes(jobs=[job]))
-    claimed = await store.claim(later(2), 1, takes_slot=True, begin=started(later(2)))
+    claimed = await store.claim(later(2), 1, uses_slot=True, begin=started(later(2)))
     assert list(claimed) == [apply(job, started(later(2))(job))]
     await restart(store)
     after = await stored(store, 1)
@@ -310,14 +316,14 @@ async def test_jobs_of_other_targets_are_not_claimed_here(store: Store) -> None:
 
 async def test_a_limit_counts_the_claimed_jobs_of_the_same_operation_and_owner_alone(store: Store) -> None:
     jobs = [
-        a_job(1, limit=1),
-        a_job(2, limit=1),
-        a_job(3, limit=1, owner=DOOR),
-        a_job(4, limit=1, owner=None),
-        a_job(5, limit=1, owner=None),
-        a_job(6, limit=1, operation_id="beep"),
-        a_job(7, limit=1, owner=EntityKey(EntityKind.LINK, LAMP.id)),
-        a_job(8, limit=None),
+        a_job(1, max_running=1),
+        a_job(2, max_running=1),
+        a_job(3, max_running=1, owner=DOOR),
+        a_job(4, max_running=1, owner=None),
+        a_job(5, max_running=1, owner=None),
+        a_job(6, max_running=1, operation_id="beep"),
+        a_job(7, max_running=1, owner=EntityKey(EntityKind.LINK, LAMP.id)),
+        a_job(8, max_running=None),
     ]
     await store.record(Changes(jobs=jobs))
     assert await claim(store) == [1, 3, 4, 6, 7, 8]
@@ -329,14 +335,14 @@ async def test_a_limit_counts_the_claimed_jobs_of_the_same_operation_and_owner_a
 
 
 async def test_a_limit_of_more_than_one_lets_so_many_run(store: Store) -> None:
-    await store.record(Changes(jobs=[a_job(uid, limit=3) for uid in range(1, 6)]))
+    await store.record(Changes(jobs=[a_job(uid, max_running=3) for uid in range(1, 6)]))
     assert await claim(store) == [1, 2, 3]
     await store.record(Changes(updates=[failed(await stored(store, 2), later(1))]))
     assert await claim(store) == [4]
 
 
 async def test_jobs_at_their_limit_hide_nothing_that_waits_behind_them(store: Store) -> None:
-    crowd = [a_job(uid, limit=1) for uid in range(1, 201)]
+    crowd = [a_job(uid, max_running=1) for uid in range(1, 201)]
     await store.record(Changes(jobs=[*crowd, a_job(201, operation_id="beep")]))
     assert await claim(store, 2) == [1, 201]
 
@@ -352,9 +358,13 @@ async def test_next_due_is_the_earliest_that_is_still_to_come(store: Store) -> N
 
 
 async def test_waiting_and_claimed_jobs_of_one_operation_and_owner_are_counted(store: Store) -> None:
-    jobs = [a_job(uid, limit=2) for uid in (1, 2, 3)]
-    jobs += [a_job(4, limit=2, owner=DOOR), a_job(5, limit=2, operation_id="beep"), a_job(6, limit=2, owner=None)]
-    jobs += [an_ended_job(7, limit=2)]
+    jobs = [a_job(uid, max_running=2) for uid in (1, 2, 3)]
+    jobs += [
+        a_job(4, max_running=2, owner=DOOR),
+        a_job(5, max_running=2, operation_id="beep"),
+        a_job(6, max_running=2, owner=None),
+    ]
+    jobs += [an_ended_job(7, max_running=2)]
     await store.record(Changes(jobs=jobs))
     await claim(store, 1)
     assert await store.count_active("blink", LAMP) == (2, 1)
@@ -371,7 +381,7 @@ async def test_jobs_without_a_limit_are_active_too(store: Store) -> None:
     assert [job.uid for job in await store.active("blink", LAMP)] == [1, 2]
 
 
-async def test_claimed_jobs_are_told_oldest_first_after_a_restart(store: Store) -> None:
+async def test_claimed_jobs_are_reported_oldest_first_after_a_restart(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(1, priority=0), a_job(2, priority=9), a_job(3, priority=5)]))
     assert await claim(store, 3) == [2, 3, 1]
     await store.record(Changes(updates=[succeeded(await stored(store, 2), later(1))]))
@@ -414,20 +424,20 @@ async def test_a_strict_update_of_an_ended_job_writes_nothing_at_all(store: Stor
         await store.record(
             Changes(
                 values=[a_value("on")],
-                holds=[Hold("h", LAMP, NOW)],
+                trigger_states=[TriggerState("h", LAMP, NOW)],
                 history=[an_entry(1)],
                 packets=[Packet(1, b"d")],
                 jobs=[a_job(3)],
                 updates=[succeeded(a_job(2), later(1)), strict],
                 deleted=[2],
-                notes={"n": 1},
+                metadata={"n": 1},
                 answers=[Answer(b"k", NOW, b"{}")],
             )
         )
     await restart(store)
     snapshot = await store.load()
     assert list(snapshot.values) == [a_value("off")]
-    assert (list(snapshot.holds), dict(snapshot.packets), dict(snapshot.notes)) == ([], {}, {})
+    assert (list(snapshot.trigger_states), dict(snapshot.packets), dict(snapshot.metadata)) == ([], {}, {})
     assert await store.get(1) == ended
     assert await store.get(2) == a_job(2)
     assert await store.get(3) is None
@@ -453,7 +463,7 @@ async def test_of_two_strict_ends_at_once_one_is_refused(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(1), a_job(2)]))
     outcomes = await asyncio.gather(
         store.record(Changes(updates=[replace(succeeded(a_job(1), later(1)), strict=True)])),
-        store.record(Changes(updates=[replace(failed(a_job(1), later(1)), strict=True)], notes={"second": 1})),
+        store.record(Changes(updates=[replace(failed(a_job(1), later(1)), strict=True)], metadata={"second": 1})),
         store.record(Changes(updates=[replace(failed(a_job(2), later(1)), strict=True)])),
         return_exceptions=True,
     )
@@ -462,7 +472,7 @@ async def test_of_two_strict_ends_at_once_one_is_refused(store: Store) -> None:
     assert outcomes[2] is None
     assert (await stored(store, 1)).status is Status.COMPLETED
     assert (await stored(store, 2)).status is Status.FAILED
-    assert dict((await store.load()).notes) == {}
+    assert dict((await store.load()).metadata) == {}
 
 
 async def test_a_late_event_is_appended_and_an_ended_job_keeps_its_end(store: Store) -> None:
@@ -521,10 +531,10 @@ async def test_an_update_that_reopens_changes_the_end_of_an_ended_job(store: Sto
 async def test_what_concerns_a_job_that_is_not_there_is_refused_whole(store: Store, changes: Changes) -> None:
     await store.record(Changes(jobs=[a_job(1)]))
     with pytest.raises(NotFound):
-        await store.record(replace(changes, jobs=[a_job(2)], notes={"n": 1}))
+        await store.record(replace(changes, jobs=[a_job(2)], metadata={"n": 1}))
     assert await store.get(1) == a_job(1)
     assert await store.get(2) is None
-    assert dict((await store.load()).notes) == {}
+    assert dict((await store.load()).metadata) == {}
 
 
 async def test_results_are_appended_in_order_and_change_nothing_else(store: Store) -> None:
@@ -572,9 +582,9 @@ async def test_the_uid_of_a_job_that_retention_removed_is_never_the_last_one_aga
 
 
 async def test_what_the_service_notes_is_not_mixed_with_what_the_store_notes(store: Store) -> None:
-    await store.record(Changes(jobs=[a_job(3)], notes={"a": 1}))
+    await store.record(Changes(jobs=[a_job(3)], metadata={"a": 1}))
     await store.record(Changes(deleted=[3]))
-    assert dict((await store.load()).notes) == {"a": 1}
+    assert dict((await store.load()).metadata) == {"a": 1}
 
 
 # -- the outbox ------------------------------------------------------------------------------------------------------
@@ -832,7 +842,7 @@ async def history(store: Store, *args: datetime | None, limit: int = 100, offset
     return [entry.state for entry in page.entries], page.total
 
 
-async def test_history_is_told_whole_and_newest_first_for_one_value(store: Store) -> None:
+async def test_history_is_reported_whole_and_newest_first_for_one_value(store: Store) -> None:
     entries = [an_entry(1, previous=None), an_entry(2, reported_by="bob", reason="button"), an_entry(3)]
     await store.record(Changes(history=[entries[0], an_entry(9, OTHER_STATE)]))
     await store.record(Changes(history=entries[1:]))
@@ -977,11 +987,11 @@ async def test_records_at_once_are_all_written_in_the_order_in_which_they_were_a
 
 
 async def test_a_store_may_be_closed_twice(store: Store) -> None:
-    await store.record(Changes(notes={"a": 1}))
+    await store.record(Changes(metadata={"a": 1}))
     await store.close()
     await store.close()
     await store.open()
-    assert dict((await store.load()).notes) == {"a": 1}
+    assert dict((await store.load()).metadata) == {"a": 1}
 
 
 async def test_health_says_what_kind_of_store_it_is_and_how_many_jobs_it_has(store: Store) -> None:
@@ -998,11 +1008,11 @@ def test_a_url_of_no_known_store_is_refused_with_what_to_use(url: str) -> None:
 
 
 async def test_everything_that_a_trigger_remembers_is_stored(store: Store) -> None:
-    facts = Hold("all", LAMP, NOW, later(1), {"topic": "t"}, beyond=True, changed_at=later(2), ran_at=later(3))
-    idle = Hold("idle", LAMP, beyond=True)
-    await store.record(Changes(holds=[facts, idle]))
+    facts = TriggerState("all", LAMP, NOW, later(1), {"topic": "t"}, beyond=True, changed_at=later(2), ran_at=later(3))
+    idle = TriggerState("idle", LAMP, beyond=True)
+    await store.record(Changes(trigger_states=[facts, idle]))
     await restart(store)
-    assert {hold.name: hold for hold in (await store.load()).holds} == {"all": facts, "idle": idle}
+    assert {hold.name: hold for hold in (await store.load()).trigger_states} == {"all": facts, "idle": idle}
 
 
 async def test_members_that_appeared_are_kept_once_and_in_their_order(store: Store) -> None:

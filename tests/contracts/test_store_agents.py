@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from records import DOOR, NOW, a_job, an_ended_job, later, started
 
 from mqttjobs.domain.agent_messages import Readiness
 from mqttjobs.domain.agents import Agent
@@ -17,6 +16,7 @@ from mqttjobs.domain.assignments import Assignment, Stage
 from mqttjobs.domain.jobs import JobUpdate, Phase
 from mqttjobs.domain.status import ALL, ANY, EventKind, Status
 from mqttjobs.store.base import Changes, Retention, Store, create_store
+from tests.contracts.records import DOOR, NOW, a_job, an_ended_job, later, started
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -45,8 +45,8 @@ def claim(uid: int) -> JobUpdate:
     return JobUpdate(uid, (), Status.SUBMITTED, Phase.CLAIMED)
 
 
-async def waiting(store: Store, limit: int = 100, seconds: float = 0, *, takes_slot: bool = True) -> list[int]:
-    return [job.uid for job in await store.assignable(later(seconds), limit, takes_slot=takes_slot)]
+async def waiting(store: Store, limit: int = 100, seconds: float = 0, *, uses_slot: bool = True) -> list[int]:
+    return [job.uid for job in await store.assignable(later(seconds), limit, uses_slot=uses_slot)]
 
 
 async def test_an_agent_comes_back_as_it_was_and_replaces_the_one_of_its_name(store: Store) -> None:
@@ -56,7 +56,7 @@ async def test_an_agent_comes_back_as_it_was_and_replaces_the_one_of_its_name(st
         max_jobs=8,
         running=3,
         facts={"load": 0.5, "python": "3.11"},
-        told_at=NOW,
+        status_at=NOW,
         heard_at=later(1),
         connection="abc",
         drained=True,
@@ -72,14 +72,14 @@ async def test_an_assignment_comes_back_as_it_was_and_replaces_the_one_of_its_ke
         token="t" * 32,
         wave=2,
         priority=-7,
-        takes_slot=False,
+        uses_slot=False,
         limit=timedelta(milliseconds=1500),
         movable=True,
         movable_once_run=True,
         assigned_at=later(1),
         answer_by=later(11),
         deadline_at=later(66),
-        told_at=later(5),
+        progress_at=later(5),
         taken=frozenset({EventKind.ACKNOWLEDGED, EventKind.STARTED}),
         superseded=True,
     )
@@ -120,21 +120,23 @@ async def test_jobs_for_agents_come_by_priority_then_first_come(store: Store) ->
         a_job(2, target=ANY, priority=5),
         a_job(3),
         a_job(4, target="web1"),
-        a_job(7, target="web1", takes_slot=False),
+        a_job(7, target="web1", uses_slot=False),
         a_job(5, target=ALL, due_at=later(10)),
         an_ended_job(6, target=ANY),
     ]
     await store.record(Changes(jobs=jobs))
     assert await waiting(store) == [2, 1, 4]
     assert await waiting(store, limit=1) == [2]
-    assert await waiting(store, takes_slot=False) == [7]
+    assert await waiting(store, uses_slot=False) == [7]
     assert await waiting(store, seconds=10) == [2, 1, 4, 5]
     await store.record(Changes(updates=[claim(2)]))
     assert await waiting(store) == [1, 4]
 
 
 async def test_jobs_for_agents_are_held_up_by_their_limit(store: Store) -> None:
-    jobs = [a_job(uid, target=ANY, limit=2) for uid in (1, 2, 3)] + [a_job(4, target=ANY, limit=2, owner=DOOR)]
+    jobs = [a_job(uid, target=ANY, max_running=2) for uid in (1, 2, 3)] + [
+        a_job(4, target=ANY, max_running=2, owner=DOOR)
+    ]
     await store.record(Changes(jobs=jobs))
     assert await waiting(store) == [1, 2, 4]
     await store.record(Changes(updates=[claim(1)]))
@@ -146,7 +148,7 @@ async def test_the_service_and_its_agents_each_have_their_own_jobs(store: Store)
     assert await store.next_due(NOW) == later(7)
     assert await store.next_assignable(NOW) == later(5)
     assert await store.next_assignable(later(5)) is None
-    claimed = await store.claim(later(9), 10, takes_slot=True, begin=started(later(9)))
+    claimed = await store.claim(later(9), 10, uses_slot=True, begin=started(later(9)))
     assert [job.uid for job in claimed] == [2]
     await store.record(Changes(updates=[claim(1)]))
     assert [job.uid for job in await store.claimed()] == [2]

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benches import (
+
+from mqttjobs.errors import ClientIdTaken, ConnectionLost, ConnectionRefused, TransportError
+from mqttjobs.transport.backends.mqtt import client as mqtt_client
+from mqttjobs.transport.base import ConnectOptions, Message, Publication, Subscription, create_transport
+from mqttjobs.transport.embedded import EmbeddedBroker
+from tests.brokers import MosquittoBroker, free_port
+from tests.contracts.fixtures import (
     CONNACK_5,
     CONNACK_311,
     Bench,
@@ -25,12 +31,6 @@ from benches import (
     subscribe,
     within,
 )
-from brokers import MosquittoBroker, free_port
-
-from mqttjobs.errors import ClientIdTaken, ConnectionLost, ConnectionRefused, TransportError
-from mqttjobs.transport.base import ConnectOptions, Message, Publication, Subscription, create_transport
-from mqttjobs.transport.embedded import EmbeddedBroker
-from mqttjobs.transport.mqtt import client as mqtt_client
 
 MOST_UNREAD = 5000
 """Far more than a transport may keep unread, far less than the crowd that it is sent."""
@@ -51,9 +51,9 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await made.close()
 
 
-def needs(able: bool, words: str) -> None:
+def needs(able: bool, message: str) -> None:
     if not able:
-        pytest.skip(words)
+        pytest.skip(message)
 
 
 def numbered(count: int, topic: str = "t/a", qos: int = 1) -> list[Publication]:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import NOW, later
 
 from mqttjobs.domain.agent_messages import Readiness, StatusMessage
 from mqttjobs.domain.agents import (
@@ -24,10 +23,11 @@ from mqttjobs.domain.agents import (
     ready_for,
 )
 from mqttjobs.errors import ReportError
+from tests.domain.builders import NOW, later
 
 LEASE = Timing().lease
-words = st.from_regex(r"[A-Za-z0-9_-]{1,6}", fullmatch=True)
-dotted = st.lists(words, min_size=1, max_size=4).map(".".join)
+message = st.from_regex(r"[A-Za-z0-9_-]{1,6}", fullmatch=True)
+dotted = st.lists(message, min_size=1, max_size=4).map(".".join)
 
 
 def an_agent(hostname: str = "web1", **changes: Any) -> Agent:
@@ -44,7 +44,7 @@ def heard(known: Agent | None, status: StatusMessage, seconds: float, *, retaine
     return agent
 
 
-def refusal(known: Agent | None, status: StatusMessage, seconds: float, *, retained: bool = False) -> str:
+def skip_reason(known: Agent | None, status: StatusMessage, seconds: float, *, retained: bool = False) -> str:
     with pytest.raises(ReportError) as caught:
         hear(known, status, "web1", later(seconds), retained=retained)
     return caught.value.reason
@@ -116,12 +116,12 @@ def test_an_agent_is_silent_after_exactly_its_lease() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6), st.integers(0, 6)), max_size=6), st.booleans())
 def test_the_least_busy_agent_has_room_and_nobody_with_room_has_less_to_do(
-    sizes: list[tuple[int, int, int]], takes_slot: bool
+    sizes: list[tuple[int, int, int]], uses_slot: bool
 ) -> None:
     agents = [an_agent(f"h{n}", max_jobs=size, running=running) for n, (size, _, running) in enumerate(sizes)]
     busy = {f"h{n}": ours for n, (_, ours, _) in enumerate(sizes)}
-    chosen = least_busy(agents, busy, takes_slot=takes_slot)
-    roomy = [each for each in agents if not takes_slot or busy[each.hostname] < each.max_jobs]
+    chosen = least_busy(agents, busy, uses_slot=uses_slot)
+    roomy = [each for each in agents if not uses_slot or busy[each.hostname] < each.max_jobs]
     if chosen is None:
         assert not roomy
         return
@@ -132,7 +132,7 @@ def test_the_least_busy_agent_has_room_and_nobody_with_room_has_less_to_do(
 
 def test_of_equally_busy_agents_always_the_same_is_chosen() -> None:
     agents = [an_agent("b"), an_agent("a")]
-    assert least_busy(agents, {}, takes_slot=True) == agents[1]
+    assert least_busy(agents, {}, uses_slot=True) == agents[1]
 
 
 # -- statuses --------------------------------------------------------------------------------------------------------
@@ -147,9 +147,9 @@ def test_a_first_status_makes_an_agent_known() -> None:
 
 def test_a_status_counts_once_and_in_order() -> None:
     agent = heard(heard(None, a_status(0), 0), a_status(10), 10)
-    assert refusal(agent, a_status(10), 11) == "replayed"
-    assert refusal(agent, a_status(5), 11) == "replayed"
-    assert refusal(agent, a_status(5, state="offline", connection="earlier"), 11) == "replayed"
+    assert skip_reason(agent, a_status(10), 11) == "replayed"
+    assert skip_reason(agent, a_status(5), 11) == "replayed"
+    assert skip_reason(agent, a_status(5, state="offline", connection="earlier"), 11) == "replayed"
 
 
 def test_a_retained_status_that_is_known_is_no_news_and_no_offence() -> None:
@@ -170,7 +170,7 @@ def test_a_fresh_retained_status_is_a_sign_of_life_as_old_as_it_is() -> None:
 
 @pytest.mark.parametrize(("seconds", "retained"), [(-31, False), (31, False), (31, True)])
 def test_a_status_of_another_time_is_stale(seconds: float, retained: bool) -> None:
-    assert refusal(None, a_status(seconds), 0, retained=retained) == "stale"
+    assert skip_reason(None, a_status(seconds), 0, retained=retained) == "stale"
 
 
 def test_the_last_will_of_the_present_connection_counts_though_it_was_signed_before() -> None:
@@ -178,12 +178,12 @@ def test_the_last_will_of_the_present_connection_counts_though_it_was_signed_bef
     gone = heard(agent, a_status(0, state="offline"), 501)
     assert gone.readiness(later(501), LEASE) is Readiness.OFFLINE
     assert gone.heard_at == later(500)
-    assert refusal(gone, a_status(0, state="offline"), 502) == "replayed"
+    assert skip_reason(gone, a_status(0, state="offline"), 502) == "replayed"
 
 
 def test_the_last_will_of_an_earlier_connection_counts_no_more() -> None:
     agent = heard(heard(None, a_status(0), 0), a_status(500, connection="second"), 500)
-    assert refusal(agent, a_status(0, state="offline"), 501) == "replayed"
+    assert skip_reason(agent, a_status(0, state="offline"), 501) == "replayed"
 
 
 def test_a_drained_agent_stays_so_until_it_is_undrained() -> None:

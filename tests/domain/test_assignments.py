@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import NOW, later
 
 from mqttjobs.domain.agent_messages import ReportMessage
 from mqttjobs.domain.agents import Timing
@@ -34,6 +33,7 @@ from mqttjobs.domain.jobs import Job, Phase, apply, submitted
 from mqttjobs.domain.model import Delivery, Operation, Retry, Rollout
 from mqttjobs.domain.status import ALL, ANY, EventKind, Status
 from mqttjobs.errors import ReportError
+from tests.domain.builders import NOW, later
 
 TIMING = Timing()
 LIMIT = timedelta(seconds=60)
@@ -79,7 +79,7 @@ def after(job: Job, change: Change) -> Job:
     return apply(job, change.update)
 
 
-def told(job: Job, row: Assignment, *events: str, **operation: Any) -> tuple[Job, Assignment]:
+def reported(job: Job, row: Assignment, *events: str, **operation: Any) -> tuple[Job, Assignment]:
     for seconds, event in enumerate(events, 1):
         change = take_report(job, row, a_report(event, seconds), rules(**operation), later(seconds))
         job, row = after(job, change), change.row
@@ -115,7 +115,7 @@ def test_under_any_an_agent_that_does_not_acknowledge_loses_the_job_at_once() ->
 
 
 def test_under_any_a_silent_agent_loses_the_job_with_its_lease_and_heartbeats_renew_it() -> None:
-    _, row = told(a_job(target=ANY), an_assignment(movable=True), "acknowledged")
+    _, row = reported(a_job(target=ANY), an_assignment(movable=True), "acknowledged")
     assert next_due(row, later(-500), TIMING) == (later(30), Due.TAKE_BACK)
     assert next_due(row, later(20), TIMING) == (later(50), Due.TAKE_BACK)
     assert next_due(row, later(40), TIMING) == (later(61), Due.SEND_AGAIN)
@@ -123,7 +123,7 @@ def test_under_any_a_silent_agent_loses_the_job_with_its_lease_and_heartbeats_re
 
 
 def test_the_deadline_is_the_time_limit_and_five_seconds_from_the_start() -> None:
-    _, row = told(a_job("a"), an_assignment(), "acknowledged", "started")
+    _, row = reported(a_job("a"), an_assignment(), "acknowledged", "started")
     assert next_due(row, NOW, TIMING) == (later(2 + 61), Due.SEND_AGAIN)
     row = sent(row, "", later(2 + 61), TIMING)
     assert next_due(row, NOW, TIMING) == (later(2 + 65), Due.TIME_OUT)
@@ -154,7 +154,7 @@ def test_a_job_goes_to_another_agent_as_often_as_retry_allows(
 
 
 def test_one_agent_that_does_it_all_makes_a_job_complete() -> None:
-    job, row = told(a_job("a"), an_assignment(), "acknowledged", "started", "completed")
+    job, row = reported(a_job("a"), an_assignment(), "acknowledged", "started", "completed")
     assert (job.status, job.phase, row.stage) == (Status.COMPLETED, Phase.ENDED, Stage.CLOSED)
     assert job.executed_at == later(2)
     assert [event.message for event in job.timeline] == [
@@ -167,7 +167,7 @@ def test_one_agent_that_does_it_all_makes_a_job_complete() -> None:
 
 @given(st.permutations(["acknowledged", "started", "completed"]))
 def test_any_order_of_reports_gives_the_same_status(order: list[str]) -> None:
-    job, row = told(a_job("a"), an_assignment(), *order)
+    job, row = reported(a_job("a"), an_assignment(), *order)
     assert (job.status, row.taken) == (Status.COMPLETED, {EventKind(each) for each in order})
 
 
@@ -202,7 +202,7 @@ def test_a_report_is_dated_by_the_agent_but_never_before_its_assignment_or_in_th
 
 
 def test_two_agents_that_end_differently_make_a_partial_failure() -> None:
-    job, _ = told(a_job("a", "b"), an_assignment(), "completed")
+    job, _ = reported(a_job("a", "b"), an_assignment(), "completed")
     assert job.status is Status.PROCESSING
     job = after(job, time_out(job, an_assignment("b"), later(65), an_operation()))
     assert (job.status, job.phase) == (Status.PARTIAL_FAILURE, Phase.ENDED)
@@ -230,7 +230,7 @@ def test_a_late_failure_is_recorded_and_changes_nothing() -> None:
 
 
 def test_a_stopped_job_stays_stopped_whatever_arrives() -> None:
-    job, row = told(a_job("a"), an_assignment(), "started")
+    job, row = reported(a_job("a"), an_assignment(), "started")
     job = job.evolve(
         timeline=(*job.timeline, replace(job.timeline[0], kind=EventKind.STOPPED)),
         status=Status.STOPPED,
@@ -241,7 +241,7 @@ def test_a_stopped_job_stays_stopped_whatever_arrives() -> None:
 
 
 def test_a_failed_attempt_is_retried_by_the_same_agent_of_a_broadcast() -> None:
-    job, row = told(a_job("a", "b"), an_assignment(), "started")
+    job, row = reported(a_job("a", "b"), an_assignment(), "started")
     report = a_report("failed", 9, error="exit code 1")
     change = take_report(job, row, report, rules(retry=Retry(attempts=3, first=timedelta(seconds=4))), later(9))
     job = after(job, change)
@@ -255,14 +255,14 @@ def test_a_failed_attempt_is_retried_by_the_same_agent_of_a_broadcast() -> None:
 
 
 def test_a_failed_attempt_under_any_goes_back_to_the_queue() -> None:
-    job, row = told(a_job(target=ANY), an_assignment(), "started")
+    job, row = reported(a_job(target=ANY), an_assignment(), "started")
     operation = rules(retry=Retry(attempts=2, first=timedelta(seconds=4)))
     job = after(job, take_report(job, row, a_report("failed", 9), operation, later(9)))
     assert (job.phase, job.due_at) == (Phase.WAITING, later(13))
 
 
 def test_what_cannot_help_is_not_retried() -> None:
-    job, row = told(a_job("a"), an_assignment(), "started")
+    job, row = reported(a_job("a"), an_assignment(), "started")
     report = a_report("failed", 9, repeatable=False, error="an unknown variable")
     job = after(job, take_report(job, row, report, rules(retry=Retry(attempts=3)), later(9)))
     assert job.status is Status.FAILED
@@ -277,7 +277,7 @@ def test_what_an_agent_gives_back_is_planned_again() -> None:
 
 
 def test_of_a_job_that_another_agent_was_given_a_late_report_is_only_remembered() -> None:
-    job, row = told(a_job(target=ANY), an_assignment(), "started")
+    job, row = reported(a_job(target=ANY), an_assignment(), "started")
     change = take_back(job, row, later(30), "nothing heard for 30s")
     job = after(job, change)
     assert (job.status, job.phase) == (Status.PROCESSING, Phase.WAITING)
@@ -289,7 +289,7 @@ def test_of_a_job_that_another_agent_was_given_a_late_report_is_only_remembered(
 
 def test_a_time_out_under_any_uses_up_an_attempt_while_there_is_one() -> None:
     operation = an_operation(retry=Retry(attempts=2))
-    job, row = told(a_job(target=ANY), an_assignment(), "started")
+    job, row = reported(a_job(target=ANY), an_assignment(), "started")
     first = after(job, time_out(job, row, later(65), operation))
     assert (first.phase, first.timeline[-1].kind) == (Phase.WAITING, EventKind.RETRIED)
     second = after(first, time_out(first, an_assignment("b", 2), later(165), operation))
@@ -297,7 +297,7 @@ def test_a_time_out_under_any_uses_up_an_attempt_while_there_is_one() -> None:
 
 
 def test_a_failure_without_a_word_says_so() -> None:
-    job, _ = told(a_job("a"), an_assignment(), "failed")
+    job, _ = reported(a_job("a"), an_assignment(), "failed")
     assert job.timeline[-1].error
 
 

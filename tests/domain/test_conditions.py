@@ -15,10 +15,10 @@ from mqttjobs.config.conditions import read_conditions
 from mqttjobs.config.yaml12 import Document
 from mqttjobs.domain.conditions.base import condition_kinds
 from mqttjobs.domain.starting import Condition, Daylight
-from mqttjobs.domain.sun import Spot, daylight
+from mqttjobs.domain.sun import Location, daylight
 
 BERLIN = ZoneInfo("Europe/Berlin")
-TROMSO = Spot(69.65, 18.96)
+TROMSO = Location(69.65, 18.96)
 
 
 @dataclass
@@ -28,13 +28,13 @@ class Stage:
     now: datetime = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
     values: dict[tuple[str, str | None], str] = field(default_factory=dict)
     zone: tzinfo = BERLIN
-    spot: Spot = Spot(52.52, 13.40)
+    location: Location = Location(52.52, 13.40)
 
     def text(self, entity: str, attribute: str | None) -> str | None:
         return self.values.get((entity, attribute))
 
     def daylight(self, day: date) -> Daylight:
-        return daylight(self.spot, day, self.zone)
+        return daylight(self.location, day, self.zone)
 
 
 def read(written: Any) -> Condition:
@@ -111,7 +111,7 @@ def test_trees_of_all_any_and_not_mean_what_they_say(tree: Any, on: set[str]) ->
     stage = Stage(values={(name, None): "on" for name in on})
     condition = read(tree)
     assert condition.holds(stage) is truth(tree, on)
-    assert condition.told(stage)
+    assert condition.describe(stage)
 
 
 def test_keys_of_several_kinds_in_one_mapping_must_all_agree() -> None:
@@ -189,12 +189,12 @@ def test_where_the_sun_does_not_rise_or_set_it_is_day_or_night_all_day(day: str,
     night = read({"after": "sunset", "before": "sunrise"})
     light = read({"after": "sunrise", "before": "sunset"})
     for hour in range(24):
-        stage = at(f"{day} {hour:02}:30", spot=TROMSO, zone=ZoneInfo("Europe/Oslo"))
+        stage = at(f"{day} {hour:02}:30", location=TROMSO, zone=ZoneInfo("Europe/Oslo"))
         assert night.holds(stage) is dark
         assert light.holds(stage) is not dark
 
 
-def test_what_is_wrong_is_told_in_words_with_its_place() -> None:
+def test_what_is_wrong_is_reported_in_words_with_its_place() -> None:
     assert problems({"entity": "hall"}) == ["conditions: say with states, above or below what the value must be"]
     assert problems({"stetes": ["on"]}) == ["conditions.stetes: unknown key; did you mean 'states'?"]
     assert problems({"after": "25:00"}) == ["conditions.after: must be a time such as 22:00, or sunrise, or sunset"]

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import LAMP, NOW, an_event, json_values, later
 
 from mqttjobs.domain.documents import event_document, job_document, job_fields, send_document
-from mqttjobs.domain.jobs import CustomResult, Job, OperationFacts, Outcome, begin, finish, submitted
+from mqttjobs.domain.jobs import CustomResult, Job, OperationState, Outcome, begin, finish, submitted
 from mqttjobs.domain.model import Attach, EntityKey, EntityKind, Operation, Preference, Schedule, Trigger, User
 from mqttjobs.domain.operation_document import OperationView, brief_document, operation_document, strategy
 from mqttjobs.domain.protocol import encode
 from mqttjobs.domain.status import ALL, ANY, LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
+from tests.domain.builders import LAMP, NOW, an_event, json_values, later
 
 JOB_KEYS = (
     "id",
@@ -154,10 +154,10 @@ expectations = st.lists(st.sampled_from(["a", "b"]), unique=True)
 
 @given(events, targets, expectations, json_values, st.booleans())
 def test_every_field_is_there_whatever_happened_and_all_of_it_is_json(
-    told: list[JobEvent], target: str, expected: list[str], payload: Any, owned: bool
+    reported: list[JobEvent], target: str, expected: list[str], payload: Any, owned: bool
 ) -> None:
     job = a_job(
-        *told,
+        *reported,
         target=target,
         expected=tuple(expected),
         results=(CustomResult({"p": payload}, "bob", NOW),),
@@ -184,11 +184,11 @@ def test_every_field_is_there_whatever_happened_and_all_of_it_is_json(
 
 @given(events, targets, expectations, st.randoms())
 def test_the_order_in_which_events_came_changes_nothing_but_the_timeline(
-    told: list[JobEvent], target: str, expected: list[str], random: Any
+    reported: list[JobEvent], target: str, expected: list[str], random: Any
 ) -> None:
-    mixed = random.sample(told, len(told))
+    mixed = random.sample(reported, len(reported))
     one, other = (
-        job_document(a_job(*each, target=target, expected=tuple(expected)), PROGRAM_BLANK) for each in (told, mixed)
+        job_document(a_job(*each, target=target, expected=tuple(expected)), PROGRAM_BLANK) for each in (reported, mixed)
     )
     for name in set(JOB_KEYS) - {"timeline", "message"}:
         assert one[name] == other[name], name
@@ -335,14 +335,14 @@ def test_a_partial_failure_has_no_error_of_its_own() -> None:
 
 def test_of_several_failures_the_last_error_counts_then_the_greater_hostname() -> None:
     def error(*ends: tuple[str, float, str]) -> str:
-        told = [a_told_end(EventKind.FAILED, host, at, error=text) for host, at, text in ends]
-        return str(job_document(a_job(*told, target=ALL, expected=("a", "b")), {})["error"])
+        reported = [a_told_end(EventKind.FAILED, host, at, error=text) for host, at, text in ends]
+        return str(job_document(a_job(*reported, target=ALL, expected=("a", "b")), {})["error"])
 
     assert error(("a", 5, "late"), ("b", 3, "early")) == "late"
     assert error(("a", 3, "lesser"), ("b", 3, "greater")) == "greater"
 
 
-def test_the_message_is_the_last_that_was_told() -> None:
+def test_the_message_is_the_last_that_was_reported() -> None:
     running = a_job(an_event(EventKind.PROGRESS, seconds=2, message="half done"))
     assert job_document(running, {})["message"] == "half done"
     ended = a_run(Outcome(ok=True, message="no subscriber"))
@@ -432,7 +432,7 @@ def a_view(operation: Operation | None = None, **changes: Any) -> OperationView:
     made = operation or Operation("op", "program", PROGRAM, "0123456789abcdef", name="Open", description="It opens")
     fields: dict[str, Any] = {
         "operation": made,
-        "facts": None,
+        "operation_state": None,
         "active": True,
         "total": 0,
         "running": 0,
@@ -525,7 +525,7 @@ def test_how_an_operation_is_started(changes: dict[str, Any], word: str) -> None
 
 
 def test_what_is_remembered_and_who_took_part() -> None:
-    facts = OperationFacts(
+    facts = OperationState(
         "op",
         "f",
         NOW,
@@ -556,7 +556,7 @@ def test_what_is_remembered_and_who_took_part() -> None:
     document = operation_document(
         a_view(
             operation,
-            facts=facts,
+            operation_state=facts,
             total=7,
             running=1,
             last_ids=("x", "y"),

@@ -96,10 +96,10 @@ def test_the_triggers_of_an_entity_are_its_own_and_those_of_its_class() -> None:
         own,
         shared,
     )
-    watched = [(each.operation.id, each.place) for each in installation.watchers(state_of(an_object_key("m1")))]
+    watched = [(each.operation.id, each.trigger_index) for each in installation.watchers(state_of(an_object_key("m1")))]
     assert watched == [("own", 0), ("shared", 1)]
     attribute = ValueKey(EntityKind.OBJECT, "m2", "x")
-    assert [(each.operation.id, each.place) for each in installation.watchers(attribute)] == [("shared", 0)]
+    assert [(each.operation.id, each.trigger_index) for each in installation.watchers(attribute)] == [("shared", 0)]
     assert list(installation.watchers(state_of(an_object_key("m3")))) == []
     assert list(installation.watchers(state_of(an_object_key("unknown")))) == []
 
@@ -120,7 +120,7 @@ def test_an_operation_that_is_attached_in_two_ways_is_started_once(attach: tuple
         an_operation("op", *attach, triggers=(Trigger(), Trigger())),
     )
     key = an_object_key("m")
-    assert [each.place for each in installation.watchers(state_of(key))] == [0, 1]
+    assert [each.trigger_index for each in installation.watchers(state_of(key))] == [0, 1]
     assert [each.id for each in installation.operations_of(key)] == ["op"]
     assert list(installation.owners(installation.operations["op"])) == [key]
     assert installation.is_attached(installation.operations["op"], key)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import LAMP, NOW, later
 
 from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, begin, finish, refuse, submitted
 from mqttjobs.domain.model import Operation, Retry
 from mqttjobs.domain.status import TERMINAL_STATUSES, EventKind, Status, status_of
+from tests.domain.builders import LAMP, NOW, later
 
 BOOM = Outcome(ok=False, error="boom")
 
@@ -78,8 +78,8 @@ def test_automatic_attempts_happen_inside_the_job_with_a_pause_that_grows() -> N
             now += pauses[-1]
     assert pauses == [4, 10]
     assert (job.status, job.attempts) == (Status.FAILED, 3)
-    told = [event.message for event in job.timeline if event.kind is EventKind.RETRIED]
-    assert told == ["Attempt 1 of 3 failed, next in 4s", "Attempt 2 of 3 failed, next in 10s"]
+    reported = [event.message for event in job.timeline if event.kind is EventKind.RETRIED]
+    assert reported == ["Attempt 1 of 3 failed, next in 4s", "Attempt 2 of 3 failed, next in 10s"]
 
 
 def test_what_another_attempt_cannot_help_is_not_repeated() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from making import NOW, json_values
 
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import (
@@ -34,6 +33,7 @@ from mqttjobs.domain.protocol import (
     report_meta,
 )
 from mqttjobs.errors import InvalidJson, InvalidRequest, ReportError, RequestError, TooLarge
+from tests.domain.builders import NOW, json_values
 
 KIB64 = 64 * 1024
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from making import NOW, json_values, texts
 
 from mqttjobs.domain.agent_messages import ControlMessage, StatusMessage, open_message
 from mqttjobs.domain.protocol import decode_json, encode, milliseconds
 from mqttjobs.domain.signatures import canonical, check_signature, signature_of, signed
 from mqttjobs.errors import ReportError
+from tests.domain.builders import NOW, json_values, texts
 
 KEY = "a shared secret of the agents"
 bodies = st.dictionaries(texts.filter(lambda name: name != "signature"), json_values, max_size=6)

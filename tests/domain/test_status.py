@@ -7,7 +7,6 @@ from itertools import permutations, product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import an_event, later
 
 from mqttjobs.domain.status import (
     ALL,
@@ -22,6 +21,7 @@ from mqttjobs.domain.status import (
     chronological,
     status_of,
 )
+from tests.domain.builders import an_event, later
 
 SUBMITTED, ACKNOWLEDGED, STARTED = EventKind.SUBMITTED, EventKind.ACKNOWLEDGED, EventKind.STARTED
 COMPLETED, FAILED = EventKind.COMPLETED, EventKind.FAILED
@@ -146,9 +146,9 @@ def test_expected_agents_that_are_silent_keep_a_broadcast_processing() -> None:
 
 
 def test_the_submission_by_the_service_is_no_agent_of_a_broadcast() -> None:
-    told = [an_event(SUBMITTED, "hub"), an_event(COMPLETED, "a")]
-    assert status_of(told, ("a",), ALL) is Status.COMPLETED
-    assert agent_states(told, ("a",), ALL).keys() == {"a"}
+    reported = [an_event(SUBMITTED, "hub"), an_event(COMPLETED, "a")]
+    assert status_of(reported, ("a",), ALL) is Status.COMPLETED
+    assert agent_states(reported, ("a",), ALL).keys() == {"a"}
 
 
 @given(st.permutations([an_event(FAILED, "a", 1), an_event(STARTED, "b", 2), an_event(COMPLETED, "b", 3)]))
@@ -181,7 +181,7 @@ def test_the_terminal_statuses_are_those_that_no_event_of_work_can_follow() -> N
 
 
 def test_a_timeline_is_in_the_order_of_time_whoever_reported_first() -> None:
-    told = [
+    reported = [
         an_event(SUBMITTED, "hub", 5),
         an_event(ACKNOWLEDGED, "a", 6),
         an_event(STARTED, "a", 8),
@@ -189,7 +189,7 @@ def test_a_timeline_is_in_the_order_of_time_whoever_reported_first() -> None:
         an_event(STARTED, "slow", 7),
         an_event(COMPLETED, "slow", 3),  # its clock was set back meanwhile
     ]
-    seen = [(each.hostname, each.kind) for each in chronological(told)]
+    seen = [(each.hostname, each.kind) for each in chronological(reported)]
     assert seen == [
         ("hub", SUBMITTED),
         ("slow", ACKNOWLEDGED),

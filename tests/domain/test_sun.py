@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttjobs.domain.starting import At, Moment
-from mqttjobs.domain.sun import Spot, daylight, latest_moment, next_moment, usual_spot
+from mqttjobs.domain.sun import Location, daylight, default_location, latest_moment, next_moment
 
-BERLIN = Spot(52.52, 13.40)
+BERLIN = Location(52.52, 13.40)
 SUNSET, SUNRISE = At(Moment.SUNSET), At(Moment.SUNRISE)
 ZONES = [ZoneInfo(name) for name in ("Europe/Berlin", "UTC", "Asia/Tokyo", "Pacific/Honolulu", "Pacific/Kiritimati")]
 
@@ -35,7 +35,7 @@ moments = st.integers(0, 1_576_800).map(lambda each: datetime(2025, 1, 1, tzinfo
 def test_the_next_one_comes_within_about_a_day_wherever_that_is(
     now: datetime, plain: At, hours: int, longitude: int
 ) -> None:
-    found = next_moment(At(plain.moment, timedelta(hours=hours)), now, Spot(52.52, longitude))
+    found = next_moment(At(plain.moment, timedelta(hours=hours)), now, Location(52.52, longitude))
     assert found is not None
     assert timedelta(0) < found - now < timedelta(hours=24, minutes=10)
 
@@ -63,7 +63,7 @@ def test_one_after_the_other_none_is_left_out_and_the_latest_missed_one_is_the_l
 
 
 def test_beyond_the_circle_the_next_sunset_is_the_first_after_the_midnight_sun() -> None:
-    tromso, zone = Spot(69.65, 18.96), ZoneInfo("Europe/Oslo")
+    tromso, zone = Location(69.65, 18.96), ZoneInfo("Europe/Oslo")
     june = datetime(2026, 6, 21, tzinfo=UTC)
     found = next_moment(SUNSET, june, tromso)
     assert found is not None
@@ -83,7 +83,7 @@ def test_an_absence_of_years_is_looked_through_in_bounded_time() -> None:
 @pytest.mark.parametrize("month", range(1, 13))
 def test_at_the_usual_place_the_sun_rises_about_six_and_sets_about_eighteen_o_clock(name: str, month: int) -> None:
     zone = ZoneInfo(name)
-    light = daylight(usual_spot(zone), date(2026, month, 15), zone)
+    light = daylight(default_location(zone), date(2026, month, 15), zone)
     for moment, hour in ((light.sunrise, 6), (light.sunset, 18)):
         assert moment is not None
         local = moment.astimezone(zone)

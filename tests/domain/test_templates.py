@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from making import json_values
 
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.templates import (
@@ -22,6 +21,7 @@ from mqttjobs.domain.templates import (
 )
 from mqttjobs.domain.topics import check_topic
 from mqttjobs.errors import TemplateError
+from tests.domain.builders import json_values
 
 BASE = "mqttjobs"
 SECRETS = {"ENV:TOKEN": "s3cret", "FILE:key.txt": "k3y", "ENV:TRICK": "{{ id }} ${ENV:TOKEN}"}
@@ -108,7 +108,7 @@ def test_an_expression_is_no_variable(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["{{ id", "{{", "x {{ id }} {{ name"])
-def test_a_variable_that_is_not_closed_is_told(text: str) -> None:
+def test_a_variable_that_is_not_closed_is_reported(text: str) -> None:
     with pytest.raises(ValueError, match="not closed"):
         Template.of(text)
 
@@ -187,13 +187,13 @@ def test_a_secret_is_in_the_value_and_never_in_what_is_shown() -> None:
 
 def test_a_secret_in_a_property_is_revealed_where_the_property_is_used() -> None:
     variables = {"properties": {"key": "${ENV:TOKEN}", "list": [{"k": "${FILE:key.txt}"}], "plain": 1}}
-    hidden = {"properties.key": "${ENV:TOKEN}", "properties.list.0.k": "${FILE:key.txt}"}
-    one = Template.of("{{ properties.key }}").render(variables, hidden, reveal)
+    secret_templates = {"properties.key": "${ENV:TOKEN}", "properties.list.0.k": "${FILE:key.txt}"}
+    one = Template.of("{{ properties.key }}").render(variables, secret_templates, reveal)
     assert (one.value, one.shown) == ("s3cret", "${ENV:TOKEN}")
-    whole = Template.of({"p": "{{ properties }}"}).render(variables, hidden, reveal)
+    whole = Template.of({"p": "{{ properties }}"}).render(variables, secret_templates, reveal)
     assert whole.value == {"p": {"key": "s3cret", "list": [{"k": "k3y"}], "plain": 1}}
     assert whole.shown == {"p": variables["properties"]}
-    assert revealed(variables, "", hidden, reveal)["properties"]["key"] == "s3cret"
+    assert revealed(variables, "", secret_templates, reveal)["properties"]["key"] == "s3cret"
 
 
 def test_a_secret_that_looks_like_a_variable_stays_what_it_is() -> None:

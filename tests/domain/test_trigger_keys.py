@@ -11,25 +11,25 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import LAMP, NOW, a_change, later
 
-from mqttjobs.domain.crossing import Band, number_of
 from mqttjobs.domain.model import Trigger
 from mqttjobs.domain.starting import OnRestart
+from mqttjobs.domain.thresholds import Threshold, number_of
 from mqttjobs.domain.triggers import (
-    Hold,
+    TriggerState,
     after_restart,
     deadline,
     fall_silent,
-    hold_name,
     receive,
     shift,
     silence_deadline,
     throttled,
     tick,
+    trigger_state_name,
 )
+from tests.domain.builders import LAMP, NOW, a_change, later
 
-NAME = hold_name("op/abc/0", LAMP)
+NAME = trigger_state_name("op/abc/0", LAMP)
 
 
 def seconds(value: float) -> timedelta:
@@ -48,25 +48,25 @@ def a_trigger(**keys: Any) -> Trigger:
 
 
 class Run:
-    """One trigger of one value, driven by hand; everything but `hold` may be lost at any time."""
+    """One trigger of one value, driven by hand; everything but `state` may be lost at any time."""
 
     def __init__(self, trigger: Trigger, previous: str | None = None) -> None:
         self.trigger = trigger
-        self.hold: Hold | None = None
+        self.state: TriggerState | None = None
         self.previous = previous
 
     def report(self, text: str, at: float, *, silent: bool = False) -> bool:
-        step = receive(self.trigger, LAMP, NAME, self.hold, a_change(text, at, previous=self.previous, silent=silent))
-        self.hold, self.previous = step.hold, text
+        step = receive(self.trigger, LAMP, NAME, self.state, a_change(text, at, previous=self.previous, silent=silent))
+        self.state, self.previous = step.state, text
         return step.fires
 
     def pass_to(self, at: float) -> list[datetime]:
         fired = []
-        while self.hold is not None and (due := deadline(self.trigger, self.hold)) is not None and due <= later(at):
-            step = tick(self.trigger, self.hold, due)
+        while self.state is not None and (due := deadline(self.trigger, self.state)) is not None and due <= later(at):
+            step = tick(self.trigger, self.state, due)
             assert step.fires
             fired.append(due)
-            self.hold = step.hold
+            self.state = step.state
         return fired
 
     def play(self, timeline: Sequence[tuple[float, str]], end: float) -> list[float]:
@@ -87,10 +87,10 @@ def expected(trigger: Trigger, timeline: Sequence[tuple[int, str]], end: int) ->
     previous: str | None = None
     for at, text in timeline:
         was = beyond
-        if trigger.band is not None:
-            beyond = trigger.band.side(beyond, float(text))
-        lasts = _lasts(trigger, text) and (trigger.band is None or beyond)
-        begins = lasts and _from_agrees(trigger, previous) and (trigger.band is None or not was)
+        if trigger.threshold is not None:
+            beyond = trigger.threshold.side(beyond, float(text))
+        lasts = _lasts(trigger, text) and (trigger.threshold is None or beyond)
+        begins = lasts and _from_agrees(trigger, previous) and (trigger.threshold is None or not was)
         if not lasts:
             if begun:
                 stretches.append((begun, at))
@@ -106,7 +106,7 @@ def expected(trigger: Trigger, timeline: Sequence[tuple[int, str]], end: int) ->
 
 
 def _lasts(trigger: Trigger, text: str) -> bool:
-    if trigger.states is None and trigger.from_states is not None and trigger.holds and text in trigger.from_states:
+    if trigger.states is None and trigger.from_states is not None and trigger.is_timed and text in trigger.from_states:
         return False
     return (trigger.states is None or text in trigger.states) and text not in trigger.not_states
 
@@ -164,7 +164,16 @@ of_states = st.builds(
 )
 of_numbers = st.builds(
     a_trigger,
-    band=st.sampled_from([Band(2), Band(2, None, 2), Band(None, 2), Band(1, 4), Band(1, 4, 1), Band(None, 3, 1)]),
+    threshold=st.sampled_from(
+        [
+            Threshold(2),
+            Threshold(2, None, 2),
+            Threshold(None, 2),
+            Threshold(1, 4),
+            Threshold(1, 4, 1),
+            Threshold(None, 3, 1),
+        ]
+    ),
     duration=waits,
     debounce=waits,
     periodicity=st.none() | st.integers(1, 5),
@@ -199,9 +208,9 @@ def test_a_wall_clock_that_was_set_moves_every_firing_by_as_much(
     for at, text in _changes(written):
         run.pass_to(at)
         run.report(text, at)
-    if run.hold is None:
+    if run.state is None:
         return
-    before, after = deadline(trigger, run.hold), deadline(trigger, shift(run.hold, seconds(step)))
+    before, after = deadline(trigger, run.state), deadline(trigger, shift(run.state, seconds(step)))
     assert after == (None if before is None else before + seconds(step))
 
 
@@ -210,44 +219,44 @@ def test_a_wall_clock_that_was_set_moves_every_firing_by_as_much(
 
 def test_a_first_number_beyond_fires_and_the_next_ones_do_not_until_it_has_come_back() -> None:
     timeline = [(0, "95"), (1, "96"), (2, "90"), (3, "91")]
-    assert Run(a_trigger(band=Band(above=90))).play(timeline, 9) == [0, 3]
+    assert Run(a_trigger(threshold=Threshold(above=90))).play(timeline, 9) == [0, 3]
 
 
 def test_the_threshold_itself_is_not_beyond() -> None:
-    assert Run(a_trigger(band=Band(above=90))).play([(0, "90"), (1, "90.0"), (2, "90.1")], 9) == [2]
+    assert Run(a_trigger(threshold=Threshold(above=90))).play([(0, "90"), (1, "90.0"), (2, "90.1")], 9) == [2]
 
 
 def test_a_threshold_crossed_before_the_trigger_was_there_is_not_crossed_again() -> None:
-    assert not Run(a_trigger(band=Band(above=90)), previous="95").report("96", 0)
+    assert not Run(a_trigger(threshold=Threshold(above=90)), previous="95").report("96", 0)
 
 
 def test_hysteresis_wants_a_return_by_as_much_before_it_fires_again() -> None:
     timeline = [(0, "91"), (1, "88"), (2, "92"), (3, "85"), (4, "88"), (5, "91")]
-    assert Run(a_trigger(band=Band(above=90, hysteresis=5))).play(timeline, 9) == [0, 5]
+    assert Run(a_trigger(threshold=Threshold(above=90, hysteresis=5))).play(timeline, 9) == [0, 5]
 
 
 def test_a_band_fires_when_it_is_entered_from_either_side() -> None:
     timeline = [(0, "10"), (1, "20"), (2, "25"), (3, "31"), (4, "29")]
-    assert Run(a_trigger(band=Band(above=15, below=30))).play(timeline, 9) == [1, 4]
+    assert Run(a_trigger(threshold=Threshold(above=15, below=30))).play(timeline, 9) == [1, 4]
 
 
 def test_text_that_is_no_number_crosses_nothing_and_is_no_return() -> None:
-    trigger = a_trigger(band=Band(below=5))
+    trigger = a_trigger(threshold=Threshold(below=5))
     assert Run(trigger).play([(0, "3"), (1, "error"), (2, "4"), (3, "6"), (4, "4")], 9) == [0, 4]
 
 
 def test_text_that_is_no_number_breaks_a_duration_which_then_begins_anew() -> None:
-    trigger = a_trigger(band=Band(below=5), duration=10)
+    trigger = a_trigger(threshold=Threshold(below=5), duration=10)
     assert Run(trigger).play([(0, "3"), (8, "error"), (9, "4")], 60) == [19]
 
 
 def test_a_duration_that_has_fired_is_not_counted_again_after_text_that_is_no_number() -> None:
-    trigger = a_trigger(band=Band(below=5), duration=10)
+    trigger = a_trigger(threshold=Threshold(below=5), duration=10)
     assert Run(trigger).play([(0, "3"), (20, "error"), (21, "4")], 99) == [10]
 
 
 def test_a_retained_first_number_beyond_fires_nothing_and_counts_as_crossed() -> None:
-    run = Run(a_trigger(band=Band(above=90)))
+    run = Run(a_trigger(threshold=Threshold(above=90)))
     assert not run.report("95", 0, silent=True)
     assert not run.report("96", 1)
 
@@ -305,9 +314,9 @@ def test_throttle_lets_one_through_in_any_stretch_of_its_length(pauses: list[int
     for number, pause in enumerate(pauses):
         now += pause
         assert run.report(f"state {number}", now)
-        assert throttled(trigger, run.hold, later(now)) is (bool(ran) and now - ran[-1] < length)
-        if not throttled(trigger, run.hold, later(now)):
-            run.hold = replace(run.hold or Hold(NAME, LAMP), ran_at=later(now))
+        assert throttled(trigger, run.state, later(now)) is (bool(ran) and now - ran[-1] < length)
+        if not throttled(trigger, run.state, later(now)):
+            run.state = replace(run.state or TriggerState(NAME, LAMP), ran_at=later(now))
             ran.append(now)
     assert ran[0] == pauses[0]
     assert all(second - first >= length for first, second in pairwise(ran))
@@ -317,11 +326,11 @@ def test_what_a_throttle_remembers_outlasts_the_state_and_is_forgotten_when_it_i
     trigger = a_trigger(states="a", throttle=60)
     run = Run(trigger)
     run.report("a", 0)
-    run.hold = Hold(NAME, LAMP, ran_at=later(0))
+    run.state = TriggerState(NAME, LAMP, ran_at=later(0))
     run.report("b", 1)
-    assert run.hold is not None
+    assert run.state is not None
     run.report("c", 61)
-    assert run.hold is None
+    assert run.state is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=30), st.none() | st.integers(1, 9))
@@ -330,16 +339,16 @@ def test_a_silence_fires_once_for_each_and_again_only_by_its_periodicity(
 ) -> None:
     """Reports (True) and reconnections (False) at random: what fires is what somebody with a stopwatch would call."""
     trigger = a_trigger(silence=10, periodicity=every)
-    hold: Hold | None = None
+    state: TriggerState | None = None
     heard = last = 0
     called: list[int] = []
     fired: list[int] = []
     now, done = 0, False
     for pause, reported in [*written, (40, True)]:
         for moment in range(now + 1, now + pause + 1):
-            due = silence_deadline(trigger, hold, later(heard))
+            due = silence_deadline(trigger, state, later(heard))
             if due is not None and due <= later(moment):
-                hold = fall_silent(trigger, hold or Hold(NAME, LAMP), due, later(moment))
+                state = fall_silent(trigger, state or TriggerState(NAME, LAMP), due, later(moment))
                 fired.append(moment)
             if (not done and moment - heard >= 10) or (done and every and moment - last >= every):
                 called.append(moment)
@@ -347,15 +356,15 @@ def test_a_silence_fires_once_for_each_and_again_only_by_its_periodicity(
         now += pause
         heard = now
         if reported:
-            hold, done = None, False
+            state, done = None, False
     assert fired == called
 
 
 def test_on_restart_says_what_becomes_of_a_hold_that_has_not_fired() -> None:
-    def restarted(how: OnRestart, hold: Hold) -> Hold | None:
-        return after_restart(replace(a_trigger(duration=60), on_restart=how), hold, later(30))
+    def restarted(how: OnRestart, state: TriggerState) -> TriggerState | None:
+        return after_restart(replace(a_trigger(duration=60), on_restart=how), state, later(30))
 
-    pending = Hold(NAME, LAMP, later(0))
+    pending = TriggerState(NAME, LAMP, later(0))
     assert restarted(OnRestart.RESUME, pending) == pending
     assert restarted(OnRestart.RESTART, pending) == replace(pending, since_at=later(30))
     assert restarted(OnRestart.DROP, pending) is None

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import LAMP, NOW, a_change, later
 
 from mqttjobs.domain.model import Change, Trigger
-from mqttjobs.domain.triggers import Hold, deadline, hold_name, receive, shift, tick
+from mqttjobs.domain.triggers import TriggerState, deadline, receive, shift, tick, trigger_state_name
+from tests.domain.builders import LAMP, NOW, a_change, later
 
-NAME = hold_name("op/abc/0", LAMP)
+NAME = trigger_state_name("op/abc/0", LAMP)
 
 
 def seconds(value: float) -> timedelta:
@@ -32,31 +32,31 @@ def watching(*states: str, duration: float | None = None, periodicity: float | N
 
 @dataclass
 class Run:
-    """One trigger of one entity, driven by hand; everything but `hold` may be lost at any time."""
+    """One trigger of one entity, driven by hand; everything but `state` may be lost at any time."""
 
     trigger: Trigger
-    hold: Hold | None = None
+    state: TriggerState | None = None
 
     def report(self, text: str, at: float, *, silent: bool = False) -> bool:
-        step = receive(self.trigger, LAMP, NAME, self.hold, a_change(text, at, silent=silent))
-        self.hold = step.hold
+        step = receive(self.trigger, LAMP, NAME, self.state, a_change(text, at, silent=silent))
+        self.state = step.state
         return step.fires
 
     def pass_to(self, at: float) -> list[datetime]:
         """Tick at each deadline up to a time; return when it fired."""
         fired = []
-        while self.hold is not None and (due := deadline(self.trigger, self.hold)) is not None and due <= later(at):
-            step = tick(self.trigger, self.hold, due)
+        while self.state is not None and (due := deadline(self.trigger, self.state)) is not None and due <= later(at):
+            step = tick(self.trigger, self.state, due)
             assert step.fires
             fired.append(due)
-            self.hold = step.hold
+            self.state = step.state
         return fired
 
 
 def test_without_a_duration_every_satisfying_change_fires_also_from_one_listed_state_to_another() -> None:
     run = Run(watching("on", "bright"))
     assert [run.report(text, at) for at, text in enumerate(["on", "bright", "off", "on"])] == [True, True, False, True]
-    assert run.hold is None
+    assert run.state is None
 
 
 def test_an_empty_trigger_fires_at_any_change() -> None:
@@ -88,7 +88,7 @@ def test_a_break_disarms_it_and_a_new_state_starts_the_clock_anew() -> None:
     run = Run(watching("clear", duration=300))
     run.report("clear", 0)
     run.report("occupied", 299)
-    assert run.hold is None
+    assert run.state is None
     run.report("clear", 310)
     assert run.pass_to(1000) == [later(610)]
 
@@ -110,27 +110,27 @@ def test_periodicity_alone_fires_at_the_change_and_then_at_each_interval() -> No
 def test_many_missed_repeats_fire_once_and_the_grid_stays() -> None:
     run = Run(watching("open", periodicity=60))
     run.report("open", 0)
-    assert run.hold is not None
-    step = tick(run.trigger, run.hold, later(605))
+    assert run.state is not None
+    step = tick(run.trigger, run.state, later(605))
     assert step.fires
-    assert step.hold is not None
-    assert deadline(run.trigger, step.hold) == later(660)
-    assert not tick(run.trigger, step.hold, later(605)).fires
+    assert step.state is not None
+    assert deadline(run.trigger, step.state) == later(660)
+    assert not tick(run.trigger, step.state, later(605)).fires
 
 
 def test_a_wall_clock_that_is_set_leaves_what_remains_as_it_was() -> None:
     run = Run(watching("clear", duration=300))
     run.report("clear", 0)
-    assert run.hold is not None
+    assert run.state is not None
     for step_s in (86_400, -86_400):
-        moved = shift(run.hold, seconds(step_s))
+        moved = shift(run.state, seconds(step_s))
         due = deadline(run.trigger, moved)
         assert due is not None
         assert due - (NOW + seconds(step_s)) == seconds(300)
 
 
 def test_the_hold_of_an_entity_has_a_name_of_its_own() -> None:
-    names = {hold_name(f"op/{n}", LAMP._replace(id=entity)) for n in range(3) for entity in ("a", "b")}
+    names = {trigger_state_name(f"op/{n}", LAMP._replace(id=entity)) for n in range(3) for entity in ("a", "b")}
     assert len(names) == 6
 
 
@@ -187,7 +187,7 @@ def test_it_fires_exactly_when_the_rules_say_and_losing_everything_but_the_hold_
             wanted += oracle.second(moment)
             fired += run.pass_to(moment)
             if moment in restarts:
-                run = Run(trigger, run.hold)
+                run = Run(trigger, run.state)
         now += pause
         wanted += oracle.change(text, now)
         if run.report(text, now):
@@ -205,17 +205,17 @@ def test_one_look_after_any_absence_fires_at_most_once_and_moves_the_deadline_pa
         now += pause
         run.pass_to(now)
         run.report(text, now)
-    if run.hold is None:
+    if run.state is None:
         return
-    step = tick(trigger, run.hold, later(now + absence))
-    assert step.hold is not None
-    due = deadline(trigger, step.hold)
+    step = tick(trigger, run.state, later(now + absence))
+    assert step.state is not None
+    due = deadline(trigger, step.state)
     assert due is None or due > later(now + absence)
-    assert not tick(trigger, step.hold, later(now + absence)).fires
+    assert not tick(trigger, step.state, later(now + absence)).fires
 
 
 @pytest.mark.parametrize("trigger", [watching("a", duration=5), watching("a", duration=5, periodicity=2)])
 def test_nothing_fires_before_its_deadline(trigger: Trigger) -> None:
-    hold = receive(trigger, LAMP, NAME, None, Change(a_change("a").key, "a", None, NOW)).hold
-    assert hold is not None
-    assert not tick(trigger, hold, later(4.999)).fires
+    state = receive(trigger, LAMP, NAME, None, Change(a_change("a").key, "a", None, NOW)).state
+    assert state is not None
+    assert not tick(trigger, state, later(4.999)).fires

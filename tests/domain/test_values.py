@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import LAMP_STATE, later
 
 from mqttjobs.domain.model import Retained, Value, ValueSource
-from mqttjobs.domain.values import ORDER, Result, Sighting, Verdict, sight
+from mqttjobs.domain.values import ORDER, Reading, ReportResult, Result, apply_reading
+from tests.domain.builders import LAMP_STATE, later
 
 INIT, FIRE, IGNORE = Retained.INIT, Retained.FIRE, Retained.IGNORE
 
@@ -29,18 +29,18 @@ class Watched:
         self.clock = 0
         self.result: Result | None = None
 
-    def report(self, text: str, *, retained: bool = False, payload: Any = None) -> tuple[Verdict, bool]:
+    def report(self, text: str, *, retained: bool = False, payload: Any = None) -> tuple[ReportResult, bool]:
         """Return the verdict, and whether triggers run at once."""
         self.clock += 1
-        seen = Sighting(text, later(self.clock), payload, retained=retained, live_before=self.live)
-        result = sight(LAMP_STATE, self.source, self.value, seen)
+        seen = Reading(text, later(self.clock), payload, retained=retained, live_before=self.live)
+        result = apply_reading(LAMP_STATE, self.source, self.value, seen)
         self.result = result
         if result.value is not None:
             self.value = result.value
-        self.live |= not retained and result.verdict is not Verdict.IGNORED
-        return result.verdict, result.verdict is Verdict.CHANGED and not result.silent
+        self.live |= not retained and result.report_result is not ReportResult.IGNORED
+        return result.report_result, result.report_result is ReportResult.CHANGED and not result.silent
 
-    def replay(self, text: str) -> tuple[Verdict, bool]:
+    def replay(self, text: str) -> tuple[ReportResult, bool]:
         """Report as the broker does after a connect: retained."""
         return self.report(text, retained=True)
 
@@ -57,7 +57,7 @@ def a_watched(*past: str, **source: Any) -> Watched:
 
 def test_the_first_live_report_is_a_change_from_nothing() -> None:
     watched = a_watched()
-    assert watched.report("on", payload={"state": "on"}) == (Verdict.CHANGED, True)
+    assert watched.report("on", payload={"state": "on"}) == (ReportResult.CHANGED, True)
     assert watched.value == Value(LAMP_STATE, "on", None, later(1), later(1), {"state": "on"})
 
 
@@ -69,14 +69,14 @@ def test_a_change_remembers_what_was_and_since_when() -> None:
 def test_a_repeated_report_is_no_change_and_moves_nothing_but_the_time_it_was_heard() -> None:
     watched = a_watched("off", "on")
     before = watched.value
-    assert watched.report("on", payload={"state": "on", "more": 1}) == (Verdict.UNCHANGED, False)
+    assert watched.report("on", payload={"state": "on", "more": 1}) == (ReportResult.UNCHANGED, False)
     assert before is not None
     assert watched.value == Value(before.key, "on", "off", before.since_at, later(3), before.payload)
 
 
 def test_every_live_report_of_an_event_is_a_change() -> None:
     watched = a_watched(event=True)
-    assert [watched.report("single") for _ in range(3)] == [(Verdict.CHANGED, True)] * 3
+    assert [watched.report("single") for _ in range(3)] == [(ReportResult.CHANGED, True)] * 3
     assert watched.value is not None
     assert (watched.value.text, watched.value.previous, watched.value.since_at) == ("single", "single", later(3))
 
@@ -84,11 +84,11 @@ def test_every_live_report_of_an_event_is_a_change() -> None:
 @pytest.mark.parametrize("retained", Retained)
 def test_a_retained_event_is_never_one(retained: Retained) -> None:
     watched = a_watched(event=True, retained=retained)
-    assert watched.replay("single") == (Verdict.RETAINED_SKIPPED, False)
+    assert watched.replay("single") == (ReportResult.RETAINED_SKIPPED, False)
     assert watched.value is None
     watched.report("single")
     watched.reconnect()
-    assert watched.replay("double") == (Verdict.RETAINED_SKIPPED, False)
+    assert watched.replay("double") == (ReportResult.RETAINED_SKIPPED, False)
 
 
 # -- retained: init ---------------------------------------------------------------------------------------------------
@@ -96,41 +96,41 @@ def test_a_retained_event_is_never_one(retained: Retained) -> None:
 
 def test_a_replay_with_nothing_stored_sets_the_value_silently() -> None:
     watched = a_watched()
-    assert watched.replay("on") == (Verdict.CHANGED, False)
+    assert watched.replay("on") == (ReportResult.CHANGED, False)
     assert watched.value is not None
     assert (watched.value.text, watched.value.previous, watched.value.heard_at) == ("on", None, None)
-    assert watched.report("on") == (Verdict.UNCHANGED, False)
+    assert watched.report("on") == (ReportResult.UNCHANGED, False)
 
 
 def test_a_replay_that_says_the_same_does_nothing() -> None:
     watched = a_watched("on")
     watched.reconnect()
     before = watched.value
-    assert watched.replay("on") == (Verdict.UNCHANGED, False)
+    assert watched.replay("on") == (ReportResult.UNCHANGED, False)
     assert watched.value == before
 
 
 def test_a_replay_that_says_something_else_is_a_change_that_happened_while_we_were_away() -> None:
     watched = a_watched("on")
     watched.reconnect()
-    assert watched.replay("off") == (Verdict.CHANGED, True)
+    assert watched.replay("off") == (ReportResult.CHANGED, True)
     assert watched.value is not None
     assert (watched.value.previous, watched.value.heard_at) == ("on", later(1))
 
 
 def test_a_replay_is_dropped_once_a_live_report_came_over_this_connection() -> None:
     watched = a_watched("on")
-    assert watched.replay("off") == (Verdict.RETAINED_SKIPPED, False)
+    assert watched.replay("off") == (ReportResult.RETAINED_SKIPPED, False)
     watched.reconnect()
     watched.report("on")
-    assert watched.replay("off") == (Verdict.RETAINED_SKIPPED, False)
+    assert watched.replay("off") == (ReportResult.RETAINED_SKIPPED, False)
 
 
 def test_a_live_report_that_is_no_state_does_not_make_a_replay_stale() -> None:
     watched = a_watched("on")
     watched.reconnect()
     watched.report("unavailable")
-    assert watched.replay("off") == (Verdict.CHANGED, True)
+    assert watched.replay("off") == (ReportResult.CHANGED, True)
 
 
 # -- retained: fire and ignore ----------------------------------------------------------------------------------------
@@ -138,19 +138,19 @@ def test_a_live_report_that_is_no_state_does_not_make_a_replay_stale() -> None:
 
 def test_under_fire_a_replay_is_like_a_live_report() -> None:
     watched = a_watched(retained=FIRE)
-    assert watched.replay("on") == (Verdict.CHANGED, True)
-    assert watched.replay("on") == (Verdict.UNCHANGED, False)
+    assert watched.replay("on") == (ReportResult.CHANGED, True)
+    assert watched.replay("on") == (ReportResult.UNCHANGED, False)
     watched.report("on")
-    assert watched.replay("off") == (Verdict.CHANGED, True)
+    assert watched.replay("off") == (ReportResult.CHANGED, True)
 
 
 def test_under_ignore_a_replay_is_dropped() -> None:
     watched = a_watched(retained=IGNORE)
-    assert watched.replay("on") == (Verdict.RETAINED_SKIPPED, False)
+    assert watched.replay("on") == (ReportResult.RETAINED_SKIPPED, False)
     assert watched.value is None
     watched.report("on")
     watched.reconnect()
-    assert watched.replay("off") == (Verdict.RETAINED_SKIPPED, False)
+    assert watched.replay("off") == (ReportResult.RETAINED_SKIPPED, False)
 
 
 @given(st.sampled_from(Retained), st.lists(st.sampled_from(["on", "off", "unavailable"]), max_size=5))
@@ -158,9 +158,9 @@ def test_no_replay_ever_says_that_the_value_was_heard(retained: Retained, texts:
     watched = a_watched("on", retained=retained)
     watched.reconnect()
     for text in texts:
-        verdict, _ = watched.replay(text)
+        report_result, _ = watched.replay(text)
         assert watched.value is not None
-        if verdict is Verdict.UNCHANGED:
+        if report_result is ReportResult.UNCHANGED:
             assert watched.result is not None
             assert watched.result.value is None
         assert watched.value.heard_at == later(1)
@@ -176,34 +176,34 @@ def test_what_is_no_state_changes_nothing(text: str) -> None:
             watched = a_watched("on", **source)
             before = watched.value
             watched.reconnect()
-            assert watched.report(text, retained=retained) == (Verdict.IGNORED, False)
+            assert watched.report(text, retained=retained) == (ReportResult.IGNORED, False)
             assert watched.value == before
 
 
 def test_a_break_by_something_that_is_no_state_is_no_change_afterwards() -> None:
     watched = a_watched("on", "unavailable")
-    assert watched.report("on") == (Verdict.UNCHANGED, False)
+    assert watched.report("on") == (ReportResult.UNCHANGED, False)
 
 
 def test_the_map_gives_other_words_and_leaves_the_rest() -> None:
     watched = a_watched("true", map={"true": "occupied", "false": "clear"})
     assert watched.value is not None
     assert watched.value.text == "occupied"
-    assert watched.report("occupied") == (Verdict.UNCHANGED, False)
-    assert watched.report("odd") == (Verdict.CHANGED, True)
+    assert watched.report("occupied") == (ReportResult.UNCHANGED, False)
+    assert watched.report("odd") == (ReportResult.CHANGED, True)
 
 
 def test_ignore_is_tested_before_the_map_and_after_it() -> None:
     source = {"map": {"unknown": "on", "x": "unavailable", "": "on"}}
-    assert a_watched("off", **source).report("unknown")[0] is Verdict.IGNORED
-    assert a_watched("off", **source).report("")[0] is Verdict.IGNORED
-    assert a_watched("off", **source).report("x")[0] is Verdict.IGNORED
+    assert a_watched("off", **source).report("unknown")[0] is ReportResult.IGNORED
+    assert a_watched("off", **source).report("")[0] is ReportResult.IGNORED
+    assert a_watched("off", **source).report("x")[0] is ReportResult.IGNORED
 
 
 def test_an_own_list_replaces_the_default() -> None:
     watched = a_watched("on", ignore=frozenset({"n/a"}))
-    assert watched.report("unavailable") == (Verdict.CHANGED, True)
-    assert watched.report("n/a") == (Verdict.IGNORED, False)
+    assert watched.report("unavailable") == (ReportResult.CHANGED, True)
+    assert watched.report("n/a") == (ReportResult.IGNORED, False)
 
 
 # -- always -----------------------------------------------------------------------------------------------------------
@@ -222,18 +222,18 @@ reports = st.lists(st.tuples(st.sampled_from("abcd"), st.booleans(), st.booleans
 
 @given(sources, reports)
 def test_the_chain_of_previous_texts_never_breaks_and_a_value_is_never_what_is_ignored(
-    source: ValueSource, told: list[tuple[str, bool, bool]]
+    source: ValueSource, reported: list[tuple[str, bool, bool]]
 ) -> None:
     watched = Watched(source)
-    for text, retained, reconnect in told:
+    for text, retained, reconnect in reported:
         if reconnect:
             watched.reconnect()
         before = watched.value
-        verdict, fires = watched.report(text, retained=retained)
+        report_result, fires = watched.report(text, retained=retained)
         after = watched.value
         if after is not None:
             assert after.text not in source.ignore
-        if verdict is Verdict.CHANGED:
+        if report_result is ReportResult.CHANGED:
             assert after is not None
             assert after.previous == (before.text if before else None)
             assert after.since_at == later(watched.clock)
@@ -245,12 +245,12 @@ def test_the_chain_of_previous_texts_never_breaks_and_a_value_is_never_what_is_i
             assert after is None
         if retained and source.event:
             assert not fires
-        if not retained and verdict is not Verdict.IGNORED:
+        if not retained and report_result is not ReportResult.IGNORED:
             assert fires is (before is None or source.event or (after is not None and after.text != before.text))
 
 
 def test_the_order_of_verdicts_is_the_order_in_which_a_message_is_counted() -> None:
-    assert [verdict.value for verdict in sorted(Verdict, key=ORDER.__getitem__)] == [
+    assert [report_result.value for report_result in sorted(ReportResult, key=ORDER.__getitem__)] == [
         "changed",
         "duplicate",
         "unchanged",

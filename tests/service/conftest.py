@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from desk import Desk
-from handclock import HandLoop
-from house import House
+
+from tests.service.fake_jobs import FakeJobs
+from tests.service.hand_clock import HandLoop
+from tests.service.harness import ServiceHarness
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], HandLoop]]:
@@ -16,21 +17,21 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 
 @pytest.fixture(autouse=True)
-def _desk_is_put_away() -> Iterator[None]:
+def _no_fake_type_is_left() -> Iterator[None]:
     yield
-    Desk.closed()
+    FakeJobs.closed()
 
 
 @pytest.fixture
-async def build() -> AsyncIterator[Callable[..., House]]:
+async def build() -> AsyncIterator[Callable[..., ServiceHarness]]:
     """Build houses: `build(objects={…}, operations={…})`, as in a configuration file; they fall with the test."""
-    houses: list[House] = []
+    harnesses: list[ServiceHarness] = []
 
-    def make(**config: Any) -> House:
-        house = House(config)
-        houses.append(house)
-        return house
+    def make(**config: Any) -> ServiceHarness:
+        harness = ServiceHarness(config)
+        harnesses.append(harness)
+        return harness
 
     yield make
-    for house in houses:
-        await house.crash()
+    for harness in harnesses:
+        await harness.crash()

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from house import House, a_link, an_object, an_operation, statuses
 
-Build = Callable[..., House]
+from tests.service.harness import ServiceHarness, a_link, an_object, an_operation, statuses
+
+Build = Callable[..., ServiceHarness]
 
 
 # -- confirm ----------------------------------------------------------------------------------------------------------
@@ -26,31 +27,31 @@ def a_switch(**confirm: Any) -> dict[str, Any]:
 
 
 async def test_a_job_is_done_when_the_device_says_so_and_not_before(build: Build) -> None:
-    house = await build(**a_switch()).start()
-    await house.report("home/motion", "on")
-    await house.advance(3)
-    assert statuses(await house.jobs("op")).get("completed") is None
-    await house.report("home/lamp", "ON")
-    assert statuses(await house.jobs("op")) == {"completed": 1}
+    harness = await build(**a_switch()).start()
+    await harness.report("home/motion", "on")
+    await harness.advance(3)
+    assert statuses(await harness.jobs("op")).get("completed") is None
+    await harness.report("home/lamp", "ON")
+    assert statuses(await harness.jobs("op")) == {"completed": 1}
 
 
 async def test_a_device_that_says_it_again_without_a_change_confirms_too(build: Build) -> None:
-    house = await build(**a_switch()).start()
-    await house.report("home/lamp", "ON")
-    await house.report("home/motion", "on")
-    assert statuses(await house.jobs("op")).get("completed") is None
-    await house.report("home/lamp", "ON")
-    assert statuses(await house.jobs("op")) == {"completed": 1}
+    harness = await build(**a_switch()).start()
+    await harness.report("home/lamp", "ON")
+    await harness.report("home/motion", "on")
+    assert statuses(await harness.jobs("op")).get("completed") is None
+    await harness.report("home/lamp", "ON")
+    assert statuses(await harness.jobs("op")) == {"completed": 1}
 
 
 async def test_what_is_not_confirmed_in_time_has_failed_saying_so(build: Build) -> None:
-    house = await build(**a_switch()).start()
-    await house.report("home/motion", "on")
-    await house.report("home/lamp", "OFF")
-    await house.advance(4.9)
-    assert statuses(await house.jobs("op")).get("failed") is None
-    await house.advance(0.2)
-    [job] = (await house.data("jobs/list"))["items"]
+    harness = await build(**a_switch()).start()
+    await harness.report("home/motion", "on")
+    await harness.report("home/lamp", "OFF")
+    await harness.advance(4.9)
+    assert statuses(await harness.jobs("op")).get("failed") is None
+    await harness.advance(0.2)
+    [job] = (await harness.data("jobs/list"))["items"]
     assert (job["status"], job["error"]) == ("failed", "unconfirmed")
     assert job["description"]["topic"] == "home/lamp/set"
 
@@ -58,26 +59,26 @@ async def test_what_is_not_confirmed_in_time_has_failed_saying_so(build: Build) 
 async def test_what_is_not_confirmed_is_sent_again_if_the_operation_retries(build: Build) -> None:
     config = a_switch()
     config["operations"]["op"]["retry"] = {"attempts": 3, "first": "1s"}
-    house = await build(**config).start()
-    await house.report("home/motion", "on")
-    await house.advance(7)
-    assert len(house.texts("home/lamp/set")) == 2
-    await house.report("home/lamp", "ON")
-    [job] = await house.jobs("op")
+    harness = await build(**config).start()
+    await harness.report("home/motion", "on")
+    await harness.advance(7)
+    assert len(harness.texts("home/lamp/set")) == 2
+    await harness.report("home/lamp", "ON")
+    [job] = await harness.jobs("op")
     assert (job.status.value, job.attempts) == ("completed", 2)
 
 
 async def test_a_retained_report_from_before_is_no_answer(build: Build) -> None:
-    house = build(**a_switch())
-    house.send("home/lamp", "ON", retain=True)
-    await house.start()
-    await house.report("home/motion", "on")
-    await house.advance(6)
-    assert statuses(await house.jobs("op")) == {"failed": 1}
+    harness = build(**a_switch())
+    harness.send("home/lamp", "ON", retain=True)
+    await harness.start()
+    await harness.report("home/motion", "on")
+    await harness.advance(6)
+    assert statuses(await harness.jobs("op")) == {"failed": 1}
 
 
 async def test_an_attribute_can_be_the_answer(build: Build) -> None:
-    house = await build(
+    harness = await build(
         objects={"lamp": an_object("home/lamp", attributes={"power": {"topic": "home/lamp/power"}})},
         operations={
             "op": an_operation(
@@ -85,27 +86,27 @@ async def test_an_attribute_can_be_the_answer(build: Build) -> None:
             )
         },
     ).start()
-    await house.report("home/lamp", "on")
-    await house.report("home/lamp/power", "1")
-    assert statuses(await house.jobs("op")) == {"completed": 1}
+    await harness.report("home/lamp", "on")
+    await harness.report("home/lamp/power", "1")
+    assert statuses(await harness.jobs("op")) == {"completed": 1}
 
 
 async def test_killed_while_it_waits_for_the_answer_it_is_sent_again_and_done_once(build: Build) -> None:
-    house = await build(**a_switch()).start()
-    await house.report("home/motion", "on")
-    await house.restart()
-    assert len(set(house.texts("home/lamp/set"))) == 1
-    await house.report("home/lamp", "ON")
-    assert statuses(await house.jobs("op")) == {"completed": 1}
+    harness = await build(**a_switch()).start()
+    await harness.report("home/motion", "on")
+    await harness.restart()
+    assert len(set(harness.texts("home/lamp/set"))) == 1
+    await harness.report("home/lamp", "ON")
+    assert statuses(await harness.jobs("op")) == {"completed": 1}
 
 
 async def test_stopped_while_it_waits_it_stays_stopped(build: Build) -> None:
-    house = await build(**a_switch()).start()
-    await house.report("home/motion", "on")
-    [job] = await house.jobs("op")
-    await house.data("jobs/stop", id=job.id)
-    await house.report("home/lamp", "ON")
-    assert statuses(await house.jobs("op")) == {"stopped": 1}
+    harness = await build(**a_switch()).start()
+    await harness.report("home/motion", "on")
+    [job] = await harness.jobs("op")
+    await harness.data("jobs/stop", id=job.id)
+    await harness.report("home/lamp", "ON")
+    assert statuses(await harness.jobs("op")) == {"stopped": 1}
 
 
 # -- on_failure -------------------------------------------------------------------------------------------------------
@@ -124,88 +125,88 @@ def failing(**more: Any) -> dict[str, Any]:
 
 
 async def test_on_failure_runs_another_operation_with_the_failed_jobs_id_and_error(build: Build) -> None:
-    house = await build(**failing()).start()
-    await house.report("home/lamp", "on")
-    house.desk.going[0].fail("out of paper")
-    await house.settle()
-    [failed] = await house.jobs("op")
-    [cry] = await house.jobs("cry")
-    assert house.documents("out/cry") == [{"job": failed.id, "error": "out of paper"}]
+    harness = await build(**failing()).start()
+    await harness.report("home/lamp", "on")
+    harness.fake_jobs.going[0].fail("out of paper")
+    await harness.settle()
+    [failed] = await harness.jobs("op")
+    [cry] = await harness.jobs("cry")
+    assert harness.documents("out/cry") == [{"job": failed.id, "error": "out of paper"}]
     assert (cry.parent_id, cry.root_id, cry.process_meta) == (failed.id, failed.id, None)
     assert cry.owner == failed.owner
 
 
 async def test_success_a_retry_to_come_and_a_stop_are_no_failure(build: Build) -> None:
-    house = await build(**failing(retry={"attempts": 2, "first": "1s"})).start()
-    await house.report("home/lamp", "one")
-    house.desk.going[0].fail()
-    await house.settle()
-    assert await house.jobs("cry") == []
-    await house.advance(1.1)
-    house.desk.going[0].complete()
-    await house.report("home/lamp", "two")
-    [running] = [job for job in await house.jobs("op") if not job.ended]
-    await house.data("jobs/stop", id=running.id)
-    await house.advance(10)
-    assert await house.jobs("cry") == []
+    harness = await build(**failing(retry={"attempts": 2, "first": "1s"})).start()
+    await harness.report("home/lamp", "one")
+    harness.fake_jobs.going[0].fail()
+    await harness.settle()
+    assert await harness.jobs("cry") == []
+    await harness.advance(1.1)
+    harness.fake_jobs.going[0].complete()
+    await harness.report("home/lamp", "two")
+    [running] = [job for job in await harness.jobs("op") if not job.ended]
+    await harness.data("jobs/stop", id=running.id)
+    await harness.advance(10)
+    assert await harness.jobs("cry") == []
 
 
 @pytest.mark.parametrize("moment", ["before record", "after record"])
 async def test_a_failure_and_what_follows_it_are_one_transaction(build: Build, moment: str) -> None:
-    house = await build(**failing(delivery="at_least_once")).start()
-    await house.report("home/lamp", "on")
-    house.die_at(moment)
-    house.desk.going[0].fail()
-    await house.settle()
-    assert not house.running
-    await house.start()
-    for run in house.desk.going:
+    harness = await build(**failing(delivery="at_least_once")).start()
+    await harness.report("home/lamp", "on")
+    harness.die_at(moment)
+    harness.fake_jobs.going[0].fail()
+    await harness.settle()
+    assert not harness.running
+    await harness.start()
+    for run in harness.fake_jobs.going:
         run.fail()
-    await house.advance(1)
-    assert statuses(await house.jobs("op")) == {"failed": 1}
-    assert statuses(await house.jobs("cry")) == {"completed": 1}
+    await harness.advance(1)
+    assert statuses(await harness.jobs("op")) == {"failed": 1}
+    assert statuses(await harness.jobs("cry")) == {"completed": 1}
 
 
 async def test_a_job_that_a_crash_interrupted_has_failed_and_is_followed_too(build: Build) -> None:
-    house = await build(**failing()).start()
-    await house.report("home/lamp", "on")
-    await house.restart()
-    assert statuses(await house.jobs("op")) == {"failed": 1}
-    assert [each["error"] for each in house.documents("out/cry")] == ["interrupted"]
+    harness = await build(**failing()).start()
+    await harness.report("home/lamp", "on")
+    await harness.restart()
+    assert statuses(await harness.jobs("op")) == {"failed": 1}
+    assert [each["error"] for each in harness.documents("out/cry")] == ["interrupted"]
 
 
 async def test_a_chain_of_failures_ends_at_its_eighth_link(build: Build) -> None:
     config = failing()
     config["operations"]["cry"] = an_operation("lamp", type="work", on_failure="op", name="cry")
-    house = await build(**config).start()
-    await house.report("home/lamp", "on")
+    harness = await build(**config).start()
+    await harness.report("home/lamp", "on")
     for _ in range(20):
-        for run in house.desk.going:
+        for run in harness.fake_jobs.going:
             run.fail()
-        await house.settle()
-    jobs = await house.jobs()
+        await harness.settle()
+    jobs = await harness.jobs()
     assert len(jobs) == 9
     assert {job.root_id for job in jobs} == {jobs[0].id}
     assert [job.depth for job in jobs] == list(range(9))
-    assert (await house.counters())["skipped_by_reason"] == {"depth": 1}
+    assert (await harness.counters())["skipped_by_reason"] == {"depth": 1}
 
 
 async def test_params_that_the_other_operation_does_not_know_are_left_out(build: Build) -> None:
     config = failing()
     schema = {"type": "object", "properties": {"error": {"type": "string"}}, "additionalProperties": False}
     config["operations"]["cry"] = an_operation("lamp", topic="out/cry", message="{{ params.error }}", params=schema)
-    house = await build(**config).start()
-    await house.report("home/lamp", "on")
-    house.desk.going[0].fail("smoke")
-    await house.settle()
-    assert house.texts("out/cry") == ["smoke"]
+    harness = await build(**config).start()
+    await harness.report("home/lamp", "on")
+    harness.fake_jobs.going[0].fail("smoke")
+    await harness.settle()
+    assert harness.texts("out/cry") == ["smoke"]
 
 
 # -- loops ------------------------------------------------------------------------------------------------------------
 
 
 async def test_publishes_into_state_topics_carry_their_depth_and_beyond_eight_nothing_starts(build: Build) -> None:
-    house = await build(
+    harness = await build(
         objects={"ping": an_object(), "pong": an_object()},
         operations={
             name: an_operation(
@@ -214,16 +215,16 @@ async def test_publishes_into_state_topics_carry_their_depth_and_beyond_eight_no
             for name, other in (("ping", "pong"), ("pong", "ping"))
         },
     ).start()
-    await house.report("mqttjobs/state/objects/ping", "go")
-    jobs = await house.jobs()
+    await harness.report("mqttjobs/state/objects/ping", "go")
+    jobs = await harness.jobs()
     assert len(jobs) == 9
     assert {job.root_id for job in jobs} == {jobs[0].id}
-    assert (await house.counters())["skipped_by_reason"] == {"depth": 1}
+    assert (await harness.counters())["skipped_by_reason"] == {"depth": 1}
 
 
-async def test_a_loop_through_a_device_is_broken_and_told(build: Build) -> None:
+async def test_a_loop_through_a_device_is_broken_and_reported(build: Build) -> None:
     """The device answers each command with a new state, which carries no trace."""
-    house = await build(
+    harness = await build(
         objects={"lamp": an_object("home/lamp"), "other": an_object("home/other")},
         operations={
             "op": an_operation(
@@ -234,35 +235,35 @@ async def test_a_loop_through_a_device_is_broken_and_told(build: Build) -> None:
         },
     ).start()
     for number in range(20):
-        await house.report("home/lamp", f"state {number}")
-    assert len(await house.jobs("op")) == 5
-    [told] = house.documents("mqttjobs/event/rejected")
-    assert told["reason"] == "breaker_open"
-    assert "op for lamp was started more than 5 times within 10s and is paused for 1m0s" in told["details"]
-    health = await house.data("service/health")
+        await harness.report("home/lamp", f"state {number}")
+    assert len(await harness.jobs("op")) == 5
+    [reported] = harness.documents("mqttjobs/event/rejected")
+    assert reported["reason"] == "breaker_open"
+    assert "op for lamp was started more than 5 times within 10s and is paused for 1m0s" in reported["details"]
+    health = await harness.data("service/health")
     assert health["status"] == "degraded"
     assert any("op for lamp" in reason for reason in health["reasons"])
-    await house.report("home/other", "on")
-    assert len(await house.jobs("op")) == 6, "the breaker is for one entity"
-    await house.advance(61)
-    assert (await house.data("service/health"))["status"] == "ok"
-    await house.report("home/lamp", "at last")
-    assert len(await house.jobs("op")) == 7
+    await harness.report("home/other", "on")
+    assert len(await harness.jobs("op")) == 6, "the breaker is for one entity"
+    await harness.advance(61)
+    assert (await harness.data("service/health"))["status"] == "ok"
+    await harness.report("home/lamp", "at last")
+    assert len(await harness.jobs("op")) == 7
 
 
 async def test_a_breaker_can_be_off(build: Build) -> None:
-    house = await build(
+    harness = await build(
         objects={"lamp": an_object("home/lamp")},
         operations={"op": an_operation("lamp", triggers=[{}], breaker="off")},
     ).start()
     for number in range(1100):
-        house.send("home/lamp", f"state {number}")
-    await house.settle()
-    assert len(await house.jobs("op")) == 1100
+        harness.send("home/lamp", f"state {number}")
+    await harness.settle()
+    assert len(await harness.jobs("op")) == 1100
 
 
 async def test_a_condition_and_a_message_see_the_other_values_of_the_same_report(build: Build) -> None:
-    house = await build(
+    harness = await build(
         objects={"lamp": an_object("home/lamp", state={"value": "state"}, attributes={"battery": {}})},
         operations={
             "op": an_operation(
@@ -273,13 +274,13 @@ async def test_a_condition_and_a_message_see_the_other_values_of_the_same_report
             )
         },
     ).start()
-    await house.report("home/lamp", {"state": "off", "battery": 90})
-    await house.report("home/lamp", {"state": "on", "battery": 10})
-    assert house.texts("out/lamp") == ["10"]
+    await harness.report("home/lamp", {"state": "off", "battery": 90})
+    await harness.report("home/lamp", {"state": "on", "battery": 10})
+    assert harness.texts("out/lamp") == ["10"]
 
 
 async def test_conditions_hold_up_triggers_and_schedules_and_never_a_run_by_hand(build: Build) -> None:
-    house = await build(
+    harness = await build(
         objects={"lamp": an_object("home/lamp"), "gate": an_object("home/gate")},
         operations={
             "op": an_operation(
@@ -287,16 +288,16 @@ async def test_conditions_hold_up_triggers_and_schedules_and_never_a_run_by_hand
             )
         },
     ).start()
-    await house.report("home/lamp", "on")
-    await house.advance(60)
-    assert await house.jobs("op") == []
-    assert (await house.counters())["skipped_by_reason"] == {"condition": 2}
-    await house.data("operations/execute", id="op")
-    assert len(await house.jobs("op")) == 1
-    await house.report("home/gate", "open")
-    await house.report("home/lamp", "off")
-    await house.advance(60)
-    assert len(await house.jobs("op")) == 3
+    await harness.report("home/lamp", "on")
+    await harness.advance(60)
+    assert await harness.jobs("op") == []
+    assert (await harness.counters())["skipped_by_reason"] == {"condition": 2}
+    await harness.data("operations/execute", id="op")
+    assert len(await harness.jobs("op")) == 1
+    await harness.report("home/gate", "open")
+    await harness.report("home/lamp", "off")
+    await harness.advance(60)
+    assert len(await harness.jobs("op")) == 3
 
 
 async def test_a_link_that_has_not_changed_yet_has_the_state_of_what_it_follows(build: Build) -> None:
@@ -304,11 +305,11 @@ async def test_a_link_that_has_not_changed_yet_has_the_state_of_what_it_follows(
         "objects": {"a": an_object("home/a"), "b": an_object("home/b")},
         "operations": {"other": an_operation(topic="out/other")},
     }
-    house = await build(**config).start()
-    await house.report("home/a", "on")
-    await house.crash()
+    harness = await build(**config).start()
+    await harness.report("home/a", "on")
+    await harness.crash()
     conditions = {"entity": "ab", "states": ["on"]}
-    house.configure(
+    harness.configure(
         **{
             **config,
             "links": {"ab": a_link("a", "b")},
@@ -317,6 +318,6 @@ async def test_a_link_that_has_not_changed_yet_has_the_state_of_what_it_follows(
             },
         }
     )
-    await house.start()
-    await house.report("home/b", "x")
-    assert len(await house.jobs("op")) == 1
+    await harness.start()
+    await harness.report("home/b", "x")
+    assert len(await harness.jobs("op")) == 1

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import House
 
 from mqttjobs.config.yaml12 import parse
+from tests.service.harness import ServiceHarness
 
-Build = Callable[..., House]
+Build = Callable[..., ServiceHarness]
 
 PAGES = Path(__file__).parents[2] / "docs" / "cookbook"
 
@@ -32,90 +32,90 @@ def test_every_page_is_in_the_list_and_tested_here() -> None:
 
 
 async def test_motion_light(build: Build) -> None:
-    house = await build(**recipe("motion-light")).start()  # noon
+    harness = await build(**recipe("motion-light")).start()  # noon
     commands = "zigbee2mqtt/hall_light/set"
-    await house.report("zigbee2mqtt/hall_motion", {"occupancy": True})
-    assert house.texts(commands) == [], "it is day"
-    await house.advance(10 * 3600)
-    await house.report("zigbee2mqtt/hall_motion", {"occupancy": False})
-    await house.report("zigbee2mqtt/hall_motion", {"occupancy": True})
-    await house.report("zigbee2mqtt/hall_light", {"state": "ON"})
-    assert house.documents(commands) == [{"state": "ON"}]
-    assert [job.status.value for job in await house.jobs("light_on")] == ["completed"]
-    await house.report("zigbee2mqtt/hall_motion", {"occupancy": False})
-    await house.advance(200)
-    await house.restart()
-    await house.advance(97)
-    assert len(house.texts(commands)) == 1
-    await house.advance(2)
-    assert house.documents(commands)[1:] == [{"state": "OFF"}]
+    await harness.report("zigbee2mqtt/hall_motion", {"occupancy": True})
+    assert harness.texts(commands) == [], "it is day"
+    await harness.advance(10 * 3600)
+    await harness.report("zigbee2mqtt/hall_motion", {"occupancy": False})
+    await harness.report("zigbee2mqtt/hall_motion", {"occupancy": True})
+    await harness.report("zigbee2mqtt/hall_light", {"state": "ON"})
+    assert harness.documents(commands) == [{"state": "ON"}]
+    assert [job.status.value for job in await harness.jobs("light_on")] == ["completed"]
+    await harness.report("zigbee2mqtt/hall_motion", {"occupancy": False})
+    await harness.advance(200)
+    await harness.restart()
+    await harness.advance(97)
+    assert len(harness.texts(commands)) == 1
+    await harness.advance(2)
+    assert harness.documents(commands)[1:] == [{"state": "OFF"}]
 
 
 async def test_washing_machine(build: Build) -> None:
-    house = await build(**recipe("washing-machine")).start()
+    harness = await build(**recipe("washing-machine")).start()
     plug = "zigbee2mqtt/washer_plug"
     for power, seconds in ((300, 600), (2, 100), (1800, 600), (4.5, 170), (0.4, 0)):
-        await house.report(plug, {"state": "ON", "power": power})
-        await house.advance(seconds)
-    assert house.texts("notify/phone") == []
-    await house.restart()
-    await house.advance(9)
-    assert house.documents("notify/phone") == [{"title": "Laundry", "text": "Washing machine is done"}]
+        await harness.report(plug, {"state": "ON", "power": power})
+        await harness.advance(seconds)
+    assert harness.texts("notify/phone") == []
+    await harness.restart()
+    await harness.advance(9)
+    assert harness.documents("notify/phone") == [{"title": "Laundry", "text": "Washing machine is done"}]
     for power in (5.2, 4.8, 9.9, 0.4):
-        await house.report(plug, {"state": "ON", "power": power})
-        await house.advance(600)
-    assert len(house.texts("notify/phone")) == 1
+        await harness.report(plug, {"state": "ON", "power": power})
+        await harness.advance(600)
+    assert len(harness.texts("notify/phone")) == 1
 
 
 async def test_window_heating(build: Build) -> None:
-    house = await build(**recipe("window-heating")).start()
+    harness = await build(**recipe("window-heating")).start()
     commands = "zigbee2mqtt/bedroom_radiator/set"
     radiator, window = "zigbee2mqtt/bedroom_radiator", "zigbee2mqtt/bedroom_window"
-    await house.report(radiator, {"system_mode": "heat", "running_state": "heat"})
-    await house.report(window, {"contact": False})
-    await house.advance(121)
-    assert house.documents(commands) == [{"system_mode": "off"}]
-    await house.report(radiator, {"system_mode": "off", "running_state": "idle"})
-    await house.report(window, {"contact": True})
-    assert house.documents(commands)[1:] == [{"system_mode": "heat"}]
-    await house.report(window, {"contact": False})
-    await house.advance(300)
-    assert len(house.texts(commands)) == 2, "it does not heat"
-    await house.report(radiator, {"system_mode": "heat", "running_state": "heat"})
-    assert house.documents(commands)[2:] == [{"system_mode": "off"}]
+    await harness.report(radiator, {"system_mode": "heat", "running_state": "heat"})
+    await harness.report(window, {"contact": False})
+    await harness.advance(121)
+    assert harness.documents(commands) == [{"system_mode": "off"}]
+    await harness.report(radiator, {"system_mode": "off", "running_state": "idle"})
+    await harness.report(window, {"contact": True})
+    assert harness.documents(commands)[1:] == [{"system_mode": "heat"}]
+    await harness.report(window, {"contact": False})
+    await harness.advance(300)
+    assert len(harness.texts(commands)) == 2, "it does not heat"
+    await harness.report(radiator, {"system_mode": "heat", "running_state": "heat"})
+    assert harness.documents(commands)[2:] == [{"system_mode": "off"}]
 
 
 async def test_button_double_press(build: Build) -> None:
-    house = build(**recipe("button-double-press"))
+    harness = build(**recipe("button-double-press"))
     button = "zigbee2mqtt/bedside_button"
-    house.send(button, {"action": "double"}, retain=True)
-    await house.start()
+    harness.send(button, {"action": "double"}, retain=True)
+    await harness.start()
     for action in ("double", "double", "single", "hold", "hold", "hold"):
-        await house.report(button, {"action": action})
-        await house.report(button, {"action": ""})
-    assert len(house.texts("zigbee2mqtt/bedside_lamp/set")) == 2
-    assert len(house.texts("zigbee2mqtt/all_lights/set")) == 1
-    assert house.texts("notify/phone") == []
-    await house.advance(2.1)
-    assert len(house.texts("notify/phone")) == 1
+        await harness.report(button, {"action": action})
+        await harness.report(button, {"action": ""})
+    assert len(harness.texts("zigbee2mqtt/bedside_lamp/set")) == 2
+    assert len(harness.texts("zigbee2mqtt/all_lights/set")) == 1
+    assert harness.texts("notify/phone") == []
+    await harness.advance(2.1)
+    assert len(harness.texts("notify/phone")) == 1
 
 
 @pytest.mark.parametrize("down", [False, True])
 async def test_low_battery(build: Build, down: bool) -> None:
-    house = await build(**recipe("low-battery")).start()
+    harness = await build(**recipe("low-battery")).start()
     for name, battery in (("door", 9), ("window", 80), ("cellar", 14)):
-        await house.report(f"sensors/{name}", {"contact": True, "battery": battery})
+        await harness.report(f"sensors/{name}", {"contact": True, "battery": battery})
     if down:
-        await house.crash()
-        await house.advance(22 * 3600)  # it was one o'clock in Berlin
-        await house.start()
+        await harness.crash()
+        await harness.advance(22 * 3600)  # it was one o'clock in Berlin
+        await harness.start()
     else:
-        await house.advance(20 * 3600 - 60)
-        assert house.texts("notify/phone") == []
-        await house.advance(61)
-    assert sorted(house.texts("notify/phone")) == [
+        await harness.advance(20 * 3600 - 60)
+        assert harness.texts("notify/phone") == []
+        await harness.advance(61)
+    assert sorted(harness.texts("notify/phone")) == [
         "Sensor cellar has 14 percent left",
         "Sensor door has 9 percent left",
     ]
-    await house.advance(3600)
-    assert len(house.texts("notify/phone")) == 2
+    await harness.advance(3600)
+    assert len(harness.texts("notify/phone")) == 2

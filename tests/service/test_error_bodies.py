@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from house import House, an_object, an_operation
 
-Build = Callable[..., House]
+from tests.service.harness import ServiceHarness, an_object, an_operation
+
+Build = Callable[..., ServiceHarness]
 SHOP = {
     "objects": {"lamp": an_object("lamp")},
     "operations": {"on": an_operation("lamp"), "dig": an_operation("lamp", type="work")},
@@ -16,19 +17,19 @@ SHOP = {
 
 
 async def test_an_error_of_ours_is_500_and_tells_no_internals(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
-    house = await build(**SHOP).start()
+    harness = await build(**SHOP).start()
 
     async def breaks(*_: Any) -> Any:
         raise RuntimeError("table jobs has no column hunter2")
 
-    house.store.counts = breaks  # type: ignore[method-assign]
-    answer = await house.ask("jobs/list", transaction="t")
+    harness.store.counts = breaks  # type: ignore[method-assign]
+    answer = await harness.ask("jobs/list", transaction="t")
     assert answer == {
         "status": "error", "code": 500, "error": "Internal error.", "details": "", "reason": "internal",
         "retryable": False, "transaction": "t",
     }  # fmt: skip
     assert "hunter2" in capfd.readouterr().out
-    assert (await house.ask("jobs/get", id=1))["code"] == 404
+    assert (await harness.ask("jobs/get", id=1))["code"] == 404
 
 
 @pytest.mark.parametrize(
@@ -47,20 +48,20 @@ async def test_an_error_of_ours_is_500_and_tells_no_internals(build: Build, capf
 async def test_while_nothing_can_be_written_the_answer_is_503_and_asking_again_does_it_once(
     build: Build, method: str, params: dict[str, Any]
 ) -> None:
-    house = await build(**SHOP).start()
-    await house.data("operations/execute", id="dig")
-    before = await house.jobs()
-    house.store.broken = True
-    refused = house.put(method, **params, transaction="t")
-    await house.settle()
-    assert await house.jobs() == before
-    house.store.broken = False
-    await house.advance(5)
+    harness = await build(**SHOP).start()
+    await harness.data("operations/execute", id="dig")
+    before = await harness.jobs()
+    harness.store.broken = True
+    refused = harness.put(method, **params, transaction="t")
+    await harness.settle()
+    assert await harness.jobs() == before
+    harness.store.broken = False
+    await harness.advance(5)
     assert (refused.answer["code"], refused.answer["reason"], refused.answer["retryable"]) == (
         503, "unavailable", True,
     )  # fmt: skip
     for _ in range(2):
-        answer = await house.ask(method, **params, transaction="t")
+        answer = await harness.ask(method, **params, transaction="t")
         assert answer["status"] == "ok", answer
     made = {"operations/execute": 2, "jobs/send": 2, "jobs/retry": 2, "jobs/delete": 0}
-    assert len(await house.jobs()) == made.get(method, 1)
+    assert len(await harness.jobs()) == made.get(method, 1)

@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from handclock import BEGIN
-from house import House, a_link, an_object, an_operation
 
-Build = Callable[..., House]
+from tests.service.hand_clock import BEGIN
+from tests.service.harness import ServiceHarness, a_link, an_object, an_operation
+
+Build = Callable[..., ServiceHarness]
 
 FIVE_MINUTES = {"states": ["clear"], "duration": "5m"}
 EVERY_MINUTE = {"states": ["clear"], "duration": "5m", "periodicity": "1m"}
@@ -28,9 +29,9 @@ def a_room(trigger: dict[str, Any] = FIVE_MINUTES, **keys: Any) -> dict[str, Any
     }
 
 
-async def offs(house: House) -> int:
+async def offs(harness: ServiceHarness) -> int:
     """Return how often the light was switched off; no report of it is ever early."""
-    jobs = await house.jobs("off")
+    jobs = await harness.jobs("off")
     for job in jobs:
         assert job.process_meta is not None
         since = job.process_meta["received_at"]
@@ -39,134 +40,134 @@ async def offs(house: House) -> int:
 
 
 async def test_a_hold_fires_once_when_its_time_has_come_and_not_before(build: Build) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear")
-    await house.advance(299.9)
-    assert await offs(house) == 0
-    await house.advance(0.2)
-    assert await offs(house) == 1
-    await house.advance(3600)
-    assert await offs(house) == 1
-    assert house.texts("out/lights") == ["OFF"]
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear")
+    await harness.advance(299.9)
+    assert await offs(harness) == 0
+    await harness.advance(0.2)
+    assert await offs(harness) == 1
+    await harness.advance(3600)
+    assert await offs(harness) == 1
+    assert harness.texts("out/lights") == ["OFF"]
 
 
 async def test_a_hold_that_is_broken_does_not_fire_and_begins_anew(build: Build) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear")
-    await house.advance(299)
-    await house.report("home/motion", "occupied")
-    await house.advance(600)
-    assert await offs(house) == 0
-    await house.report("home/motion", "clear")
-    await house.advance(299)
-    assert await offs(house) == 0
-    await house.advance(2)
-    assert await offs(house) == 1
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear")
+    await harness.advance(299)
+    await harness.report("home/motion", "occupied")
+    await harness.advance(600)
+    assert await offs(harness) == 0
+    await harness.report("home/motion", "clear")
+    await harness.advance(299)
+    assert await offs(harness) == 0
+    await harness.advance(2)
+    assert await offs(harness) == 1
 
 
 async def test_another_state_that_satisfies_it_does_not_restart_the_clock(build: Build) -> None:
     trigger = {"states": ["clear", "asleep"], "duration": "5m"}
-    house = await build(**a_room(trigger)).start()
-    await house.report("home/motion", "clear")
-    await house.advance(200)
-    await house.report("home/motion", "asleep")
-    await house.advance(101)
-    [job] = await house.jobs("off")
+    harness = await build(**a_room(trigger)).start()
+    await harness.report("home/motion", "clear")
+    await harness.advance(200)
+    await harness.report("home/motion", "asleep")
+    await harness.advance(101)
+    [job] = await harness.jobs("off")
     assert job.process_meta is not None
     assert job.process_meta["state"] == "asleep"
     assert job.process_meta["triggerStates"] == ["clear", "asleep"]
 
 
 async def test_a_repeat_fires_again_at_its_interval_until_it_is_broken(build: Build) -> None:
-    house = await build(**a_room(EVERY_MINUTE)).start()
-    await house.report("home/motion", "clear")
-    await house.advance(301)
+    harness = await build(**a_room(EVERY_MINUTE)).start()
+    await harness.report("home/motion", "clear")
+    await harness.advance(301)
     for count in range(1, 5):
-        assert await offs(house) == count
-        await house.advance(60)
-    await house.report("home/motion", "occupied")
-    await house.advance(600)
-    assert await offs(house) == 5
+        assert await offs(harness) == count
+        await harness.advance(60)
+    await harness.report("home/motion", "occupied")
+    await harness.advance(600)
+    assert await offs(harness) == 5
 
 
 async def test_a_repeat_without_duration_fires_at_once_and_then_at_its_interval(build: Build) -> None:
     operations = {"nag": an_operation("door", triggers=[{"states": ["open"], "periodicity": "10m"}])}
-    house = await build(objects={"door": an_object("home/door")}, operations=operations).start()
-    await house.report("home/door", "open")
-    assert len(await house.jobs()) == 1
-    await house.restart()
-    await house.advance(599)
-    assert len(await house.jobs()) == 2
-    await house.report("home/door", "shut")
-    await house.advance(1200)
-    assert len(await house.jobs()) == 2
+    harness = await build(objects={"door": an_object("home/door")}, operations=operations).start()
+    await harness.report("home/door", "open")
+    assert len(await harness.jobs()) == 1
+    await harness.restart()
+    await harness.advance(599)
+    assert len(await harness.jobs()) == 2
+    await harness.report("home/door", "shut")
+    await harness.advance(1200)
+    assert len(await harness.jobs()) == 2
 
 
 @pytest.mark.parametrize("passed", [0.0, 100.0, 299.0])
 async def test_an_armed_hold_survives_a_crash_with_the_same_deadline(build: Build, passed: float) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear")
-    since = house.clock.now()
-    await house.advance(passed)
-    await house.crash()
-    await house.start(quiet=False)
-    await house.advance(600)
-    [job] = await house.jobs("off")
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear")
+    since = harness.clock.now()
+    await harness.advance(passed)
+    await harness.crash()
+    await harness.start(quiet=False)
+    await harness.advance(600)
+    [job] = await harness.jobs("off")
     assert timedelta(0) <= job.created_at - since - timedelta(minutes=5) <= timedelta(seconds=2)
 
 
 @pytest.mark.parametrize("moment", ["before record", "after record", "before acknowledge"])
 async def test_a_hold_whose_arming_was_cut_short_is_armed_once(build: Build, moment: str) -> None:
-    house = await build(**a_room()).start()
-    house.die_at(moment)
-    await house.report("home/motion", "clear")
-    assert not house.running
-    await house.start()
-    await house.advance(310)
-    assert await offs(house) == 1
+    harness = await build(**a_room()).start()
+    harness.die_at(moment)
+    await harness.report("home/motion", "clear")
+    assert not harness.running
+    await harness.start()
+    await harness.advance(310)
+    assert await offs(harness) == 1
 
 
 async def test_a_hold_that_fell_due_while_the_service_was_down_fires_after_a_second_of_quiet(build: Build) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear", retain=True)
-    await house.advance(10)
-    await house.crash()
-    await house.advance(3600)
-    await house.start(quiet=False)
-    assert await offs(house) == 0
-    await house.advance(0.9)
-    assert await offs(house) == 0
-    await house.advance(0.2)
-    assert await offs(house) == 1
-    await house.restart()
-    await house.advance(3600)
-    assert await offs(house) == 1
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear", retain=True)
+    await harness.advance(10)
+    await harness.crash()
+    await harness.advance(3600)
+    await harness.start(quiet=False)
+    assert await offs(harness) == 0
+    await harness.advance(0.9)
+    assert await offs(harness) == 0
+    await harness.advance(0.2)
+    assert await offs(harness) == 1
+    await harness.restart()
+    await harness.advance(3600)
+    assert await offs(harness) == 1
 
 
 async def test_the_quiet_that_is_waited_for_begins_anew_with_each_message(build: Build) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear")
-    await house.crash()
-    await house.advance(3600)
-    await house.start(quiet=False)
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear")
+    await harness.crash()
+    await harness.advance(3600)
+    await harness.start(quiet=False)
     for _ in range(10):
-        await house.report("home/light", "on")
-        await house.advance(0.8)
-    assert await offs(house) == 0
-    await house.advance(0.3)
-    assert await offs(house) == 1
+        await harness.report("home/light", "on")
+        await harness.advance(0.8)
+    assert await offs(harness) == 0
+    await harness.advance(0.3)
+    assert await offs(harness) == 1
 
 
 async def test_what_fell_due_waits_for_quiet_thirty_seconds_at_most(build: Build) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear")
-    await house.crash()
-    await house.advance(3600)
-    await house.start(quiet=False)
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear")
+    await harness.crash()
+    await harness.advance(3600)
+    await harness.start(quiet=False)
     waited = 0.0
-    while not await offs(house):
-        await house.report("home/light", "on")
-        await house.advance(0.5)
+    while not await offs(harness):
+        await harness.report("home/light", "on")
+        await harness.advance(0.5)
         waited += 0.5
         assert waited < 32
     assert waited >= 30
@@ -176,88 +177,88 @@ async def test_what_fell_due_waits_for_quiet_thirty_seconds_at_most(build: Build
 async def test_a_light_is_not_switched_off_on_a_person_who_came_in_while_the_broker_was_away(
     build: Build, *, retain: bool
 ) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear", retain=retain)
-    await house.advance(60)
-    house.broker.down()
-    await house.advance(600)
-    assert await offs(house) == 0
-    house.send("home/motion", "occupied", retain=retain)
-    house.broker.up()
-    await house.advance(60)
-    assert await offs(house) == 0
-    assert house.texts("out/lights") == ["ON"]
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear", retain=retain)
+    await harness.advance(60)
+    harness.broker.down()
+    await harness.advance(600)
+    assert await offs(harness) == 0
+    harness.send("home/motion", "occupied", retain=retain)
+    harness.broker.up()
+    await harness.advance(60)
+    assert await offs(harness) == 0
+    assert harness.texts("out/lights") == ["ON"]
 
 
 @pytest.mark.parametrize("crash", [True, False])
 async def test_a_person_whose_coming_only_the_retained_message_tells_keeps_the_light(
     build: Build, *, crash: bool
 ) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear", retain=True)
-    await house.advance(60)
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear", retain=True)
+    await harness.advance(60)
     if crash:
-        await house.crash()
-    house.broker.down()
-    house.broker.forget("mqttjobs")
-    house.send("home/motion", "occupied", retain=True)
-    await house.advance(600)
-    house.broker.up()
+        await harness.crash()
+    harness.broker.down()
+    harness.broker.forget("mqttjobs")
+    harness.send("home/motion", "occupied", retain=True)
+    await harness.advance(600)
+    harness.broker.up()
     if crash:
-        await house.start()
-    await house.advance(60)
-    assert await offs(house) == 0
+        await harness.start()
+    await harness.advance(60)
+    assert await offs(harness) == 0
 
 
 async def test_a_hold_that_fell_due_while_the_broker_was_away_fires_when_nobody_came(build: Build) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear")
-    house.broker.down()
-    await house.advance(600)
-    house.broker.up()
-    await house.advance(32)
-    assert await offs(house) == 1
-    assert house.texts("out/lights") == ["OFF"]
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear")
+    harness.broker.down()
+    await harness.advance(600)
+    harness.broker.up()
+    await harness.advance(32)
+    assert await offs(harness) == 1
+    assert harness.texts("out/lights") == ["OFF"]
 
 
 async def test_a_hold_is_not_broken_by_a_router_that_reboots(build: Build) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear", retain=True)
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear", retain=True)
     for _ in range(5):
-        await house.advance(50)
-        await house.disconnect()
-    await house.report("home/motion", "unavailable")
-    await house.advance(51)
-    assert await offs(house) == 1
+        await harness.advance(50)
+        await harness.disconnect()
+    await harness.report("home/motion", "unavailable")
+    await harness.advance(51)
+    assert await offs(harness) == 1
 
 
 @pytest.mark.parametrize("moment", ["before record", "after record"])
 async def test_a_hold_that_was_just_firing_fires_once_whatever_the_moment(build: Build, moment: str) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", "clear")
-    await house.advance(299)
-    house.die_at(moment)
-    await house.advance(5)
-    assert not house.running
-    await house.start()
-    assert await offs(house) == 1
-    await house.restart()
-    await house.advance(3600)
-    assert await offs(house) == 1
-    assert house.texts("out/lights") == ["OFF"]
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", "clear")
+    await harness.advance(299)
+    harness.die_at(moment)
+    await harness.advance(5)
+    assert not harness.running
+    await harness.start()
+    assert await offs(harness) == 1
+    await harness.restart()
+    await harness.advance(3600)
+    assert await offs(harness) == 1
+    assert harness.texts("out/lights") == ["OFF"]
 
 
 async def test_a_repeat_that_was_missed_many_times_fires_once_and_goes_on_in_its_rhythm(build: Build) -> None:
-    house = await build(**a_room(EVERY_MINUTE)).start()
-    await house.report("home/motion", "clear")
-    since = house.clock.now()
-    await house.advance(301)
-    await house.crash()
-    await house.advance(1000)
-    await house.start()
-    assert await offs(house) == 2
-    await house.advance(121)
-    jobs = await house.jobs("off")
+    harness = await build(**a_room(EVERY_MINUTE)).start()
+    await harness.report("home/motion", "clear")
+    since = harness.clock.now()
+    await harness.advance(301)
+    await harness.crash()
+    await harness.advance(1000)
+    await harness.start()
+    assert await offs(harness) == 2
+    await harness.advance(121)
+    jobs = await harness.jobs("off")
     assert len(jobs) == 4
     for job in jobs[2:]:
         assert (job.created_at - since) % timedelta(minutes=1) <= timedelta(seconds=1)
@@ -268,60 +269,60 @@ async def test_a_repeat_that_was_missed_many_times_fires_once_and_goes_on_in_its
 async def test_a_wall_clock_that_is_set_by_a_day_moves_no_hold_and_makes_no_storm(
     build: Build, days: int, trigger: dict[str, Any]
 ) -> None:
-    house = await build(**a_room(trigger)).start()
-    await house.report("home/motion", "clear")
-    await house.advance(100)
-    house.clock.step(days=days)
-    before = house.clock.timers
-    await house.advance(199)
-    assert len(await house.jobs("off")) == 0
-    await house.advance(31)
-    assert len(await house.jobs("off")) == 1
-    house.clock.step(days=-days)
-    await house.advance(170)
-    assert len(await house.jobs("off")) == (1 if trigger is FIVE_MINUTES else 4)
-    assert house.clock.timers - before < 60
+    harness = await build(**a_room(trigger)).start()
+    await harness.report("home/motion", "clear")
+    await harness.advance(100)
+    harness.clock.step(days=days)
+    before = harness.clock.timers
+    await harness.advance(199)
+    assert len(await harness.jobs("off")) == 0
+    await harness.advance(31)
+    assert len(await harness.jobs("off")) == 1
+    harness.clock.step(days=-days)
+    await harness.advance(170)
+    assert len(await harness.jobs("off")) == (1 if trigger is FIVE_MINUTES else 4)
+    assert harness.clock.timers - before < 60
 
 
 async def test_holds_survive_a_reload_that_leaves_their_operation_as_it_was(build: Build) -> None:
     room = a_room()
-    house = await build(**room).start()
-    await house.report("home/motion", "clear")
-    await house.advance(200)
-    house.configure(**room | {"operations": {**room["operations"], "more": an_operation("light")}})
-    await house.reload()
-    await house.advance(101)
-    assert await offs(house) == 1
+    harness = await build(**room).start()
+    await harness.report("home/motion", "clear")
+    await harness.advance(200)
+    harness.configure(**room | {"operations": {**room["operations"], "more": an_operation("light")}})
+    await harness.reload()
+    await harness.advance(101)
+    assert await offs(harness) == 1
 
 
 async def test_a_hold_goes_with_its_trigger(build: Build) -> None:
     room = a_room()
-    house = await build(**room).start()
-    await house.report("home/motion", "clear")
-    await house.advance(200)
+    harness = await build(**room).start()
+    await harness.report("home/motion", "clear")
+    await harness.advance(200)
     changed = {**room["operations"], "off": an_operation({"link": "lights"}, triggers=[{"states": ["gone"]}])}
-    house.configure(**room | {"operations": changed})
-    await house.reload()
-    await house.advance(300)
-    assert await house.jobs("off") == []
-    assert (await house.store.load()).holds == []
+    harness.configure(**room | {"operations": changed})
+    await harness.reload()
+    await harness.advance(300)
+    assert await harness.jobs("off") == []
+    assert (await harness.store.load()).trigger_states == []
 
 
 async def test_a_hold_of_an_operation_that_is_deactivated_is_counted_and_does_not_run(build: Build) -> None:
-    house = await build(**a_room(active=False)).start()
-    await house.report("home/motion", "clear")
-    await house.advance(301)
-    assert await offs(house) == 0
-    assert (await house.counters())["skipped_by_reason"] == {"inactive": 1}
+    harness = await build(**a_room(active=False)).start()
+    await harness.report("home/motion", "clear")
+    await harness.advance(301)
+    assert await offs(harness) == 0
+    assert (await harness.counters())["skipped_by_reason"] == {"inactive": 1}
 
 
 async def test_a_job_of_a_hold_tells_the_change_that_began_it(build: Build) -> None:
-    house = await build(**a_room()).start()
-    await house.report("home/motion", {"state": "occupied"})
-    await house.report("home/motion", {"state": "clear", "n": 7})
-    since = house.clock.now()
-    await house.advance(301)
-    [job] = await house.jobs("off")
+    harness = await build(**a_room()).start()
+    await harness.report("home/motion", {"state": "occupied"})
+    await harness.report("home/motion", {"state": "clear", "n": 7})
+    since = harness.clock.now()
+    await harness.advance(301)
+    [job] = await harness.jobs("off")
     assert job.process_meta == {
         "triggerStates": ["clear"],
         "state": "clear",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from house import House, an_object, an_operation, work
 
-Build = Callable[..., House]
+from tests.service.harness import ServiceHarness, an_object, an_operation, work
+
+Build = Callable[..., ServiceHarness]
 
 WAKES_PER_S = 5
 
@@ -29,29 +30,29 @@ BUSY_LIFE = {
 @pytest.mark.parametrize("broker", ["up", "down", "frozen"])
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_it_is_idle_while_it_waits(build: Build, *, store_broken: bool, broker: str, restarted: bool) -> None:
-    house = await build(**BUSY_LIFE).start()
-    await house.report("home/lamp", "on")
+    harness = await build(**BUSY_LIFE).start()
+    await harness.report("home/lamp", "on")
     for _ in range(3):
-        await house.report("home/button", "down")
-    await house.advance(5)
+        await harness.report("home/button", "down")
+    await harness.advance(5)
     if restarted:
-        await house.crash()
-        await house.advance(3600)
+        await harness.crash()
+        await harness.advance(3600)
     if broker == "down":
-        house.broker.down()
+        harness.broker.down()
     if restarted:
-        await house.start()
+        await harness.start()
     if broker == "frozen":
-        house.broker.freeze()
-    house.store.broken = store_broken
+        harness.broker.freeze()
+    harness.store.broken = store_broken
     for text in ("on", "off", "on"):
-        house.send("home/lamp", text)
-    before = house.clock.timers
-    await house.advance(600)
-    assert house.clock.timers - before < 600 * WAKES_PER_S
-    house.store.broken = False
-    house.broker.thaw()
-    house.broker.up()
-    await house.advance(60)
-    assert (await house.data("service/health"))["status"] == "ok"
-    assert (await house.data("objects/get", id="lamp"))["state"] == "on"
+        harness.send("home/lamp", text)
+    before = harness.clock.timers
+    await harness.advance(600)
+    assert harness.clock.timers - before < 600 * WAKES_PER_S
+    harness.store.broken = False
+    harness.broker.thaw()
+    harness.broker.up()
+    await harness.advance(60)
+    assert (await harness.data("service/health"))["status"] == "ok"
+    assert (await harness.data("objects/get", id="lamp"))["state"] == "on"

@@ -5,83 +5,85 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from house import House, an_object, an_operation
+from tests.service.harness import ServiceHarness, an_object, an_operation
 
-Build = Callable[..., House]
+Build = Callable[..., ServiceHarness]
 
 
-async def shop(build: Build, *, concurrency: int = 32, more: dict[str, Any] | None = None, **keys: Any) -> House:
+async def shop(
+    build: Build, *, concurrency: int = 32, more: dict[str, Any] | None = None, **keys: Any
+) -> ServiceHarness:
     """Start a house whose operation `dig`, of two objects, has these keys."""
     dig = an_operation(None, type="work", timeout="1h", triggers=[{"states": ["dirty"]}], **keys)
     dig["attach"] = [{"object": "lamp"}, {"object": "door"}]
-    house = build(
+    harness = build(
         objects={"lamp": an_object("lamp"), "door": an_object("door")},
         operations={"dig": dig, **(more or {})},
         service={"concurrency": concurrency},
     )
-    return await house.start()
+    return await harness.start()
 
 
-async def begin(house: House, owner: str = "lamp") -> Any:
+async def begin(harness: ServiceHarness, owner: str = "lamp") -> Any:
     """Ask for a run and return the answer."""
-    return await house.ask("operations/execute", id="dig", object=owner)
+    return await harness.ask("operations/execute", id="dig", object=owner)
 
 
-def going(house: House) -> list[str]:
+def going(harness: ServiceHarness) -> list[str]:
     """Return the jobs that run, in the order in which they began."""
-    return [run.context.job_id for run in house.desk.going]
+    return [run.context.job_id for run in harness.fake_jobs.going]
 
 
-async def end(house: House, place: int = 0) -> None:
-    house.desk.going[place].complete()
-    await house.settle()
+async def end(harness: ServiceHarness, place: int = 0) -> None:
+    harness.fake_jobs.going[place].complete()
+    await harness.settle()
 
 
-async def look(house: House) -> list[str]:
-    return [job.status.value for job in await house.jobs()]
+async def look(harness: ServiceHarness) -> list[str]:
+    return [job.status.value for job in await harness.jobs()]
 
 
 async def test_a_second_single_job_is_refused_by_hand_and_skipped_by_a_trigger(build: Build) -> None:
-    house = await shop(build, mode="single")
-    assert (await begin(house))["code"] == 201
-    refused = await begin(house)
+    harness = await shop(build, mode="single")
+    assert (await begin(harness))["code"] == 201
+    refused = await begin(harness)
     assert (refused["code"], refused["reason"]) == (409, "conflict")
-    await house.report("lamp", "dirty")
-    assert (await house.counters())["skipped_by_reason"] == {"mode": 1}
-    assert (await begin(house, "door"))["code"] == 201
-    assert len(await house.jobs()) == 2
-    await end(house)
-    assert (await begin(house))["code"] == 201
+    await harness.report("lamp", "dirty")
+    assert (await harness.counters())["skipped_by_reason"] == {"mode": 1}
+    assert (await begin(harness, "door"))["code"] == 201
+    assert len(await harness.jobs()) == 2
+    await end(harness)
+    assert (await begin(harness))["code"] == 201
 
 
 async def test_a_single_job_that_a_kill_interrupted_does_not_stay_in_the_way(build: Build) -> None:
-    house = await shop(build, mode="single")
-    await begin(house)
-    await house.restart()
-    assert await look(house) == ["failed"]
-    assert (await begin(house))["code"] == 201
+    harness = await shop(build, mode="single")
+    await begin(harness)
+    await harness.restart()
+    assert await look(harness) == ["failed"]
+    assert (await begin(harness))["code"] == 201
 
 
 async def test_restart_stops_the_running_job_and_what_runs_of_it(build: Build) -> None:
-    house = await shop(build, mode="restart")
-    first = (await begin(house))["data"]
-    await begin(house, "door")
-    second = (await begin(house))["data"]
-    assert [run.cancelled for run in house.desk.runs] == [True, False, False]
-    assert await look(house) == ["stopped", "processing", "processing"]
-    old = await house.data("jobs/get", id=first["id"])
+    harness = await shop(build, mode="restart")
+    first = (await begin(harness))["data"]
+    await begin(harness, "door")
+    second = (await begin(harness))["data"]
+    assert [run.cancelled for run in harness.fake_jobs.runs] == [True, False, False]
+    assert await look(harness) == ["stopped", "processing", "processing"]
+    old = await harness.data("jobs/get", id=first["id"])
     assert old["timeline"][-1]["message"] == f"Job stopped: {second['id']} takes its place"
-    [told] = house.documents("mqttjobs/event/job/stopped/#")
-    assert told["id"] == first["id"]
-    await end(house, 1)
-    assert await look(house) == ["stopped", "processing", "completed"]
+    [reported] = harness.documents("mqttjobs/event/job/stopped/#")
+    assert reported["id"] == first["id"]
+    await end(harness, 1)
+    assert await look(harness) == ["stopped", "processing", "completed"]
 
 
-async def test_who_waits_for_a_job_that_another_replaced_is_told_that_it_was_stopped(build: Build) -> None:
-    house = await shop(build, mode="restart")
-    question = house.put("operations/execute", id="dig", object="lamp", wait=True)
-    await house.settle()
-    await begin(house)
+async def test_who_waits_for_a_job_that_another_replaced_is_reported_that_it_was_stopped(build: Build) -> None:
+    harness = await shop(build, mode="restart")
+    question = harness.put("operations/execute", id="dig", object="lamp", wait=True)
+    await harness.settle()
+    await begin(harness)
     assert (question.answer["code"], question.answer["data"]["status"]) == (200, "stopped")
 
 
@@ -95,25 +97,25 @@ OTHERS = {
 
 
 async def test_a_higher_priority_comes_first_then_who_came_first(build: Build) -> None:
-    house = await shop(build, concurrency=1, more=OTHERS)
-    await begin(house)
+    harness = await shop(build, concurrency=1, more=OTHERS)
+    await begin(harness)
     for name in ("low", "plain", "high", "low", "high", "plain"):
-        await house.data("operations/execute", id=name)
-    priorities = [job["priority"] for job in (await house.data("jobs/list"))["items"]][::-1]
+        await harness.data("operations/execute", id=name)
+    priorities = [job["priority"] for job in (await harness.data("jobs/list"))["items"]][::-1]
     assert priorities == [0, -5, 0, 7, -5, 7, 0]
     order = []
-    while house.desk.going:
-        [run] = house.desk.going
+    while harness.fake_jobs.going:
+        [run] = harness.fake_jobs.going
         order.append(run.context.job_id)
-        await end(house)
-    jobs = {job.id: job for job in await house.jobs()}
+        await end(harness)
+    jobs = {job.id: job for job in await harness.jobs()}
     assert [jobs[each].operation_id for each in order[1:]] == ["high", "high", "plain", "plain", "low", "low"]
     assert [jobs[each].uid for each in order[1:]] == [4, 6, 3, 7, 2, 5]
 
 
 async def test_a_stop_makes_room_for_the_next(build: Build) -> None:
-    house = await shop(build, concurrency=1)
-    first, second = [(await begin(house))["data"]["id"] for _ in range(2)]
-    await house.data("jobs/stop", id=first)
-    assert going(house) == [second]
-    assert house.desk.runs[0].cancelled
+    harness = await shop(build, concurrency=1)
+    first, second = [(await begin(harness))["data"]["id"] for _ in range(2)]
+    await harness.data("jobs/stop", id=first)
+    assert going(harness) == [second]
+    assert harness.fake_jobs.runs[0].cancelled

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from handclock import BEGIN, HandLoop
-from house import House, an_object, an_operation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from records import a_job
 
 from mqttjobs.domain.jobs import TERMINAL_STATUSES, Job, Phase, Status
 from mqttjobs.domain.model import EntityKey, EntityKind
 from mqttjobs.domain.protocol import iso
 from mqttjobs.store.base import Changes
+from tests.contracts.records import a_job
+from tests.service.hand_clock import BEGIN, HandLoop
+from tests.service.harness import ServiceHarness, an_object, an_operation
 
 KEY = "0123456789abcdef"
 NAMES = ("lamp", "door")
@@ -103,16 +103,18 @@ def filled(made: list[dict[str, Any]], first: int = 1) -> list[Job]:
     ]
 
 
-async def read_all(house: House, asked: Filter, limit: int, more: list[Job], *, by_cursor: bool) -> list[int]:
+async def read_all(
+    harness: ServiceHarness, asked: Filter, limit: int, more: list[Job], *, by_cursor: bool
+) -> list[int]:
     """Read page after page, `more` jobs coming to be after the first, and return the uids in the order they came."""
     key = {"api_key": KEY} if asked.scoped else {}
     place: dict[str, Any] = {}
     uids: list[int] = []
     while True:
-        page = await house.data("jobs/list", **asked.params, **key, **place, limit=limit)
+        page = await harness.data("jobs/list", **asked.params, **key, **place, limit=limit)
         uids += [item["uid"] for item in page["items"]]
         if more:
-            await house.store.record(Changes(jobs=more))
+            await harness.store.record(Changes(jobs=more))
             more = []
         if by_cursor:
             if page["next_cursor"] is None:
@@ -130,20 +132,20 @@ def test_pages_visit_each_job_once_newest_first(
     *, made: list[dict[str, Any]], asked: Filter, limit: int, by_cursor: bool
 ) -> None:
     async def check() -> None:
-        house = House(CONFIG)
+        harness = ServiceHarness(CONFIG)
         stored = filled(made)
-        await house.store.record(Changes(jobs=stored))
-        await house.start()
+        await harness.store.record(Changes(jobs=stored))
+        await harness.start()
         expected = [job.uid for job in reversed(stored) if asked.holds(job)]
-        assert await read_all(house, asked, limit, [], by_cursor=by_cursor) == expected
+        assert await read_all(harness, asked, limit, [], by_cursor=by_cursor) == expected
         key = {"api_key": KEY} if asked.scoped else {}
-        page = await house.data("jobs/list", **asked.params, **key, limit=100)
+        page = await harness.data("jobs/list", **asked.params, **key, limit=100)
         assert page["total_items"] == len(expected)
         counts = dict.fromkeys((status.value for status in Status), 0)
         for job in stored:
             counts[job.status.value] += asked.visible(job)
         assert page["status_counts"] == counts
-        await house.crash()
+        await harness.crash()
 
     with asyncio.Runner(loop_factory=HandLoop) as runner:
         runner.run(check())
@@ -155,14 +157,14 @@ def test_a_cursor_is_not_moved_by_jobs_that_come_meanwhile(
     made: list[dict[str, Any]], new: list[dict[str, Any]], asked: Filter, limit: int
 ) -> None:
     async def check() -> None:
-        house = House(CONFIG)
+        harness = ServiceHarness(CONFIG)
         stored = filled(made)
-        await house.store.record(Changes(jobs=stored))
-        await house.start()
+        await harness.store.record(Changes(jobs=stored))
+        await harness.start()
         expected = [job.uid for job in reversed(stored) if asked.holds(job)]
         later = filled(new, len(made) + 1)
-        assert await read_all(house, asked, limit, later, by_cursor=True) == expected
-        await house.crash()
+        assert await read_all(harness, asked, limit, later, by_cursor=True) == expected
+        await harness.crash()
 
     with asyncio.Runner(loop_factory=HandLoop) as runner:
         runner.run(check())

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from fleet import AGENTS, FakeAgent
-from house import House, a_link, an_object, an_operation
 
 from mqttjobs.config.sections import PERMISSIONS
-from mqttjobs.service.requests.asking import methods
+from mqttjobs.service.api.request import methods
+from tests.service.fake_agents import AGENTS, FakeAgent
+from tests.service.harness import ServiceHarness, a_link, an_object, an_operation
 
-Build = Callable[..., House]
+Build = Callable[..., ServiceHarness]
 Params = dict[str, Any]
 UNKNOWN_JOB = "00000000-0000-7000-8000-999999999999"
 
@@ -110,20 +110,20 @@ def permissions_of(user: str) -> frozenset[str]:
     return frozenset(PERMISSIONS) if "admin" in held else held
 
 
-async def as_user(house: House, user: str, method: str, **params: Any) -> Any:
-    return await house.ask(method, **params, api_key=key_of(user))
+async def as_user(harness: ServiceHarness, user: str, method: str, **params: Any) -> Any:
+    return await harness.ask(method, **params, api_key=key_of(user))
 
 
-async def a_job_of(house: House, operation: str) -> str:
-    answer = await as_user(house, "root", "operations/execute", id=operation)
+async def a_job_of(harness: ServiceHarness, operation: str) -> str:
+    answer = await as_user(harness, "root", "operations/execute", id=operation)
     return str(answer["data"]["id"])
 
 
 @pytest.fixture
-async def shop(build: Build) -> House:
-    house = await build(**SHOP).start()
-    await FakeAgent(house, "edge").status()
-    return house
+async def shop(build: Build) -> ServiceHarness:
+    harness = await build(**SHOP).start()
+    await FakeAgent(harness, "edge").status()
+    return harness
 
 
 def test_the_table_has_every_method_there_is() -> None:
@@ -131,7 +131,7 @@ def test_the_table_has_every_method_there_is() -> None:
 
 
 @pytest.mark.parametrize("user", [name for name in USERS if name != "root"])
-async def test_a_method_needs_one_of_its_permissions_and_an_owner_in_scope(shop: House, user: str) -> None:
+async def test_a_method_needs_one_of_its_permissions_and_an_owner_in_scope(shop: ServiceHarness, user: str) -> None:
     for method in methods():
         row = TABLE[method]
         allowed = not row.permissions or bool(permissions_of(user) & set(row.permissions))
@@ -146,7 +146,7 @@ async def test_a_method_needs_one_of_its_permissions_and_an_owner_in_scope(shop:
 
 
 @pytest.mark.parametrize("user", [name for name in USERS if name != "root"])
-async def test_what_is_outside_the_scope_looks_like_what_is_not_there(shop: House, user: str) -> None:
+async def test_what_is_outside_the_scope_looks_like_what_is_not_there(shop: ServiceHarness, user: str) -> None:
     for method in methods():
         row = TABLE[method]
         if row.about is None:
@@ -167,11 +167,11 @@ async def test_what_is_outside_the_scope_looks_like_what_is_not_there(shop: Hous
         )  # fmt: skip
 
 
-async def test_lists_counts_and_totals_have_what_is_in_scope_and_nothing_else(shop: House) -> None:
+async def test_lists_counts_and_totals_have_what_is_in_scope_and_nothing_else(shop: ServiceHarness) -> None:
     inside = [await a_job_of(shop, "dig") for _ in range(3)]
     await as_user(shop, "root", "jobs/stop", id=inside[0])
-    hidden = [await a_job_of(shop, "hide") for _ in range(4)]
-    await as_user(shop, "root", "jobs/stop", id=hidden[0])
+    secret_templates = [await a_job_of(shop, "hide") for _ in range(4)]
+    await as_user(shop, "root", "jobs/stop", id=secret_templates[0])
     inline = {"type": "mqtt", "topic": "t"}
     nobodys = (await as_user(shop, "root", "jobs/create", operation=inline))["data"]["id"]
     mine = (await as_user(shop, "admin", "jobs/create", operation=inline))["data"]["id"]
@@ -191,7 +191,7 @@ async def test_lists_counts_and_totals_have_what_is_in_scope_and_nothing_else(sh
         assert (page["total_items"], [each["id"] for each in page["items"]]) == (len(seen), seen)
 
 
-async def test_an_operation_of_several_tells_of_those_in_scope_alone(shop: House) -> None:
+async def test_an_operation_of_several_tells_of_those_in_scope_alone(shop: ServiceHarness) -> None:
     for owner, times in (("lamp", 2), ("door", 3)):
         for _ in range(times):
             await as_user(shop, "root", "operations/execute", id="both", object=owner)
@@ -207,7 +207,7 @@ async def test_an_operation_of_several_tells_of_those_in_scope_alone(shop: House
     assert by_hand["code"] == 201
 
 
-async def test_who_may_run_operations_and_not_read_them_sees_three_fields(shop: House) -> None:
+async def test_who_may_run_operations_and_not_read_them_sees_three_fields(shop: ServiceHarness) -> None:
     three = {"id": "dig", "name": "dig", "description": "Digs"}
     listed = (await as_user(shop, "operation_execute", "operations/list"))["data"]
     assert listed["items"][0] == three
@@ -215,7 +215,7 @@ async def test_who_may_run_operations_and_not_read_them_sees_three_fields(shop: 
     assert (await as_user(shop, "operation_execute", "operations/get", id="dig"))["data"] == three
     question = shop.put("operations/execute", id="dig", wait=True, api_key=key_of("operation_execute"))
     await shop.settle()
-    shop.desk.going[-1].complete({"depth": 1})
+    shop.fake_jobs.going[-1].complete({"depth": 1})
     await shop.settle()
     assert question.answer["code"] == 200
     assert question.answer["data"]["result"] == {"depth": 1}
@@ -224,19 +224,19 @@ async def test_who_may_run_operations_and_not_read_them_sees_three_fields(shop: 
 
 
 @pytest.mark.parametrize("api_key", ["wrong", "", None, 5, key_of("root")[:-1], key_of("root") + "x"])
-async def test_without_a_valid_key_the_answer_is_401_whatever_is_asked(shop: House, api_key: Any) -> None:
+async def test_without_a_valid_key_the_answer_is_401_whatever_is_asked(shop: ServiceHarness, api_key: Any) -> None:
     for method, params in (("jobs/list", {"limit": 0}), ("no/method", {}), ("jobs/get", {"id": UNKNOWN_JOB})):
         answer = await shop.ask(method, **params, transaction="t", **({} if api_key is None else {"api_key": api_key}))
-        told = answer.pop("details")
+        reported = answer.pop("details")
         assert answer == {
             "status": "error", "code": 401, "error": "API key required", "reason": "unauthorized", "retryable": False,
             "transaction": "t",
         }  # fmt: skip
-        assert str(api_key or "has-this-key") not in told
+        assert str(api_key or "has-this-key") not in reported
         await shop.advance(1)
 
 
-async def test_a_key_may_come_as_a_user_property_and_speaks_in_its_own_lane_alone(shop: House) -> None:
+async def test_a_key_may_come_as_a_user_property_and_speaks_in_its_own_lane_alone(shop: ServiceHarness) -> None:
     async def asked(question: Any) -> Any:
         await shop.settle()
         return question.answer["code"]
@@ -252,11 +252,11 @@ async def test_a_key_may_come_as_a_user_property_and_speaks_in_its_own_lane_alon
 
 async def test_a_trusted_lane_speaks_for_its_user_without_a_key(build: Build) -> None:
     users = {**USERS, "keyless": {"permissions": ["job:read"]}}
-    house = await build(**SHOP | {"users": users}, mqtt={"trust_user_lanes": True}).start()
+    harness = await build(**SHOP | {"users": users}, mqtt={"trust_user_lanes": True}).start()
 
     async def asked(method: str, lane: str | None, **params: Any) -> Any:
-        question = house.put(method, lane=lane, **params)
-        await house.settle()
+        question = harness.put(method, lane=lane, **params)
+        await harness.settle()
         return question.answer["code"]
 
     assert await asked("jobs/list", "keyless") == 200
@@ -268,28 +268,28 @@ async def test_a_trusted_lane_speaks_for_its_user_without_a_key(build: Build) ->
 
 async def test_anonymous_may_do_what_is_configured_for_it(build: Build) -> None:
     users = {**USERS, "anonymous": {"permissions": ["job:read"], "objects": ["lamp"]}}
-    house = await build(**SHOP | {"users": users}).start()
-    assert (await house.ask("jobs/list"))["code"] == 200
-    assert (await house.ask("objects/list"))["data"]["total_items"] == 1
-    assert (await house.ask("links/list"))["data"]["total_items"] == 0
-    assert (await house.ask("jobs/stop", id=1))["code"] == 403
-    assert (await house.ask("jobs/list", api_key="wrong"))["code"] == 401
+    harness = await build(**SHOP | {"users": users}).start()
+    assert (await harness.ask("jobs/list"))["code"] == 200
+    assert (await harness.ask("objects/list"))["data"]["total_items"] == 1
+    assert (await harness.ask("links/list"))["data"]["total_items"] == 0
+    assert (await harness.ask("jobs/stop", id=1))["code"] == 403
+    assert (await harness.ask("jobs/list", api_key="wrong"))["code"] == 401
 
 
 async def test_without_any_users_anonymous_may_read_and_run_and_no_more(build: Build) -> None:
-    house = await build(**{name: part for name, part in SHOP.items() if name != "users"}).start()
+    harness = await build(**{name: part for name, part in SHOP.items() if name != "users"}).start()
     allowed = {"job:read", "job:write", "operation:read", "operation:execute", "agent:read"}
     for method in methods():
         row = TABLE[method]
-        job = (await house.data("operations/execute", id="hide"))["id"]
-        answer = await house.ask(method, **filled(row.ask, OUTSIDE | {"$job": job}))
+        job = (await harness.data("operations/execute", id="hide"))["id"]
+        answer = await harness.ask(method, **filled(row.ask, OUTSIDE | {"$job": job}))
         if not row.permissions or allowed & set(row.permissions):
             assert answer["status"] == "ok" or (method, answer["code"]) == ("agents/get", 404), answer
         else:
             assert (answer["code"], answer["reason"]) == (403, "forbidden"), method
 
 
-async def test_refusals_beyond_twenty_a_second_are_dropped_and_good_keys_are_not(shop: House) -> None:
+async def test_refusals_beyond_twenty_a_second_are_dropped_and_good_keys_are_not(shop: ServiceHarness) -> None:
     questions = [shop.put("jobs/list", n=number) for number in range(100)]
     good = shop.put("jobs/list", api_key=key_of("root"))
     await shop.settle()
@@ -303,7 +303,9 @@ async def test_refusals_beyond_twenty_a_second_are_dropped_and_good_keys_are_not
     assert health["data"]["counters"]["requests_by_result"]["401_dropped"] == 160
 
 
-async def test_a_key_is_in_nothing_that_is_kept_or_told(shop: House, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_key_is_in_nothing_that_is_kept_or_reported(
+    shop: ServiceHarness, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The key comes with every method, beside what is kept of it, and in a state's payload by mistake."""
     key = key_of("admin")
     for method in methods():
@@ -327,5 +329,5 @@ async def test_a_key_is_in_nothing_that_is_kept_or_told(shop: House, capfd: pyte
     theirs = ("lamp", f"{shop.base}/request/", f"{shop.base}/state/")
     ours = [each for each in shop.broker.published if not each.topic.startswith(theirs)]
     assert not [each.topic for each in ours if key.encode() in each.payload]
-    told = capfd.readouterr()
-    assert key not in told.out + told.err
+    reported = capfd.readouterr()
+    assert key not in reported.out + reported.err

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from house import House, an_object, an_operation
-
 from mqttjobs.transport.base import Message
+from tests.service.harness import ServiceHarness, an_object, an_operation
 
-Build = Callable[..., House]
+Build = Callable[..., ServiceHarness]
 
 SAYS = "{{ previous_state }}>{{ state }}"
 
@@ -22,9 +21,9 @@ def a_lamp(**state: Any) -> dict[str, Any]:
     }
 
 
-def deliver(house: House, message: Message) -> None:
+def deliver(harness: ServiceHarness, message: Message) -> None:
     """Hand a message to the service as the broker would, whatever its flags."""
-    kept = house.broker._clients["mqttjobs"]
+    kept = harness.broker._clients["mqttjobs"]
     assert kept.session is not None
     kept.session.push(message)
 
@@ -33,69 +32,69 @@ PRESS = Message("home/lamp", b"press", qos=1, packet_id=7)
 
 
 async def test_a_redelivery_of_a_committed_message_is_counted_and_does_nothing(build: Build) -> None:
-    house = await build(**a_lamp(event=True)).start()
-    deliver(house, PRESS)
-    await house.settle()
-    deliver(house, replace(PRESS, duplicate=True))
-    await house.settle()
-    assert len(await house.jobs()) == 1
-    assert (await house.counters())["duplicate"] == 1
+    harness = await build(**a_lamp(event=True)).start()
+    deliver(harness, PRESS)
+    await harness.settle()
+    deliver(harness, replace(PRESS, duplicate=True))
+    await harness.settle()
+    assert len(await harness.jobs()) == 1
+    assert (await harness.counters())["duplicate"] == 1
 
 
 async def test_a_redelivery_is_recognised_by_the_next_process_too(build: Build) -> None:
-    house = await build(**a_lamp(event=True)).start()
-    house.die_at("before acknowledge")
-    await house.report("home/lamp", "press")
-    assert not house.running
-    await house.start()
-    assert len(await house.jobs()) == 1
-    assert (await house.counters())["duplicate"] == 1
+    harness = await build(**a_lamp(event=True)).start()
+    harness.die_at("before acknowledge")
+    await harness.report("home/lamp", "press")
+    assert not harness.running
+    await harness.start()
+    assert len(await harness.jobs()) == 1
+    assert (await harness.counters())["duplicate"] == 1
 
 
 async def test_dup_alone_proves_nothing(build: Build) -> None:
-    house = await build(**a_lamp(event=True)).start()
-    house.die_at("before record")
-    await house.report("home/lamp", "press")
-    await house.start()
-    assert len(await house.jobs()) == 1
-    counters = await house.counters()
+    harness = await build(**a_lamp(event=True)).start()
+    harness.die_at("before record")
+    await harness.report("home/lamp", "press")
+    await harness.start()
+    assert len(await harness.jobs()) == 1
+    counters = await harness.counters()
     assert (counters["duplicate"], counters["changed"]) == (0, 1)
 
 
 async def test_the_same_identifier_without_dup_is_a_new_message(build: Build) -> None:
-    house = await build(**a_lamp(event=True)).start()
+    harness = await build(**a_lamp(event=True)).start()
     for message in (PRESS, PRESS, replace(PRESS, duplicate=True)):
-        deliver(house, message)
-        await house.settle()
-    assert len(await house.jobs()) == 2
+        deliver(harness, message)
+        await harness.settle()
+    assert len(await harness.jobs()) == 2
 
 
 async def test_another_message_under_a_stored_identifier_is_no_duplicate(build: Build) -> None:
-    house = await build(**a_lamp(event=True)).start()
-    deliver(house, PRESS)
-    deliver(house, replace(PRESS, payload=b"hold", duplicate=True))
-    await house.settle()
-    assert house.texts("out/lamp") == ["null>press", "press>hold"]
+    harness = await build(**a_lamp(event=True)).start()
+    deliver(harness, PRESS)
+    deliver(harness, replace(PRESS, payload=b"hold", duplicate=True))
+    await harness.settle()
+    assert harness.texts("out/lamp") == ["null>press", "press>hold"]
 
 
 async def test_a_new_session_forgets_the_identifiers_of_the_old_one(build: Build) -> None:
-    house = await build(**a_lamp(event=True)).start()
-    deliver(house, PRESS)
-    await house.settle()
-    house.broker.forget("mqttjobs")
-    await house.advance(2)
-    deliver(house, replace(PRESS, duplicate=True))
-    await house.settle()
-    assert len(await house.jobs()) == 2
-    await house.restart()
-    deliver(house, replace(PRESS, duplicate=True, packet_id=8))
-    await house.settle()
-    assert len(await house.jobs()) == 3
+    harness = await build(**a_lamp(event=True)).start()
+    deliver(harness, PRESS)
+    await harness.settle()
+    harness.broker.forget("mqttjobs")
+    await harness.advance(2)
+    deliver(harness, replace(PRESS, duplicate=True))
+    await harness.settle()
+    assert len(await harness.jobs()) == 2
+    await harness.restart()
+    deliver(harness, replace(PRESS, duplicate=True, packet_id=8))
+    await harness.settle()
+    assert len(await harness.jobs()) == 3
 
 
-async def test_a_lost_session_is_told_as_a_possible_gap(build: Build) -> None:
-    house = await build(**a_lamp()).start()
-    assert house.documents("mqttjobs/event/rejected") == []
-    house.broker.forget("mqttjobs")
-    await house.advance(2)
-    assert [each["reason"] for each in house.documents("mqttjobs/event/rejected")] == ["session_lost"]
+async def test_a_lost_session_is_reported_as_a_possible_gap(build: Build) -> None:
+    harness = await build(**a_lamp()).start()
+    assert harness.documents("mqttjobs/event/rejected") == []
+    harness.broker.forget("mqttjobs")
+    await harness.advance(2)
+    assert [each["reason"] for each in harness.documents("mqttjobs/event/rejected")] == ["session_lost"]

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fleet import AGENTS, FakeAgent
-from house import House, Question, an_object, an_operation, statuses
 
-from mqttjobs.service.requests.asking import methods
+from mqttjobs.service.api.request import methods
+from tests.service.fake_agents import AGENTS, FakeAgent
+from tests.service.harness import Question, ServiceHarness, an_object, an_operation, statuses
 
-Build = Callable[..., House]
+Build = Callable[..., ServiceHarness]
 ADMIN = {"users": {"anonymous": {"permissions": ["admin"]}}}
 SHOP = {
     **ADMIN,
@@ -44,24 +44,24 @@ CHANGES: dict[str, dict[str, Any]] = {
 """What changes something, and how to ask it; job 1 runs."""
 
 
-async def look(house: House) -> Any:
+async def look(harness: ServiceHarness) -> Any:
     """Return everything that is kept, but for when values were last heard and answers."""
-    store = house.store
+    store = harness.store
     snapshot = await store.load()
     drained = [agent.drained for agent in snapshot.agents]
-    return await house.jobs(), snapshot.values, snapshot.facts, store._history, drained
+    return await harness.jobs(), snapshot.values, snapshot.operation_states, store._history, drained
 
 
-async def opened(build: Build) -> House:
+async def opened(build: Build) -> ServiceHarness:
     """Start the house with one job that runs and one agent."""
-    house = await build(**SHOP).start()
-    await house.data("operations/execute", id="dig")
-    await FakeAgent(house, "edge").status()
-    return house
+    harness = await build(**SHOP).start()
+    await harness.data("operations/execute", id="dig")
+    await FakeAgent(harness, "edge").status()
+    return harness
 
 
 @pytest.fixture
-async def shop(build: Build) -> House:
+async def shop(build: Build) -> ServiceHarness:
     return await opened(build)
 
 
@@ -72,7 +72,7 @@ def test_every_method_that_changes_something_is_asked_twice_here() -> None:
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("method", CHANGES)
 async def test_the_same_request_again_changes_nothing_and_is_given_the_first_answer(
-    shop: House, method: str, restart: bool
+    shop: ServiceHarness, method: str, restart: bool
 ) -> None:
     before = await look(shop)
     first = await shop.ask(method, **CHANGES[method], transaction="t")
@@ -89,7 +89,7 @@ async def test_the_same_request_again_changes_nothing_and_is_given_the_first_ans
 
 
 @pytest.mark.parametrize("method", CHANGES)
-async def test_another_transaction_is_another_request(shop: House, method: str) -> None:
+async def test_another_transaction_is_another_request(shop: ServiceHarness, method: str) -> None:
     await shop.ask(method, **CHANGES[method], transaction="t")
     second = await shop.ask(method, **CHANGES[method], transaction="u")
     if method in ("jobs/stop", "jobs/delete"):
@@ -100,13 +100,13 @@ async def test_another_transaction_is_another_request(shop: House, method: str) 
 
 
 @pytest.mark.parametrize("transaction", ["", None])
-async def test_without_a_mark_every_request_is_its_own(shop: House, transaction: Any) -> None:
+async def test_without_a_mark_every_request_is_its_own(shop: ServiceHarness, transaction: Any) -> None:
     for _ in range(2):
         assert (await shop.ask("operations/execute", id="on", transaction=transaction))["code"] == 201
     assert len(await shop.jobs("on")) == 2
 
 
-async def test_correlation_data_is_a_mark_as_good_as_a_transaction(shop: House) -> None:
+async def test_correlation_data_is_a_mark_as_good_as_a_transaction(shop: ServiceHarness) -> None:
     topic = f"{shop.base}/request/operations/execute"
     for mark in (b"one", b"one", b"two", b""):
         for _ in range(2):
@@ -119,7 +119,7 @@ async def test_correlation_data_is_a_mark_as_good_as_a_transaction(shop: House) 
 @pytest.mark.parametrize(
     "other", [{"id": "on", "params": {"n": 1}}, {"id": "on", "wait": False}, {"id": "dig"}], ids=str
 )
-async def test_another_payload_is_another_request(shop: House, other: dict[str, Any]) -> None:
+async def test_another_payload_is_another_request(shop: ServiceHarness, other: dict[str, Any]) -> None:
     await shop.ask("operations/execute", id="on", transaction="t")
     await shop.ask("operations/execute", **other, transaction="t")
     assert len(await shop.jobs()) == 3
@@ -127,14 +127,14 @@ async def test_another_payload_is_another_request(shop: House, other: dict[str, 
 
 async def test_another_user_or_lane_is_another_request(build: Build) -> None:
     users = {"alice": {"permissions": ["admin"]}, "bob": {"permissions": ["admin"]}, **ADMIN["users"]}
-    house = await build(**SHOP | {"users": users}, mqtt={"trust_user_lanes": True}).start()
+    harness = await build(**SHOP | {"users": users}, mqtt={"trust_user_lanes": True}).start()
     for lane in ("alice", "bob", None, "alice", "bob", None):
-        house.put("operations/execute", id="on", transaction="t", lane=lane)
-        await house.settle()
-    assert [job.user_id for job in await house.jobs("on")] == ["alice", "bob", "anonymous"]
+        harness.put("operations/execute", id="on", transaction="t", lane=lane)
+        await harness.settle()
+    assert [job.user_id for job in await harness.jobs("on")] == ["alice", "bob", "anonymous"]
 
 
-async def test_an_error_is_not_kept(shop: House) -> None:
+async def test_an_error_is_not_kept(shop: ServiceHarness) -> None:
     question = {"id": "on", "transaction": "t"}
     await shop.data("operations/deactivate", id="on")
     assert (await shop.ask("operations/execute", **question))["code"] == 409
@@ -144,7 +144,7 @@ async def test_an_error_is_not_kept(shop: House) -> None:
     assert len(await shop.jobs("on")) == 1
 
 
-async def test_after_ten_minutes_it_is_a_new_request(shop: House) -> None:
+async def test_after_ten_minutes_it_is_a_new_request(shop: ServiceHarness) -> None:
     await shop.ask("operations/execute", id="on", transaction="t")
     await shop.advance(9 * 60)
     await shop.ask("operations/execute", id="on", transaction="t")
@@ -158,19 +158,19 @@ async def test_after_ten_minutes_it_is_a_new_request(shop: House) -> None:
 @pytest.mark.parametrize("method", CHANGES)
 async def test_killed_at_any_moment_and_asked_again_it_is_done_once(build: Build, method: str, moment: str) -> None:
     """However often it is asked: the work and its answer are one transaction."""
-    house = await opened(build)
+    harness = await opened(build)
     for times in (1, 2, 3):
-        house.die_at(moment, times)
-        house.put(method, **CHANGES[method], transaction="t")
-        await house.settle()
-        if not house.running:
-            await house.start()
-    answer = await house.ask(method, **CHANGES[method], transaction="t")
+        harness.die_at(moment, times)
+        harness.put(method, **CHANGES[method], transaction="t")
+        await harness.settle()
+        if not harness.running:
+            await harness.start()
+    answer = await harness.ask(method, **CHANGES[method], transaction="t")
     assert answer["status"] == "ok", answer
-    made = [job for job in await house.jobs() if job.uid > 1 or method == "jobs/delete"]
+    made = [job for job in await harness.jobs() if job.uid > 1 or method == "jobs/delete"]
     wanted = {"jobs/create": 1, "jobs/send": 1, "jobs/retry": 1, "operations/execute": 1, "states/set": 1}
     assert len(made) == wanted.get(method, 0)
-    [old] = [job for job in await house.jobs() if job.uid == 1] or [None]
+    [old] = [job for job in await harness.jobs() if job.uid == 1] or [None]
     if old is not None:
         events = [event.kind.value for event in old.timeline]
         assert events.count("progress") == (method == "jobs/progress")
@@ -184,103 +184,103 @@ WAITING = {
 }
 
 
-def put(house: House, method: str) -> Question:
-    return house.put(method, **WAITING[method], transaction="t")
+def put(harness: ServiceHarness, method: str) -> Question:
+    return harness.put(method, **WAITING[method], transaction="t")
 
 
 @pytest.mark.parametrize("method", WAITING)
 async def test_who_asks_again_while_the_first_waits_gets_the_same_answer(build: Build, method: str) -> None:
-    house = await build(**SHOP).start()
-    first = put(house, method)
-    await house.settle()
-    second = put(house, method)
-    await house.settle()
+    harness = await build(**SHOP).start()
+    first = put(harness, method)
+    await harness.settle()
+    second = put(harness, method)
+    await harness.settle()
     assert first.answers == second.answers == []
-    house.desk.going[0].complete({"depth": 3})
-    await house.settle()
+    harness.fake_jobs.going[0].complete({"depth": 3})
+    await harness.settle()
     assert first.answer == second.answer
     assert first.answer["code"] == 200
-    assert put(house, method).answers == []
-    third = put(house, method)
-    await house.settle()
+    assert put(harness, method).answers == []
+    third = put(harness, method)
+    await harness.settle()
     assert third.answer == first.answer
-    assert statuses(await house.jobs()) == {"completed": 1}
+    assert statuses(await harness.jobs()) == {"completed": 1}
 
 
 @pytest.mark.parametrize("method", WAITING)
 async def test_a_wait_that_a_kill_cut_short_goes_on_when_it_is_asked_again(build: Build, method: str) -> None:
-    house = await build(**SHOP).start()
-    put(house, method)
-    await house.settle()
-    assert len(house.desk.going) == 1
-    await house.restart()
-    [run] = house.desk.going
-    question = put(house, method)
-    await house.settle()
+    harness = await build(**SHOP).start()
+    put(harness, method)
+    await harness.settle()
+    assert len(harness.fake_jobs.going) == 1
+    await harness.restart()
+    [run] = harness.fake_jobs.going
+    question = put(harness, method)
+    await harness.settle()
     assert question.answers == []
     run.complete({"depth": 3})
-    await house.settle()
-    [job] = await house.jobs()
+    await harness.settle()
+    [job] = await harness.jobs()
     assert (question.answer["code"], question.answer["data"]["id"]) == (200, job.id)
-    again = put(house, method)
-    await house.settle()
+    again = put(harness, method)
+    await harness.settle()
     assert again.answer == question.answer
 
 
 @pytest.mark.parametrize("method", WAITING)
-async def test_a_job_that_ended_before_it_is_asked_again_is_told_as_it_ended(build: Build, method: str) -> None:
+async def test_a_job_that_ended_before_it_is_asked_again_is_reported_as_it_ended(build: Build, method: str) -> None:
     operations = {"dig": an_operation("lamp", type="work")}
-    house = await build(**SHOP | {"operations": operations}).start()
-    put(house, method)
-    await house.settle()
-    await house.restart()
-    question = put(house, method)
-    await house.settle()
+    harness = await build(**SHOP | {"operations": operations}).start()
+    put(harness, method)
+    await harness.settle()
+    await harness.restart()
+    question = put(harness, method)
+    await harness.settle()
     assert question.answer["code"] == 200
-    told = json.dumps(question.answer["data"])
-    assert "interrupted" in told
-    assert statuses(await house.jobs()) == {"failed": 1}
+    reported = json.dumps(question.answer["data"])
+    assert "interrupted" in reported
+    assert statuses(await harness.jobs()) == {"failed": 1}
 
 
 @pytest.mark.parametrize("method", WAITING)
-async def test_a_job_that_was_deleted_while_somebody_waits_is_told_as_it_ended(build: Build, method: str) -> None:
-    house = await build(**SHOP).start()
-    question = put(house, method)
-    await house.settle()
-    [job] = await house.jobs()
-    await house.data("jobs/delete", id=job.id)
+async def test_a_job_that_was_deleted_while_somebody_waits_is_reported_as_it_ended(build: Build, method: str) -> None:
+    harness = await build(**SHOP).start()
+    question = put(harness, method)
+    await harness.settle()
+    [job] = await harness.jobs()
+    await harness.data("jobs/delete", id=job.id)
     assert question.answer["data"]["status"] == "stopped"
-    assert await house.jobs() == []
+    assert await harness.jobs() == []
 
 
 async def test_a_wait_ends_with_the_time_limit_of_the_operation(build: Build) -> None:
     operations = {"dig": an_operation("lamp", type="work", timeout="30s", retry={"attempts": 9, "first": "5m"})}
-    house = await build(**SHOP | {"operations": operations}).start()
-    question = put(house, "operations/execute")
-    await house.settle()
-    await house.advance(35)
+    harness = await build(**SHOP | {"operations": operations}).start()
+    question = put(harness, "operations/execute")
+    await harness.settle()
+    await harness.advance(35)
     assert question.answers == []
-    await house.advance(5)
+    await harness.advance(5)
     assert (question.answer["code"], question.answer["data"]["status"]) == (202, "processing")
 
 
 async def test_thousands_that_wait_hold_up_nobody(build: Build) -> None:
     """Requests that wait for jobs are not among those of which only so many are worked on at once."""
-    house = await build(**SHOP, service={"concurrency": 10_000, "poll_window": "60s"}).start()
+    harness = await build(**SHOP, service={"concurrency": 10_000, "poll_window": "60s"}).start()
     for number in range(1500):
-        house.put("jobs/send", object="lamp", method_name="dig", poll_result=True, transaction=number)
-    await house.settle()
-    before = house.clock.monotonic()
-    assert (await house.ask("service/info"))["code"] == 200
-    await house.report("lamp", "on")
-    assert len(house.texts("echo")) == 1
-    assert house.clock.monotonic() == before
+        harness.put("jobs/send", object="lamp", method_name="dig", poll_result=True, transaction=number)
+    await harness.settle()
+    before = harness.clock.monotonic()
+    assert (await harness.ask("service/info"))["code"] == 200
+    await harness.report("lamp", "on")
+    assert len(harness.texts("echo")) == 1
+    assert harness.clock.monotonic() == before
 
 
 async def test_beyond_two_thousand_that_wait_the_answer_is_429(build: Build) -> None:
-    house = await build(**SHOP, service={"concurrency": 10_000, "poll_window": "60s"}).start()
+    harness = await build(**SHOP, service={"concurrency": 10_000, "poll_window": "60s"}).start()
     for number in range(2100):
-        house.put("jobs/send", object="lamp", method_name="dig", poll_result=True, transaction=number)
-    await house.settle()
-    refused = await house.ask("service/info")
+        harness.put("jobs/send", object="lamp", method_name="dig", poll_result=True, transaction=number)
+    await harness.settle()
+    refused = await harness.ask("service/info")
     assert (refused["code"], refused["reason"], refused["retryable"]) == (429, "throttled", True)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from house import House, a_link, an_object, an_operation
 
-Build = Callable[..., House]
+from tests.service.harness import ServiceHarness, a_link, an_object, an_operation
+
+Build = Callable[..., ServiceHarness]
 
 EVERY = [{}]
 SAYS = "{{ previous_state }}>{{ state }}"
@@ -24,175 +25,175 @@ def a_lamp(**state: Any) -> dict[str, Any]:
 
 
 async def test_the_first_live_report_is_a_change_from_null(build: Build) -> None:
-    house = await build(**a_lamp()).start()
-    await house.report("home/lamp", "on")
-    [job] = await house.jobs()
+    harness = await build(**a_lamp()).start()
+    await harness.report("home/lamp", "on")
+    [job] = await harness.jobs()
     assert job.process_meta is not None
     assert (job.process_meta["previous_state"], job.process_meta["state"]) == (None, "on")
-    assert house.texts("out/lamp") == ["null>on"]
+    assert harness.texts("out/lamp") == ["null>on"]
 
 
 async def test_a_repeated_value_is_no_change_and_moves_only_the_time_it_was_heard(build: Build) -> None:
-    house = await build(**a_lamp()).start()
-    await house.report("home/lamp", "on")
-    changed_at = house.clock.now()
-    await house.advance(100)
-    await house.report("home/lamp", "on")
-    await house.advance(40)
-    [value] = (await house.store.load()).values
+    harness = await build(**a_lamp()).start()
+    await harness.report("home/lamp", "on")
+    changed_at = harness.clock.now()
+    await harness.advance(100)
+    await harness.report("home/lamp", "on")
+    await harness.advance(40)
+    [value] = (await harness.store.load()).values
     assert value.since_at == changed_at
     assert value.heard_at is not None
     assert (value.heard_at - changed_at).total_seconds() == 100
-    assert house.texts("out/lamp") == ["null>on"]
-    counters = await house.counters()
+    assert harness.texts("out/lamp") == ["null>on"]
+    counters = await harness.counters()
     assert (counters["received"], counters["changed"], counters["unchanged"], counters["jobs"]) == (2, 1, 1, 1)
 
 
 async def test_hearing_a_value_again_and_again_writes_at_most_every_ten_seconds(build: Build) -> None:
-    house = await build(**a_lamp()).start()
-    await house.report("home/lamp", "on")
+    harness = await build(**a_lamp()).start()
+    await harness.report("home/lamp", "on")
     written: list[Any] = []
-    record = house.store.record
+    record = harness.store.record
 
     async def noted(changes: Any) -> None:
         written.extend([changes] if changes.heard or changes.values else [])
         await record(changes)
 
-    house.store.record = noted  # type: ignore[method-assign]
+    harness.store.record = noted  # type: ignore[method-assign]
     for _ in range(600):
-        await house.report("home/lamp", "on")
-        await house.advance(0.1)
+        await harness.report("home/lamp", "on")
+        await harness.advance(0.1)
     assert 1 <= len(written) <= 6
 
 
 async def test_an_event_value_changes_at_every_live_report_and_at_no_retained_one(build: Build) -> None:
-    house = build(**a_lamp(event=True))
-    house.send("home/lamp", "press", retain=True)
-    await house.start()
-    assert await house.jobs() == []
+    harness = build(**a_lamp(event=True))
+    harness.send("home/lamp", "press", retain=True)
+    await harness.start()
+    assert await harness.jobs() == []
     for _ in range(3):
-        await house.report("home/lamp", "press")
-    assert house.texts("out/lamp") == ["null>press", "press>press", "press>press"]
-    await house.disconnect()
-    await house.advance(2)
-    assert len(await house.jobs()) == 3
-    counters = await house.counters()
+        await harness.report("home/lamp", "press")
+    assert harness.texts("out/lamp") == ["null>press", "press>press", "press>press"]
+    await harness.disconnect()
+    await harness.advance(2)
+    assert len(await harness.jobs()) == 3
+    counters = await harness.counters()
     assert (counters["changed"], counters["retained_skipped"]) == (3, 2)
 
 
 async def test_a_first_retained_report_sets_the_value_and_fires_nothing(build: Build) -> None:
-    house = build(**a_lamp())
-    house.send("home/lamp", "on", retain=True)
-    await house.start()
-    assert await house.jobs() == []
-    assert (await house.data("objects/get", id="lamp"))["state"] == "on"
-    await house.report("home/lamp", "off")
-    assert house.texts("out/lamp") == ["on>off"]
+    harness = build(**a_lamp())
+    harness.send("home/lamp", "on", retain=True)
+    await harness.start()
+    assert await harness.jobs() == []
+    assert (await harness.data("objects/get", id="lamp"))["state"] == "on"
+    await harness.report("home/lamp", "off")
+    assert harness.texts("out/lamp") == ["on>off"]
 
 
 async def test_a_retained_report_that_differs_is_a_change_that_happened_while_away(build: Build) -> None:
-    house = await build(**a_lamp()).start()
-    await house.report("home/lamp", "on", retain=True)
-    await house.stop()
-    house.broker.forget("mqttjobs")
-    house.send("home/lamp", "off", retain=True)
-    await house.start()
-    assert house.texts("out/lamp") == ["null>on", "on>off"]
-    assert len(await house.jobs()) == 2
+    harness = await build(**a_lamp()).start()
+    await harness.report("home/lamp", "on", retain=True)
+    await harness.stop()
+    harness.broker.forget("mqttjobs")
+    harness.send("home/lamp", "off", retain=True)
+    await harness.start()
+    assert harness.texts("out/lamp") == ["null>on", "on>off"]
+    assert len(await harness.jobs()) == 2
 
 
 async def test_a_retained_report_is_dropped_once_the_value_was_heard_live_in_this_connection(build: Build) -> None:
-    house = await build(**a_lamp()).start()
-    await house.report("home/lamp", "old", retain=True)
-    await house.crash()
-    house.send("home/lamp", "new")
-    await house.start()
-    assert house.texts("out/lamp") == ["null>old", "old>new"]
-    assert (await house.counters())["retained_skipped"] == 1
+    harness = await build(**a_lamp()).start()
+    await harness.report("home/lamp", "old", retain=True)
+    await harness.crash()
+    harness.send("home/lamp", "new")
+    await harness.start()
+    assert harness.texts("out/lamp") == ["null>old", "old>new"]
+    assert (await harness.counters())["retained_skipped"] == 1
 
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_retained_report_that_is_equal_is_nothing_at_every_connect(build: Build, times: int) -> None:
-    house = await build(**a_lamp()).start()
-    await house.report("home/lamp", "on", retain=True)
+    harness = await build(**a_lamp()).start()
+    await harness.report("home/lamp", "on", retain=True)
     for _ in range(times):
-        await house.disconnect()
-        await house.advance(2)
-    assert len(await house.jobs()) == 1
-    assert (await house.counters())["unchanged"] == times
+        await harness.disconnect()
+        await harness.advance(2)
+    assert len(await harness.jobs()) == 1
+    assert (await harness.counters())["unchanged"] == times
 
 
 async def test_fire_treats_a_retained_report_like_a_live_one(build: Build) -> None:
-    house = build(**a_lamp(retained="fire"))
-    house.send("home/lamp", "on", retain=True)
-    await house.start()
-    assert house.texts("out/lamp") == ["null>on"]
+    harness = build(**a_lamp(retained="fire"))
+    harness.send("home/lamp", "on", retain=True)
+    await harness.start()
+    assert harness.texts("out/lamp") == ["null>on"]
 
 
 async def test_ignore_drops_every_retained_report(build: Build) -> None:
-    house = build(**a_lamp(retained="ignore"))
-    house.send("home/lamp", "on", retain=True)
-    await house.start()
-    assert (await house.data("objects/get", id="lamp"))["state"] is None
-    await house.report("home/lamp", "on")
-    assert house.texts("out/lamp") == ["null>on"]
+    harness = build(**a_lamp(retained="ignore"))
+    harness.send("home/lamp", "on", retain=True)
+    await harness.start()
+    assert (await harness.data("objects/get", id="lamp"))["state"] is None
+    await harness.report("home/lamp", "on")
+    assert harness.texts("out/lamp") == ["null>on"]
 
 
 async def test_a_silent_retained_report_arms_a_hold(build: Build) -> None:
     triggers = [{"states": ["on"], "duration": "5m"}]
-    house = build(objects={"lamp": an_object("home/lamp")}, operations={"off": echo(triggers=triggers)})
-    house.send("home/lamp", "on", retain=True)
-    await house.start()
-    await house.advance(290)
-    assert await house.jobs() == []
-    await house.advance(10)
-    assert len(await house.jobs()) == 1
+    harness = build(objects={"lamp": an_object("home/lamp")}, operations={"off": echo(triggers=triggers)})
+    harness.send("home/lamp", "on", retain=True)
+    await harness.start()
+    await harness.advance(290)
+    assert await harness.jobs() == []
+    await harness.advance(10)
+    assert len(await harness.jobs()) == 1
 
 
 @pytest.mark.parametrize("word", ["unavailable", "unknown", '{"state": ""}'])
 async def test_an_ignored_state_neither_changes_the_value_nor_breaks_a_hold(build: Build, word: str) -> None:
     triggers = [{"states": ["on"], "duration": "5m"}, {"states": ["on"]}]
-    house = await build(objects={"lamp": an_object("home/lamp")}, operations={"off": echo(triggers=triggers)}).start()
-    await house.report("home/lamp", "on")
-    await house.advance(200)
-    await house.report("home/lamp", word)
-    await house.report("home/lamp", "on")
-    await house.advance(99)
-    assert len(await house.jobs()) == 1
-    await house.advance(1.5)
-    assert len(await house.jobs()) == 2
-    counters = await house.counters()
+    harness = await build(objects={"lamp": an_object("home/lamp")}, operations={"off": echo(triggers=triggers)}).start()
+    await harness.report("home/lamp", "on")
+    await harness.advance(200)
+    await harness.report("home/lamp", word)
+    await harness.report("home/lamp", "on")
+    await harness.advance(99)
+    assert len(await harness.jobs()) == 1
+    await harness.advance(1.5)
+    assert len(await harness.jobs()) == 2
+    counters = await harness.counters()
     assert (counters["ignored"], counters["unchanged"]) == (1, 1)
 
 
 async def test_ignore_is_tested_before_and_after_map(build: Build) -> None:
-    house = await build(**a_lamp(map={"7": "nothing", "raw": "fine"}, ignore=["nothing", "raw"])).start()
+    harness = await build(**a_lamp(map={"7": "nothing", "raw": "fine"}, ignore=["nothing", "raw"])).start()
     for word in ("7", "raw", "nothing"):
-        await house.report("home/lamp", word)
-    assert await house.jobs() == []
-    assert (await house.counters())["ignored"] == 3
+        await harness.report("home/lamp", word)
+    assert await harness.jobs() == []
+    assert (await harness.counters())["ignored"] == 3
 
 
 async def test_an_event_id_counts_once_within_a_day(build: Build) -> None:
-    house = await build(objects={"lamp": an_object(state={"event": True})}, operations={"echo": echo()}).start()
+    harness = await build(objects={"lamp": an_object(state={"event": True})}, operations={"echo": echo()}).start()
     press = {"state": "press", "event_id": "e1"}
-    await house.report("mqttjobs/state/objects/lamp", press)
-    await house.report("mqttjobs/state/objects/lamp", press)
-    await house.restart()
-    await house.report("mqttjobs/state/objects/lamp", press)
-    assert len(await house.jobs()) == 1
-    assert (await house.counters())["duplicate"] == 1
-    await house.advance(24 * 3600)
-    await house.report("mqttjobs/state/objects/lamp", press)
-    assert len(await house.jobs()) == 2
+    await harness.report("mqttjobs/state/objects/lamp", press)
+    await harness.report("mqttjobs/state/objects/lamp", press)
+    await harness.restart()
+    await harness.report("mqttjobs/state/objects/lamp", press)
+    assert len(await harness.jobs()) == 1
+    assert (await harness.counters())["duplicate"] == 1
+    await harness.advance(24 * 3600)
+    await harness.report("mqttjobs/state/objects/lamp", press)
+    assert len(await harness.jobs()) == 2
 
 
 async def test_event_ids_of_two_entities_have_nothing_to_do_with_each_other(build: Build) -> None:
     objects = {name: an_object(state={"event": True}) for name in ("lamp", "door")}
-    house = await build(objects=objects, operations={"echo": echo([{"object": "lamp"}, {"object": "door"}])}).start()
+    harness = await build(objects=objects, operations={"echo": echo([{"object": "lamp"}, {"object": "door"}])}).start()
     for name in objects:
-        await house.report(f"mqttjobs/state/objects/{name}", {"state": "press", "event_id": "e1"})
-    assert len(await house.jobs()) == 2
+        await harness.report(f"mqttjobs/state/objects/{name}", {"state": "press", "event_id": "e1"})
+    assert len(await harness.jobs()) == 2
 
 
 async def test_each_trigger_that_matches_one_change_makes_exactly_one_job(build: Build) -> None:
@@ -201,10 +202,10 @@ async def test_each_trigger_that_matches_one_change_makes_exactly_one_job(build:
         "on": echo(triggers=[{"states": ["on"]}, {"states": ["on", "off"]}]),
         "off": echo(triggers=[{"states": ["off"]}]),
     }
-    house = await build(objects={"lamp": an_object("home/lamp")}, operations=operations).start()
-    await house.report("home/lamp", "on")
-    assert [job.operation_id for job in await house.jobs()] == ["any", "on", "on"]
-    counters = await house.counters()
+    harness = await build(objects={"lamp": an_object("home/lamp")}, operations=operations).start()
+    await harness.report("home/lamp", "on")
+    assert [job.operation_id for job in await harness.jobs()] == ["any", "on", "on"]
+    counters = await harness.counters()
     assert (counters["changed"], counters["fired"], counters["jobs"]) == (1, 3, 3)
 
 
@@ -217,14 +218,14 @@ async def test_links_change_with_their_source_or_target_and_report_in_their_own_
     }
     message = "{{ source.id }}={{ source.state }} {{ target.id }}={{ target.state }} {{ state }}"
     operations = {"tell": an_operation([{"link": name} for name in links], message=message, triggers=EVERY)}
-    house = await build(objects=objects, links=links, operations=operations).start()
-    await house.report("home/motion", "occupied")
-    await house.report("home/light", "on")
-    await house.report("home/own", "mine")
-    assert [(job.owner.id if job.owner else None) for job in await house.jobs()] == ["by_source", "by_target", "own"]
-    assert house.texts("out/by_source") == ["motion=occupied light=null occupied"]
-    assert house.texts("out/by_target") == ["motion=occupied light=on on"]
-    assert house.texts("out/own") == ["motion=occupied light=on mine"]
+    harness = await build(objects=objects, links=links, operations=operations).start()
+    await harness.report("home/motion", "occupied")
+    await harness.report("home/light", "on")
+    await harness.report("home/own", "mine")
+    assert [(job.owner.id if job.owner else None) for job in await harness.jobs()] == ["by_source", "by_target", "own"]
+    assert harness.texts("out/by_source") == ["motion=occupied light=null occupied"]
+    assert harness.texts("out/by_target") == ["motion=occupied light=on on"]
+    assert harness.texts("out/own") == ["motion=occupied light=on mine"]
 
 
 async def test_one_report_changes_several_values_of_several_objects_together(build: Build) -> None:
@@ -235,21 +236,21 @@ async def test_one_report_changes_several_values_of_several_objects_together(bui
     }
     attach = [{"object": name} for name in objects]
     triggers = [{}, {"attribute": "heat"}]
-    house = await build(objects=objects, operations={"echo": echo(attach, triggers=triggers[:1])}).start()
-    house.configure(
+    harness = await build(objects=objects, operations={"echo": echo(attach, triggers=triggers[:1])}).start()
+    harness.configure(
         objects=objects, operations={"echo": echo(attach), "hot": echo("one", triggers=[{"attribute": "heat"}])}
     )
-    await house.reload()
+    await harness.reload()
     written: list[Any] = []
-    record = house.store.record
+    record = harness.store.record
 
     async def noted(changes: Any) -> None:
         written.extend([changes] if changes.values else [])
         await record(changes)
 
-    house.store.record = noted  # type: ignore[method-assign]
-    await house.report("plant/all", {"a": {"speed": 5, "heat": True}, "b": ["x"]})
-    assert [(job.operation_id, job.owner and job.owner.id) for job in await house.jobs()] == [
+    harness.store.record = noted  # type: ignore[method-assign]
+    await harness.report("plant/all", {"a": {"speed": 5, "heat": True}, "b": ["x"]})
+    assert [(job.operation_id, job.owner and job.owner.id) for job in await harness.jobs()] == [
         ("echo", "one"),
         ("hot", "one"),
         ("echo", "two"),
@@ -261,7 +262,7 @@ async def test_one_report_changes_several_values_of_several_objects_together(bui
         ("two", "", "x"),
     }
     assert len(changes.jobs) == 3
-    counters = await house.counters()
+    counters = await harness.counters()
     assert (counters["received"], counters["changed"]) == (1, 1)
 
 
@@ -274,57 +275,57 @@ async def test_each_value_obeys_the_rules_alone(build: Build) -> None:
         "level": echo(message="level {{ attributes.level }}", triggers=[{"attribute": "level"}]),
         "action": echo(message="action {{ attributes.action }}", triggers=[{"attribute": "action"}]),
     }
-    house = await build(objects={"lamp": lamp}, operations=operations).start()
-    await house.report("home/lamp", {"state": "on", "level": 5})
-    await house.report("home/lamp", {"state": "on", "level": 6})
-    await house.report("home/lamp", {"state": "off", "level": 6, "action": "up"})
-    await house.report("home/lamp", {"action": "up"})
-    assert house.texts("out/lamp") == [
+    harness = await build(objects={"lamp": lamp}, operations=operations).start()
+    await harness.report("home/lamp", {"state": "on", "level": 5})
+    await harness.report("home/lamp", {"state": "on", "level": 6})
+    await harness.report("home/lamp", {"state": "off", "level": 6, "action": "up"})
+    await harness.report("home/lamp", {"action": "up"})
+    assert harness.texts("out/lamp") == [
         "null>on", "level 5", "level 6", "on>off", "action up", "action up",
     ]  # fmt: skip
-    assert (await house.counters())["changed"] == 4
+    assert (await harness.counters())["changed"] == 4
 
 
 async def test_a_report_that_concerns_no_value_is_counted_as_ignored(build: Build) -> None:
-    house = await build(**a_lamp(value="state")).start()
+    harness = await build(**a_lamp(value="state")).start()
     for payload in ({"other": 1}, {"state": None}, {"state": {"deep": 1}}, "bare text", b""):
-        await house.report("home/lamp", payload)
-    assert await house.jobs() == []
-    assert (await house.counters())["ignored"] == 5
+        await harness.report("home/lamp", payload)
+    assert await harness.jobs() == []
+    assert (await harness.counters())["ignored"] == 5
 
 
 async def test_filters_of_an_earlier_configuration_are_unsubscribed(build: Build) -> None:
-    house = await build(**a_lamp()).start()
-    await house.stop()
-    house.configure(objects={"lamp": an_object("home/other")}, operations={"echo": echo()})
-    await house.start()
-    await house.report("home/lamp", "on")
-    assert (await house.counters())["received"] == 0
-    await house.report("home/other", "on")
-    assert (await house.counters())["changed"] == 1
+    harness = await build(**a_lamp()).start()
+    await harness.stop()
+    harness.configure(objects={"lamp": an_object("home/other")}, operations={"echo": echo()})
+    await harness.start()
+    await harness.report("home/lamp", "on")
+    assert (await harness.counters())["received"] == 0
+    await harness.report("home/other", "on")
+    assert (await harness.counters())["changed"] == 1
 
 
 async def test_overlapping_topics_deliver_each_message_once(build: Build) -> None:
     objects = {"wide": an_object("plant/a/b"), "narrow": an_object("mqttjobs/state/objects/narrow")}
-    house = await build(
+    harness = await build(
         classes={"belt": {"ids": ["a", "b"], "state": {"topic": "plant/{{ id }}/b", "event": True}}},
         objects=objects,
         operations={"echo": echo([{"class": "belt"}, {"object": "wide"}, {"object": "narrow"}])},
     ).start()
-    await house.report("plant/a/b", "x")
-    await house.report("mqttjobs/state/objects/narrow", "y")
-    assert sorted((job.owner.id if job.owner else "") for job in await house.jobs()) == ["a", "narrow", "wide"]
-    assert (await house.counters())["received"] == 2
+    await harness.report("plant/a/b", "x")
+    await harness.report("mqttjobs/state/objects/narrow", "y")
+    assert sorted((job.owner.id if job.owner else "") for job in await harness.jobs()) == ["a", "narrow", "wide"]
+    assert (await harness.counters())["received"] == 2
 
 
 async def test_a_refused_subscription_degrades_health_and_is_named(build: Build) -> None:
-    house = build(**a_lamp())
-    house.broker.refuse("home/#")
-    await house.start()
-    health = await house.data("service/health")
+    harness = build(**a_lamp())
+    harness.broker.refuse("home/#")
+    await harness.start()
+    health = await harness.data("service/health")
     assert health["status"] == "degraded"
     assert any("home/lamp" in reason and "0x87" in reason for reason in health["reasons"])
-    house.broker.refuse()
-    await house.disconnect()
-    await house.advance(2)
-    assert (await house.data("service/health"))["status"] == "ok"
+    harness.broker.refuse()
+    await harness.disconnect()
+    await harness.advance(2)
+    assert (await harness.data("service/health"))["status"] == "ok"

@@ -12,15 +12,15 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
-from handclock import HandLoop
-from house import House, Question, a_link, an_object, an_operation
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from oracle import DOOR, HATCH, PRESS, WAY, Expected, Oracle, spans
 
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import ValueKey
+from tests.service.hand_clock import HandLoop
+from tests.service.harness import Question, ServiceHarness, a_link, an_object, an_operation
+from tests.service.oracle import DOOR, HATCH, PRESS, WAY, Expected, Oracle, spans
 
 HOLD = timedelta(seconds=60)
 AGAIN = timedelta(seconds=45)
@@ -76,12 +76,12 @@ class Walk(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "house") and not self.failed:
+            if hasattr(self, "harness") and not self.failed:
                 self.become_calm()
                 self.check_promises()
         finally:
-            if hasattr(self, "house"):
-                self._do(self.house.crash())
+            if hasattr(self, "harness"):
+                self._do(self.harness.crash())
             self.runner.close()
 
     def _do(self, what: Any) -> Any:
@@ -93,12 +93,12 @@ class Walk(RuleBasedStateMachine):
 
     @initialize(latency_s=st.sampled_from([0.0, 0.0, 0.3]))
     def build(self, latency_s: float) -> None:
-        async def built() -> House:
-            house = House(CONFIG)
-            house.latency_s = latency_s
-            return await house.start()
+        async def built() -> ServiceHarness:
+            harness = ServiceHarness(CONFIG)
+            harness.latency_s = latency_s
+            return await harness.start()
 
-        self.house = self._do(built())
+        self.harness = self._do(built())
 
     # -- what the world does -------------------------------------------------------------------------------------
 
@@ -108,9 +108,9 @@ class Walk(RuleBasedStateMachine):
         for _ in range(times):
             self.number += 1
             payload = {"state": text, "press": "down" if press else None, "n": self.number}
-            self.house.send("home/door", {key: value for key, value in payload.items() if value is not None})
-            self.oracle.door(text, self.number, self.house.clock.now(), press=press)
-        self._do(self.house.settle() if settle else asyncio.sleep(0))
+            self.harness.send("home/door", {key: value for key, value in payload.items() if value is not None})
+            self.oracle.door(text, self.number, self.harness.clock.now(), press=press)
+        self._do(self.harness.settle() if settle else asyncio.sleep(0))
 
     @rule(text=st.sampled_from(STATES), repeat=st.booleans())
     def the_hatch_reports(self, *, text: str, repeat: bool) -> None:
@@ -118,24 +118,24 @@ class Walk(RuleBasedStateMachine):
         self.number += 1
         payload = {"state": text, "n": self.number, "event_id": f"e{self.number}"}
         for _ in range(1 + repeat):
-            self.house.send("mqttjobs/state/objects/hatch", payload, retain=True)
-        self.oracle.hatch(text, self.number, self.house.clock.now())
-        self._do(self.house.settle())
+            self.harness.send("mqttjobs/state/objects/hatch", payload, retain=True)
+        self.oracle.hatch(text, self.number, self.harness.clock.now())
+        self._do(self.harness.settle())
 
     @rule(lost=st.lists(st.sampled_from(STATES), max_size=3), kept=st.lists(st.sampled_from(STATES), max_size=3))
     def the_broker_loses_the_session(self, lost: list[str], kept: list[str]) -> None:
         """What is published before the next one is lost, but for what is retained: of that the last comes."""
         self.become_calm()
-        self.house.broker.forget("mqttjobs")
+        self.harness.broker.forget("mqttjobs")
         for text in lost:
-            self.house.send("home/door", {"state": text, "n": 0})
+            self.harness.send("home/door", {"state": text, "n": 0})
         for text in kept:
             self.number += 1
             payload = {"state": text, "n": self.number, "event_id": f"e{self.number}"}
-            self.house.send("mqttjobs/state/objects/hatch", payload, retain=True)
+            self.harness.send("mqttjobs/state/objects/hatch", payload, retain=True)
         if kept:
-            self.oracle.hatch(kept[-1], self.number, self.house.clock.now(), replayed=True)
-        self._do(self.house.advance(2))
+            self.oracle.hatch(kept[-1], self.number, self.harness.clock.now(), replayed=True)
+        self._do(self.harness.advance(2))
 
     @rule(times=st.integers(1, 3), kill=st.booleans(), seconds=st.sampled_from([0.0, 0.2, 1.0]))
     def somebody_asks_again_and_again(self, *, times: int, kill: bool, seconds: float) -> None:
@@ -144,49 +144,49 @@ class Walk(RuleBasedStateMachine):
         self.asked[self.number] = []
 
         async def ask() -> None:
-            house = self.house
+            harness = self.harness
             for _ in range(times):
-                question = house.put("operations/execute", id="by_hand", params={"n": self.number}, transaction="t")
+                question = harness.put("operations/execute", id="by_hand", params={"n": self.number}, transaction="t")
                 self.asked[self.number].append(question)
-                await house.advance(seconds)
-                if kill and not house.store.broken:
-                    await house.crash()
-                    await house.start()
+                await harness.advance(seconds)
+                if kill and not harness.store.broken:
+                    await harness.crash()
+                    await harness.start()
 
         self._do(ask())
 
     @rule(payload=st.sampled_from([b"", b"\xff", b'{"state": NaN}', b'{"other": 1}', b"unavailable", b'{"state": []}']))
     def something_unusable_comes(self, payload: bytes) -> None:
-        self.house.send("home/door", payload)
-        self._do(self.house.settle())
+        self.harness.send("home/door", payload)
+        self._do(self.harness.settle())
 
     @rule(seconds=st.sampled_from([0.2, 1.0, 5.0, 20.0, 59.0, 61.0, 300.0]))
     def time_passes(self, seconds: float) -> None:
-        self._do(self.house.advance(seconds))
+        self._do(self.harness.advance(seconds))
 
-    @precondition(lambda self: self.house.running)
+    @precondition(lambda self: self.harness.running)
     @rule()
     def the_connection_is_cut(self) -> None:
-        self._do(self.house.disconnect())
+        self._do(self.harness.disconnect())
 
     @rule(up=st.booleans())
     def the_broker_goes_or_comes(self, *, up: bool) -> None:
         if up:
-            self.house.broker.up()
+            self.harness.broker.up()
         else:
-            self.house.broker.down()
-        self._do(self.house.settle())
+            self.harness.broker.down()
+        self._do(self.harness.settle())
 
     @rule(broken=st.booleans())
     def the_store_breaks_or_mends(self, *, broken: bool) -> None:
-        self.house.store.broken = broken
+        self.harness.store.broken = broken
 
-    @precondition(lambda self: self.house.running)
+    @precondition(lambda self: self.harness.running)
     @rule()
     def the_service_is_killed(self) -> None:
-        self._do(self.house.crash())
+        self._do(self.harness.crash())
 
-    @precondition(lambda self: self.house.running)
+    @precondition(lambda self: self.harness.running)
     @rule(
         moment=st.sampled_from(
             [
@@ -197,46 +197,46 @@ class Walk(RuleBasedStateMachine):
         times=st.integers(1, 4),
     )  # fmt: skip
     def the_service_is_killed_at(self, moment: str, times: int) -> None:
-        self.house.die_at(moment, times)
+        self.harness.die_at(moment, times)
 
-    @precondition(lambda self: not self.house.running and not self.house.store.broken)
+    @precondition(lambda self: not self.harness.running and not self.harness.store.broken)
     @rule(quiet=st.booleans())
     def the_service_starts(self, *, quiet: bool) -> None:
-        self._do(self.house.start(quiet=quiet))
+        self._do(self.harness.start(quiet=quiet))
 
-    @precondition(lambda self: self.house.running)
+    @precondition(lambda self: self.harness.running)
     @rule()
     def the_service_is_stopped(self) -> None:
         async def stopped() -> None:
-            if self.house.running:
-                await self.house.stop()
+            if self.harness.running:
+                await self.harness.stop()
 
         self._do(stopped())
 
-    @precondition(lambda self: self.house.running)
+    @precondition(lambda self: self.harness.running)
     @rule(more=st.booleans())
     def the_configuration_is_loaded_anew(self, *, more: bool) -> None:
-        self.house.configure(**(MORE if more else CONFIG))
-        self._do(self.house.reload())
+        self.harness.configure(**(MORE if more else CONFIG))
+        self._do(self.harness.reload())
 
     # -- what must be true ---------------------------------------------------------------------------------------
 
     @invariant()
     def every_change_has_exactly_its_jobs(self) -> None:
-        if hasattr(self, "house"):
+        if hasattr(self, "harness"):
             self._do(self.check_history())
 
     async def check_history(self) -> dict[ValueKey, list[Any]]:
         """What is stored is a beginning of what was promised, and each change of it has its jobs, always."""
-        jobs = await self.house.jobs()
+        jobs = await self.harness.jobs()
         found: dict[ValueKey, list[Any]] = {}
         for key in (DOOR, PRESS, HATCH, WAY):
             expected = self.oracle.changes[key]
-            page = await self.house.store.history(key, None, None, 1_000_000, 0)
+            page = await self.harness.store.history(key, None, None, 1_000_000, 0)
             entries = list(reversed(page.entries))
             assert [each.state for each in entries] == [each.text for each in expected[: len(entries)]], key
             for entry, promised in zip(entries, expected, strict=False):
-                assert promised.published_at <= entry.at <= self.house.clock.now()
+                assert promised.published_at <= entry.at <= self.harness.clock.now()
             found[key] = entries
             self.check_jobs_at_once(key, expected[: len(entries)], jobs)
         done = Counter(job.params["n"] for job in jobs if job.operation_id == "by_hand")
@@ -279,17 +279,17 @@ class Walk(RuleBasedStateMachine):
         """Everything works again, and there is time."""
 
         async def calm() -> None:
-            house = self.house
-            house.store.broken = False
-            house.broker.up()
+            harness = self.harness
+            harness.store.broken = False
+            harness.broker.up()
             for _ in range(3):
-                if house.running:
-                    house.die_at("never")
-                    await house.advance(CALM_S)
-                if not house.running:
-                    await house.start()
-            await house.advance(CALM_S)
-            assert house.connected
+                if harness.running:
+                    harness.die_at("never")
+                    await harness.advance(CALM_S)
+                if not harness.running:
+                    await harness.start()
+            await harness.advance(CALM_S)
+            assert harness.connected
 
         self._do(calm())
 
@@ -303,8 +303,8 @@ class Walk(RuleBasedStateMachine):
         found = self._do(self.check_history())
         for key, entries in found.items():
             assert len(entries) == len(self.oracle.changes[key]), f"a change of {key} was lost"
-        jobs = self._do(self.house.jobs())
-        now = self.house.clock.now()
+        jobs = self._do(self.harness.jobs())
+        now = self.harness.clock.now()
         for key in (DOOR, WAY):
             held = [job for job in jobs if job.operation_id == "held" and job.owner == key.entity]
             for begin, end in spans(found[key], {"open", "ajar"}):
@@ -318,22 +318,24 @@ class Walk(RuleBasedStateMachine):
         self.check_publishes(jobs, now)
         for number, questions in self.asked.items():
             made = [job.id for job in jobs if job.params.get("n") == number]
-            told = [each["data"]["id"] for question in questions for each in question.answers if each["code"] == 201]
-            assert set(told) <= set(made), "an answer tells of another job"
-        self._do(self.house.counters())
+            reported = [
+                each["data"]["id"] for question in questions for each in question.answers if each["code"] == 201
+            ]
+            assert set(reported) <= set(made), "an answer tells of another job"
+        self._do(self.harness.counters())
 
     def check_publishes(self, jobs: list[Job], now: datetime) -> None:
         """Every job was published, in row order for each owner, and its end was told and never retained."""
         young = {job.id for job in jobs if job.created_at + WRITING >= now}
         for topic in ("out/door", "out/way"):
-            sent = [text.split()[1] for text in self.house.texts(topic)]
+            sent = [text.split()[1] for text in self.harness.texts(topic)]
             rows = [job.id for job in jobs if job.owner and f"out/{job.owner.id}" == topic]
             first = list(dict.fromkeys(sent))
             assert first == rows[: len(first)]
             assert set(rows[len(first) :]) <= young
             assert list(dict.fromkeys(reversed(sent)))[::-1] == first, "an older publish overtook a newer one"
-        ends = self.house.sent("mqttjobs/event/job/completed/#")
-        assert not any(each.retain for each in self.house.sent("mqttjobs/event/#"))
+        ends = self.harness.sent("mqttjobs/event/job/completed/#")
+        assert not any(each.retain for each in self.harness.sent("mqttjobs/event/#"))
         untold = {job.id for job in jobs} - {json.loads(each.payload)["id"] for each in ends}
         assert untold <= young, "an end was not told"
 

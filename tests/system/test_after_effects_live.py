@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker
-from clients import Client
-from running import StartService
+
+from tests.brokers import MosquittoBroker
+from tests.clients import Client
+from tests.running import StartService
 
 pytestmark = pytest.mark.mosquitto
 
@@ -67,8 +68,10 @@ def test_members_appear_and_are_there_after_a_kill(mosquitto: MosquittoBroker, s
         service.run()
         items = client.ask("objects/list", {"limit": 100})["data"]["items"]
         assert {each["id"]: each["state"] for each in items} == {"lamp": None, "attic": "open", "cellar": "open"}
-        told = client.ask("operations/simulate", {"reports": ["attic=shut", {"topic": "sensors/new", "payload": "hi"}]})
-        runs = [(run["object"], run["rendered"]["message"]) for run in told["data"]["runs"]]
+        reported = client.ask(
+            "operations/simulate", {"reports": ["attic=shut", {"topic": "sensors/new", "payload": "hi"}]}
+        )
+        runs = [(run["object"], run["rendered"]["message"]) for run in reported["data"]["runs"]]
         assert runs == [("attic", "shut"), ("new", "hi")]
         assert len(client.ask("objects/list")["data"]["items"]) == 3
         assert not [each for each in client.messages if each.payload in (b"shut", b"hi")]

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker
-from clients import Client
-from running import RunningAgent, RunningService, mqttjobs
 
 from mqttjobs.domain.signatures import signed
+from tests.brokers import MosquittoBroker
+from tests.clients import Client
+from tests.running import RunningAgent, RunningService, mqttjobs
 
 StartService = Callable[..., RunningService]
 KEY = "what only we and the service know"
@@ -136,8 +136,8 @@ def test_three_agents_of_which_one_is_killed_one_drained_and_one_frozen(
 
     def late(asked: Client) -> Any:
         found = asked.data("jobs/get", {"id": job_id})
-        told = [(each["hostname"], each["event"]) for each in found["timeline"]]
-        return found if told.count(("web1", "failed")) == 2 and ("web3", "completed") in told else None
+        reported = [(each["hostname"], each["event"]) for each in found["timeline"]]
+        return found if reported.count(("web1", "failed")) == 2 and ("web3", "completed") in reported else None
 
     job = client.until(late, within_s=40)
     assert (job["status"], job["responses"]["web3"]["status"]) == ("partial_failure", "completed")
@@ -224,8 +224,8 @@ def test_what_was_forged_or_replayed_runs_nothing(client: Client, start_agent: S
         since = len(client.messages)
         topic = f"mqttjobs/agents/web1/{'control' if 'command' in body else 'assign'}"
         client.publish(topic, body)
-        told = client.wait_topic("mqttjobs/event/rejected", since=since).json
-        assert (told["topic"], told["reason"]) == (topic, reason)
+        reported = client.wait_topic("mqttjobs/event/rejected", since=since).json
+        assert (reported["topic"], reported["reason"]) == (topic, reason)
     assert not proof.exists()
 
     good = json.dumps(signed(assignment, KEY))
@@ -295,7 +295,7 @@ def test_an_agent_that_is_stopped_ends_what_runs_and_says_goodbye(client: Client
     assert not working_on(job_id)
 
 
-def test_outcomes_that_happen_while_the_broker_is_away_are_told_when_it_is_back(
+def test_outcomes_that_happen_while_the_broker_is_away_are_reported_when_it_is_back(
     client: Client, start_agent: StartAgent, mosquitto: MosquittoBroker, service: RunningService
 ) -> None:
     start_agent("web1")
@@ -327,7 +327,7 @@ def test_the_command_line_of_agents(client: Client, start_agent: StartAgent, mos
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ((), "MQTTJOBS_AGENT_KEY"),
         (("--key-file", "/nowhere"), "cannot be read"),
@@ -336,10 +336,10 @@ def test_the_command_line_of_agents(client: Client, start_agent: StartAgent, mos
         (("--key-file", "/etc/hostname", "--label", "group"), "--label"),
     ],
 )
-def test_an_agent_that_is_told_nonsense_says_so(arguments: tuple[str, ...], words: str) -> None:
+def test_an_agent_that_is_reported_nonsense_says_so(arguments: tuple[str, ...], message: str) -> None:
     ran = mqttjobs("agent", *arguments, MQTTJOBS_AGENT_KEY="")
     assert ran.returncode == 2
-    assert words in ran.stderr
+    assert message in ran.stderr
 
 
 def test_two_agents_cannot_share_a_state_directory(start_agent: StartAgent, client: Client, tmp_path: Path) -> None:

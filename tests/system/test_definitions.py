@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker
-from clients import Client
-from running import RunningService, StartService, StartShared
+
+from tests.brokers import MosquittoBroker
+from tests.clients import Client
+from tests.running import RunningService, StartService, StartShared
 
 KEYS = {name: f"{name}-has-this-key-alone" for name in ("root", "alice", "carol")}
 WAIT = 'echo "::message:: waiting"; while [ ! -e "$GO" ]; do sleep 0.02; done'
@@ -287,7 +288,7 @@ def test_an_operation_that_is_not_event_driven_is_started_by_no_state_change(pla
     assert counters["skipped_by_reason"]["event_driven"] >= 1
 
 
-def test_activation_is_switched_and_told(plant: Client) -> None:
+def test_activation_is_switched_and_reported(plant: Client) -> None:
     off = plant.data("operations/deactivate", {"id": "count"}, api_key=KEYS["alice"])
     assert (off["active"], off["metadata"]["updated_by"], off["metadata"]["created_by"]) == (False, "alice", "system")
     assert off["metadata"]["updated_at"] > off["metadata"]["created_at"]
@@ -336,8 +337,8 @@ def test_a_changed_definition_has_another_version_and_says_who_changed_it(
         run(client, "alone")
         changed = {**PLANT["operations"]["alone"], "message": "changed"}
         service.write_config(config | {"operations": {"alone": changed}})
-        told = client.data("config/reload", api_key=KEYS["root"])
-        assert told["changed"]["operations"] == ["alone"]
+        reported = client.data("config/reload", api_key=KEYS["root"])
+        assert reported["changed"]["operations"] == ["alone"]
         after = get(client, "alone")
         assert after["process_version"] != before["process_version"]
         assert (after["metadata"]["created_by"], after["metadata"]["updated_by"]) == ("system", "root")

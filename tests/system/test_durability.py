@@ -11,9 +11,10 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, StartMosquitto
-from clients import Client
-from running import RunningService, StartService
+
+from tests.brokers import MosquittoBroker, StartMosquitto
+from tests.clients import Client
+from tests.running import RunningService, StartService
 
 KILLS = {"5": 33, "3.1.1": 7}
 A_ROUND = 310

@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker
-from clients import Client
-from running import RunningService, StartService
+
+from tests.brokers import MosquittoBroker
+from tests.clients import Client
+from tests.running import RunningService, StartService
 
 HOLD_S = 1.5
 PERIOD_S = 0.8
@@ -48,7 +49,7 @@ HOUSE: dict[str, Any] = {
 
 
 @pytest.fixture
-def house(mosquitto: MosquittoBroker, start_service: StartService) -> Iterator[tuple[RunningService, Client]]:
+def home(mosquitto: MosquittoBroker, start_service: StartService) -> Iterator[tuple[RunningService, Client]]:
     service = start_service(mosquitto.port, HOUSE)
     with service.client() as client:
         client.subscribe("off/#", "on/#", "nag/#", "mqttjobs/status")
@@ -83,8 +84,8 @@ def sleep(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def test_a_hold_keeps_its_deadline_over_kills(house: tuple[RunningService, Client]) -> None:
-    service, client = house
+def test_a_hold_keeps_its_deadline_over_kills(home: tuple[RunningService, Client]) -> None:
+    service, client = home
     since = report(client, "room_01", "clear")
     for _ in range(2):
         service.kill()
@@ -99,9 +100,9 @@ def test_a_hold_keeps_its_deadline_over_kills(house: tuple[RunningService, Clien
 
 
 def test_what_fell_due_while_we_were_away_fires_once_though_we_are_asked_all_the_time_and_killed_right_after(
-    house: tuple[RunningService, Client],
+    home: tuple[RunningService, Client],
 ) -> None:
-    service, client = house
+    service, client = home
     report(client, "room_01", "clear")
     service.kill()
     sleep(HOLD_S)
@@ -113,23 +114,23 @@ def test_what_fell_due_while_we_were_away_fires_once_though_we_are_asked_all_the
     assert len(jobs_of(client, "off")) == 1
 
 
-@pytest.mark.parametrize("told", ["queued", "retained", "retained-3.1.1"])
+@pytest.mark.parametrize("reported", ["queued", "retained", "retained-3.1.1"])
 def test_a_light_is_not_switched_off_on_a_person_who_came_in_while_we_were_away(
-    house: tuple[RunningService, Client], mosquitto: MosquittoBroker, told: str
+    home: tuple[RunningService, Client], mosquitto: MosquittoBroker, reported: str
 ) -> None:
-    service, client = house
+    service, client = home
     report(client, "room_01", "clear", retain=True)
     report(client, "room_02", "clear", retain=True)
     service.kill()
-    if told == "retained-3.1.1":
+    if reported == "retained-3.1.1":
         service.write_config(HOUSE | {"mqtt": {"protocol": "3.1.1"}})
-    if told != "queued":
+    if reported != "queued":
         mosquitto.stop()
         mosquitto.forget()  # our session too: only the retained message will tell
         mosquitto.start()
     with service.client(protocol="3.1.1") as sensor:
         sensor.publish("room/room_01", b"occupied", retain=True)
-        if told != "queued":
+        if reported != "queued":
             sensor.publish("room/room_02", b"clear", retain=True)
         sensor.subscribe("on/#", "off/#")
         sleep(HOLD_S)
@@ -140,9 +141,9 @@ def test_a_light_is_not_switched_off_on_a_person_who_came_in_while_we_were_away(
 
 
 def test_a_hold_that_falls_due_while_the_broker_is_away_waits_for_what_it_has_to_say(
-    house: tuple[RunningService, Client], mosquitto: MosquittoBroker
+    home: tuple[RunningService, Client], mosquitto: MosquittoBroker
 ) -> None:
-    service, client = house
+    service, client = home
     report(client, "room_01", "clear")
     report(client, "room_02", "clear")
     mosquitto.stop()
@@ -157,16 +158,16 @@ def test_a_hold_that_falls_due_while_the_broker_is_away_waits_for_what_it_has_to
         assert created(jobs_of(sensor, "off", "room_02")[0]) >= datetime.fromisoformat(again)
 
 
-def test_a_state_that_is_set_by_hand_is_held_as_one_that_was_reported(house: tuple[RunningService, Client]) -> None:
-    _, client = house
+def test_a_state_that_is_set_by_hand_is_held_as_one_that_was_reported(home: tuple[RunningService, Client]) -> None:
+    _, client = home
     sleep(1.5)  # by then it has seen to all that a start brings
     client.data("states/set", {"object": "room_01", "state": "clear"})
     client.wait_topic("off/room_01", within_s=HOLD_S + 8)
 
 
 @pytest.mark.slow
-def test_every_hold_fires_exactly_once_whenever_we_are_killed(house: tuple[RunningService, Client]) -> None:
-    service, client = house
+def test_every_hold_fires_exactly_once_whenever_we_are_killed(home: tuple[RunningService, Client]) -> None:
+    service, client = home
     chance = random.Random(7)  # noqa: S311 - when to kill is no secret
     rooms = [f"room_{number:02}" for number in range(1, ROOMS + 1)]
     for place in range(0, ROOMS, 3):
@@ -189,9 +190,9 @@ def test_every_hold_fires_exactly_once_whenever_we_are_killed(house: tuple[Runni
 
 
 def test_a_repeat_goes_on_at_its_interval_over_kills_and_does_not_catch_up(
-    house: tuple[RunningService, Client],
+    home: tuple[RunningService, Client],
 ) -> None:
-    service, client = house
+    service, client = home
     since = report(client, "room_01", "open")
     client.wait_count(lambda each: each.topic == "nag/room_01", 2)
     service.kill()

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import wire
-from brokers import StartMosquitto, free_port
-from clients import Client, Received
-from running import RunningService, StartService
-from wire import Wire
+
+from tests import wire
+from tests.brokers import StartMosquitto, free_port
+from tests.clients import Client, Received
+from tests.running import RunningService, StartService
+from tests.wire import Wire
 
 MARK = "hunter2"
 """Stands in the input, and nowhere in what is said about it."""
@@ -56,7 +57,7 @@ class Hostile:
     """A payload, what becomes of it as a report of `bare`, and what is answered to it as a request."""
 
     payload: bytes
-    verdict: str
+    report_result: str
     reason: str | None = None
     code: int = 400
     answer: str = "invalid_json"
@@ -132,8 +133,8 @@ def hard(start_service: StartService, start_mosquitto: StartMosquitto) -> Iterat
 def counters(client: Client) -> dict[str, Any]:
     """Return the counters, which add up whatever was sent."""
     found: dict[str, Any] = client.data("service/health")["counters"]
-    verdicts = ("changed", "duplicate", "unchanged", "retained_skipped", "ignored", "invalid", "unmatched")
-    assert found["received"] == sum(found[each] for each in verdicts)
+    report_results = ("changed", "duplicate", "unchanged", "retained_skipped", "ignored", "invalid", "unmatched")
+    assert found["received"] == sum(found[each] for each in report_results)
     assert found["fired"] == found["jobs"] + found["skipped"]
     assert found["skipped"] == sum(found["skipped_by_reason"].values())
     assert found["requests"] == sum(found["requests_by_result"].values())
@@ -147,27 +148,27 @@ def assert_nothing_is_repeated(service: RunningService, client: Client, mark: st
     assert mark not in service.log
 
 
-def test_no_report_harms_and_each_that_cannot_be_used_is_told(plant: tuple[RunningService, Client]) -> None:
+def test_no_report_harms_and_each_that_cannot_be_used_is_reported(plant: tuple[RunningService, Client]) -> None:
     service, client = plant
     for hostile in HOSTILE.values():
         client.publish("plant/bare", hostile.payload)
     client.publish("plant/bare", TWO_MEGABYTES)
     client.publish("plant/bare", b"on")
     client.wait_topic("out/bare")
-    told = [each.json for each in client.messages if each.topic == "mqttjobs/event/rejected"]
+    reported = [each.json for each in client.messages if each.topic == "mqttjobs/event/rejected"]
     arrived = 0 if client.five else 1  # on MQTT 5 the broker keeps what is over our Maximum Packet Size
     expected_reasons = [each.reason for each in HOSTILE.values() if each.reason] + ["too_large"] * arrived
-    assert [each["reason"] for each in told] == expected_reasons
-    assert {each["topic"] for each in told} == {"plant/bare"}
-    assert all(each.keys() == {"topic", "reason", "details", "timestamp"} and each["details"] for each in told)
-    expected = Counter(each.verdict for each in HOSTILE.values()) + Counter(changed=1, invalid=arrived)
+    assert [each["reason"] for each in reported] == expected_reasons
+    assert {each["topic"] for each in reported} == {"plant/bare"}
+    assert all(each.keys() == {"topic", "reason", "details", "timestamp"} and each["details"] for each in reported)
+    expected = Counter(each.report_result for each in HOSTILE.values()) + Counter(changed=1, invalid=arrived)
     found = counters(client)
-    assert {verdict: found[verdict] for verdict in expected} == expected
+    assert {report_result: found[report_result] for report_result in expected} == expected
     assert (found["received"], found["jobs"]) == (expected.total(), 1)
     assert_nothing_is_repeated(service, client)
 
 
-def test_strange_reports_of_an_own_topic_are_told_and_good_ones_used(plant: tuple[RunningService, Client]) -> None:
+def test_strange_reports_of_an_own_topic_are_reported_and_good_ones_used(plant: tuple[RunningService, Client]) -> None:
     service, client = plant
     wrong = {
         "by": '{"state": "on", "by": ["hunter2"]}',
@@ -193,8 +194,8 @@ def test_strange_reports_of_an_own_topic_are_told_and_good_ones_used(plant: tupl
     client.publish("plant/deep", '{"a": [[]], "other": null}')
     client.publish("mqttjobs/state/objects/own", '{"state": "on", "by": null, "timestamp": 5, "more": "hunter2"}')
     client.wait_topic("out/own")
-    told = [each.json["reason"] for each in client.messages if each.topic == "mqttjobs/event/rejected"]
-    assert Counter(told) == {"invalid_report": len(wrong), "unknown_entity": len(strangers)}
+    reported = [each.json["reason"] for each in client.messages if each.topic == "mqttjobs/event/rejected"]
+    assert Counter(reported) == {"invalid_report": len(wrong), "unknown_entity": len(strangers)}
     found = counters(client)
     assert (found["invalid"], found["unmatched"], found["ignored"], found["changed"]) == (
         len(wrong), len(strangers), 2, 1,
@@ -217,9 +218,9 @@ def test_each_hostile_request_gets_exactly_one_answer(plant: tuple[RunningServic
     found = counters(client)
     answers = [each for each in client.messages if each.topic == where]
     given = [(each.code, each.answer) for each in HOSTILE.values()] + too_large
-    assert Counter(map(_verdict, answers)) == Counter(given)
+    assert Counter(map(_report_result, answers)) == Counter(given)
     if client.five:
-        assert {each.correlation: _verdict(each) for each in answers} == {
+        assert {each.correlation: _report_result(each) for each in answers} == {
             name.encode(): (each.code, each.answer) for name, each in HOSTILE.items()
         }
     assert found["requests_by_result"] == {
@@ -228,7 +229,7 @@ def test_each_hostile_request_gets_exactly_one_answer(plant: tuple[RunningServic
     assert_nothing_is_repeated(service, client)
 
 
-def _verdict(message: Received) -> tuple[int, str]:
+def _report_result(message: Received) -> tuple[int, str]:
     body = message.json
     return body["code"], body.get("reason", body["status"])
 
@@ -397,7 +398,7 @@ def test_the_service_never_acts_on_its_own_events_answers_or_status(hard: tuple[
 
 
 @pytest.mark.mosquitto
-def test_a_flood_of_what_cannot_be_used_is_told_in_part_and_counted_in_whole(
+def test_a_flood_of_what_cannot_be_used_is_reported_in_part_and_counted_in_whole(
     hard: tuple[RunningService, Client],
 ) -> None:
     service, client = hard
@@ -408,9 +409,9 @@ def test_a_flood_of_what_cannot_be_used_is_told_in_part_and_counted_in_whole(
     client.wait_topic("out/bare")
     found = counters(client)
     lasted_s = time.monotonic() - began
-    told = sum(each.topic == "mqttjobs/event/rejected" for each in client.messages)
+    reported = sum(each.topic == "mqttjobs/event/rejected" for each in client.messages)
     assert (found["invalid"], found["changed"]) == (1000, 1)
-    assert 0 < told <= 50 + 20 * lasted_s + 1
+    assert 0 < reported <= 50 + 20 * lasted_s + 1
     assert service.log.count('"event": "rejected"') <= 50 + 20 * lasted_s + 1
 
 

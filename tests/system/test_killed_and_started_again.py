@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker
-from clients import Client
-from running import RunningService, StartService
+
+from tests.brokers import MosquittoBroker
+from tests.clients import Client
+from tests.running import RunningService, StartService
 
 OPERATIONS: dict[str, Any] = {
     "slow": {

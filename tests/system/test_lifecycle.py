@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, StartMosquitto, free_port
-from running import RunningService, StartService, mqttjobs
-from wire import TakingOver
+
+from tests.brokers import MosquittoBroker, StartMosquitto, free_port
+from tests.running import RunningService, StartService, mqttjobs
+from tests.wire import TakingOver
 
 LAMP: dict[str, Any] = {
     "objects": {"lamp": {"state": {"topic": "home/lamp"}}},
@@ -118,8 +119,8 @@ def test_hangup_reloads_a_good_file_and_refuses_a_bad_one(
         service.write_config({**LAMP, "objects": {"lamp": moved, "door": {}}})
         service.signal(signal.SIGHUP)
         service.wait_event("reloaded")
-        told = next(each for each in service.events if each["event"] == "reloaded")
-        assert (told["added"]["objects"], told["changed"]["objects"]) == (["door"], ["lamp"])
+        reported = next(each for each in service.events if each["event"] == "reloaded")
+        assert (reported["added"]["objects"], reported["changed"]["objects"]) == (["door"], ["lamp"])
         since = len(client.messages)
         client.publish("home/lamp", b"off")
         client.publish("attic/lamp", b"dim")
@@ -201,7 +202,7 @@ def test_a_client_id_that_another_client_takes_twice_ends_it(start_service: Star
     assert "give each its own" in said
 
 
-def test_a_session_that_the_broker_lost_is_told(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_a_session_that_the_broker_lost_is_reported(mosquitto: MosquittoBroker, start_service: StartService) -> None:
     service = start_service(mosquitto.port, LAMP)
     assert not [each for each in service.events if each["event"] == "session-lost"]
     mosquitto.stop()

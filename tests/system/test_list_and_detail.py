@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker
-from clients import Client
-from running import RunningService, StartService, StartShared
+
+from tests.brokers import MosquittoBroker
+from tests.clients import Client
+from tests.running import RunningService, StartService, StartShared
 
 STATUSES = ["submitted", "processing", "completed", "failed", "partial_failure", "stopped", "skipped"]
 WAIT = 'echo "::message:: waiting"; while [ ! -e "$GO" ]; do sleep 0.02; done'

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from brokers import StartMosquitto
-from clients import Client
-from running import StartService
 
 from mqttjobs.agent.app import Agent
 from mqttjobs.agent.settings import KEEPALIVE, AgentSettings
 from mqttjobs.clock import SystemClock
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.executors.base import RunContext, executor_types
-from mqttjobs.executors.mqtt import Mqtt
+from mqttjobs.executors.types.mqtt import Mqtt
 from mqttjobs.transport.base import ConnectOptions, Publication, Session, Transport, create_transport
+from tests.brokers import StartMosquitto
+from tests.clients import Client
+from tests.running import StartService
 
 KEY = "fifty know it"
 AGENTS = 50
@@ -136,8 +136,8 @@ async def test_fifty_agents_lose_and_double_nothing(
         assert {hostname: answer["data"] for hostname, answer in job["responses"].items()} == {
             hostname: {"host": hostname} for hostname in job["agent_states"]
         }
-        told = Counter((event["hostname"], event["event"]) for event in job["timeline"])
-        assert set(told.values()) == {1}, "something was counted twice"
+        reported = Counter((event["hostname"], event["event"]) for event in job["timeline"])
+        assert set(reported.values()) == {1}, "something was counted twice"
 
 
 async def in_thread(service: Any, work: Callable[[Client], Any]) -> Any:

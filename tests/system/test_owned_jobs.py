@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from clients import Client
-from running import RunningService, StartShared
+
+from tests.clients import Client
+from tests.running import RunningService, StartShared
 
 HOUSE: dict[str, Any] = {
     "users": {
@@ -65,13 +66,13 @@ def service(start_shared: StartShared) -> RunningService:
 
 
 @pytest.fixture
-def house(service: RunningService) -> Iterator[Client]:
+def home(service: RunningService) -> Iterator[Client]:
     with service.client() as client:
         client.subscribe("mqttjobs/event/job/#")
         yield client
 
 
-def told(client: Client, status: str, operation: str, owner: str, since: int = 0) -> Any:
+def reported(client: Client, status: str, operation: str, owner: str, since: int = 0) -> Any:
     """Return the whole document of the job whose status is told next."""
     event = client.wait_topic(f"mqttjobs/event/job/{status}/{operation}/{owner}", since=since).json
     return client.data("jobs/get", {"id": event["id"]})
@@ -81,11 +82,11 @@ def run(client: Client, operation: str, **more: Any) -> Any:
     return client.data("operations/execute", {"id": operation, "wait": True, **more})
 
 
-def test_a_job_of_a_link_in_every_field_of_the_model(house: Client) -> None:
-    house.publish("motion", {"occupancy": False})
-    house.publish("motion", {"occupancy": True})
-    house.wait_count(lambda each: each.topic.endswith("completed/light/motion_lamp"), 2)
-    job = house.data("jobs/list", {"operation_id": "light", "limit": 1})["items"][0]
+def test_a_job_of_a_link_in_every_field_of_the_model(home: Client) -> None:
+    home.publish("motion", {"occupancy": False})
+    home.publish("motion", {"occupancy": True})
+    home.wait_count(lambda each: each.topic.endswith("completed/light/motion_lamp"), 2)
+    job = home.data("jobs/list", {"operation_id": "light", "limit": 1})["items"][0]
     assert (job["operation_id"], job["user_id"]) == ("light", "system")
     assert (job["owner_id"], job["owner_type"]) == ("motion_lamp", "2")
     assert isinstance(job["timestamp"], int)
@@ -100,56 +101,56 @@ def test_a_job_of_a_link_in_every_field_of_the_model(house: Client) -> None:
     assert abs(datetime.fromisoformat(meta["received_at"]).timestamp() * 1000 - created) < 10_000
 
 
-def test_a_job_of_an_object_in_every_field_of_the_model(house: Client) -> None:
-    house.publish("motion", {"occupancy": False})
-    house.publish("motion", {"occupancy": True})
-    job = told(house, "completed", "seen", "motion")
+def test_a_job_of_an_object_in_every_field_of_the_model(home: Client) -> None:
+    home.publish("motion", {"occupancy": False})
+    home.publish("motion", {"occupancy": True})
+    job = reported(home, "completed", "seen", "motion")
     assert (job["owner_id"], job["owner_type"], job["user_id"]) == ("motion", "1", "system")
     assert job["description"] == {"exitCode": 0, "stdout": "occupied after clear"}
     assert job["process_meta"]["triggerStates"] == ["occupied"]
 
 
-def test_the_states_of_a_trigger_without_states_are_the_new_one(house: Client) -> None:
+def test_the_states_of_a_trigger_without_states_are_the_new_one(home: Client) -> None:
     topic = "mqttjobs/state/objects/sensor"
     report = {"state": 21.5, "by": "thermometer", "event_id": "e-1", "reason": "hourly"}
-    house.publish(topic, report)
-    house.publish(topic, report | {"state": 22})
-    house.publish(topic, "23")
-    house.wait_count(lambda each: each.topic.endswith("completed/any/sensor"), 2)
-    jobs = house.until(lambda each: len(found := each.data("jobs/list", {"object": "sensor"})["items"]) == 2 and found)
+    home.publish(topic, report)
+    home.publish(topic, report | {"state": 22})
+    home.publish(topic, "23")
+    home.wait_count(lambda each: each.topic.endswith("completed/any/sensor"), 2)
+    jobs = home.until(lambda each: len(found := each.data("jobs/list", {"object": "sensor"})["items"]) == 2 and found)
     metas = [job["process_meta"] for job in jobs[::-1]]
     assert [meta["triggerStates"] for meta in metas] == [["21.5"], ["23"]]
     assert [meta["reported_by"] for meta in metas] == ["thermometer", None]
     assert [job["user_id"] for job in jobs] == ["system", "system"]
 
 
-def test_an_operation_of_a_class_runs_for_the_entity_that_changed_and_that_one_owns_the_job(house: Client) -> None:
-    house.subscribe("halt/+")
-    house.publish("plant/belt_2/belt", {"speed": 3})
-    house.publish("plant/belt_2/belt", {"speed": 0})
-    assert house.wait_topic("halt/belt_2").json == {"hall": 2, "name": "Belt belt_2"}
-    job = told(house, "completed", "halt", "belt_2")
+def test_an_operation_of_a_class_runs_for_the_entity_that_changed_and_that_one_owns_the_job(home: Client) -> None:
+    home.subscribe("halt/+")
+    home.publish("plant/belt_2/belt", {"speed": 3})
+    home.publish("plant/belt_2/belt", {"speed": 0})
+    assert home.wait_topic("halt/belt_2").json == {"hall": 2, "name": "Belt belt_2"}
+    job = reported(home, "completed", "halt", "belt_2")
     assert (job["owner_id"], job["owner_type"]) == ("belt_2", "1")
-    house.publish("plant/belt_3/motor", "hot")
-    hot = told(house, "completed", "halt", "belt_3")
+    home.publish("plant/belt_3/motor", "hot")
+    hot = reported(home, "completed", "halt", "belt_3")
     assert (hot["process_meta"]["attribute"], hot["process_meta"]["triggerStates"]) == ("motor", ["hot"])
-    by_hand = run(house, "halt", object="belt_1")
+    by_hand = run(home, "halt", object="belt_1")
     assert (by_hand["owner_id"], by_hand["process_meta"]) == ("belt_1", None)
-    which = house.ask("operations/execute", {"id": "halt"})
+    which = home.ask("operations/execute", {"id": "halt"})
     assert (which["code"], list(which["invalid_fields"])) == (400, ["object"])
-    assert not [each for each in house.messages if each.topic == "halt/belt_1" and b"belt_2" in each.payload]
+    assert not [each for each in home.messages if each.topic == "halt/belt_1" and b"belt_2" in each.payload]
 
 
-def test_a_job_by_hand_has_its_callers_name_and_no_states(house: Client) -> None:
-    alice = house.data("operations/execute", {"id": "press", "params": {"key": "F1"}}, api_key="alice-has-this-key")
-    job = told(house, "completed", "press", "lamp")
+def test_a_job_by_hand_has_its_callers_name_and_no_states(home: Client) -> None:
+    alice = home.data("operations/execute", {"id": "press", "params": {"key": "F1"}}, api_key="alice-has-this-key")
+    job = reported(home, "completed", "press", "lamp")
     assert job["id"] == alice["id"]
     assert (job["user_id"], job["process_meta"], job["params"]) == ("alice", None, {"key": "F1"})
     assert job["description"] == {"topic": "lamp/press", "message": "F1"}
 
 
-def test_the_description_of_a_failed_program_has_its_exit_code_and_output(house: Client) -> None:
-    job = run(house, "exit")
+def test_the_description_of_a_failed_program_has_its_exit_code_and_output(home: Client) -> None:
+    job = run(home, "exit")
     assert (job["status"], job["description"]) == ("failed", {"exitCode": 7, "stdout": "words\n"})
 
 
@@ -168,13 +169,13 @@ def add(client: Client, job_id: Any, payload: Any, api_key: str | None = None) -
     return client.ask("jobs/add_result", {"id": job_id, "payload": payload}, api_key=api_key)
 
 
-def test_any_object_is_a_result_and_keeps_its_types_order_author_and_time(house: Client) -> None:
-    job = run(house, "press", params={"key": "F1"})
+def test_any_object_is_a_result_and_keeps_its_types_order_author_and_time(home: Client) -> None:
+    job = run(home, "press", params={"key": "F1"})
     for number, payload in enumerate(PAYLOADS):
         by = ("anonymous", None) if number % 2 else ("alice", "alice-has-this-key")
-        answer = add(house, job["id"], payload, by[1])
+        answer = add(home, job["id"], payload, by[1])
         assert (answer["code"], answer["data"]["payload"], answer["data"]["by"]) == (200, payload, by[0])
-    after = house.data("jobs/get", {"id": job["id"]})
+    after = home.data("jobs/get", {"id": job["id"]})
     assert json.dumps([each["payload"] for each in after["results"]]) == json.dumps(PAYLOADS)
     assert [each["by"] for each in after["results"]] == ["alice", "anonymous"] * 2 + ["alice"]
     stamps = [each["timestamp"] for each in after["results"]]
@@ -184,28 +185,28 @@ def test_any_object_is_a_result_and_keeps_its_types_order_author_and_time(house:
     assert {**after, "results": []} == job
 
 
-def test_results_may_be_added_to_a_job_of_any_status(house: Client) -> None:
+def test_results_may_be_added_to_a_job_of_any_status(home: Client) -> None:
     for status in ("completed", "failed"):
-        job = house.data("jobs/list", {"status": status, "limit": 1})["items"][0]
-        assert add(house, job["uid"], {"late": True})["code"] == 200
-        after = house.data("jobs/get", {"id": job["id"]})
+        job = home.data("jobs/list", {"status": status, "limit": 1})["items"][0]
+        assert add(home, job["uid"], {"late": True})["code"] == 200
+        after = home.data("jobs/get", {"id": job["id"]})
         assert after["results"][-1]["payload"] == {"late": True}
         assert after["status"] == status
 
 
 @pytest.mark.parametrize("payload", [None, "text", 1, [1], True])
-def test_a_result_that_is_no_object_is_refused(house: Client, payload: Any) -> None:
-    job = run(house, "press", params={"key": "F1"})
-    answer = add(house, job["id"], payload)
+def test_a_result_that_is_no_object_is_refused(home: Client, payload: Any) -> None:
+    job = run(home, "press", params={"key": "F1"})
+    answer = add(home, job["id"], payload)
     assert (answer["code"], list(answer["invalid_fields"])) == (400, ["payload"])
-    assert house.data("jobs/get", {"id": job["id"]})["results"] == []
+    assert home.data("jobs/get", {"id": job["id"]})["results"] == []
 
 
-def test_a_job_has_one_operation_result_whatever_is_added(house: Client) -> None:
-    job = run(house, "exit")
+def test_a_job_has_one_operation_result_whatever_is_added(home: Client) -> None:
+    job = run(home, "exit")
     for number in range(50):
-        assert add(house, job["id"], {"n": number})["code"] == 200
-    after = house.data("jobs/get", {"id": job["id"]})
+        assert add(home, job["id"], {"n": number})["code"] == 200
+    after = home.data("jobs/get", {"id": job["id"]})
     assert [each["payload"]["n"] for each in after["results"]] == list(range(50))
     assert (after["description"], after["responses"]) == (job["description"], job["responses"])
 
@@ -213,14 +214,14 @@ def test_a_job_has_one_operation_result_whatever_is_added(house: Client) -> None
 # -- history ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_history_of_one_and_of_several_between_two_times(house: Client) -> None:
-    first = run(house, "press", params={"key": "F1"})
-    second = run(house, "halt", object="belt_1")
-    third = run(house, "light")
+def test_the_history_of_one_and_of_several_between_two_times(home: Client) -> None:
+    first = run(home, "press", params={"key": "F1"})
+    second = run(home, "halt", object="belt_1")
+    third = run(home, "light")
     wanted = {first["uid"]: "lamp", second["uid"]: "belt_1", third["uid"]: "motion_lamp"}
 
     def history(**filters: Any) -> list[str]:
-        page = house.data("jobs/list", {"since": first["created"], "limit": 100, **filters})
+        page = home.data("jobs/list", {"since": first["created"], "limit": 100, **filters})
         assert page["total_items"] == len(page["items"])
         return [wanted[each["uid"]] for each in page["items"] if each["uid"] in wanted]
 
@@ -234,10 +235,10 @@ def test_the_history_of_one_and_of_several_between_two_times(house: Client) -> N
     assert history(object="lamp", since="-1h", user_id="anonymous", operation_id="press") == ["lamp"]
 
 
-def test_states_have_a_history_too(house: Client) -> None:
-    house.publish("mqttjobs/state/objects/lamp", {"state": "on", "by": "switch", "reason": "dark"})
-    house.until(lambda each: each.data("objects/get", {"id": "lamp"})["state"] == "on")
-    page = house.data("states/history", {"object": "lamp", "limit": 1})
+def test_states_have_a_history_too(home: Client) -> None:
+    home.publish("mqttjobs/state/objects/lamp", {"state": "on", "by": "switch", "reason": "dark"})
+    home.until(lambda each: each.data("objects/get", {"id": "lamp"})["state"] == "on")
+    page = home.data("states/history", {"object": "lamp", "limit": 1})
     assert page["items"][0] == {
         "state": "on", "previous_state": None, "timestamp": page["items"][0]["timestamp"], "reported_by": "switch",
         "reason": "dark",

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import StartMosquitto
-from clients import Client
-from running import RunningService, StartService
+
+from tests.brokers import StartMosquitto
+from tests.clients import Client
+from tests.running import RunningService, StartService
 
 GRACE_S = 0.5
 STUBBORN = """
@@ -90,10 +91,10 @@ def _folder(service: RunningService) -> Path:
     return service.directory
 
 
-def _wait(check: Any, words: str, within_s: float = 20.0) -> None:
+def _wait(check: Any, message: str, within_s: float = 20.0) -> None:
     deadline = time.monotonic() + within_s
     while not check():
-        assert time.monotonic() < deadline, words
+        assert time.monotonic() < deadline, message
         threading.Event().wait(0.02)
 
 
@@ -111,9 +112,9 @@ def test_a_time_limit_ends_the_whole_group_even_one_that_ignores_it(plant: tuple
     service, client = plant
     job_id = start(client, "limited")
     pids = pids_of(service, job_id)
-    told = client.wait_for(lambda each: each.topic == "mqttjobs/event/job/failed/limited/press").json
+    reported = client.wait_for(lambda each: each.topic == "mqttjobs/event/job/failed/limited/press").json
     job = job_of(client, job_id)
-    assert told["id"] == job_id
+    assert reported["id"] == job_id
     assert (job["status"], job["error"], job["description"]["exitCode"]) == ("failed", "timed out after 1s", 124)
     assert gone(pids)
     began, ended = (_at(job, event) for event in ("started", "failed"))

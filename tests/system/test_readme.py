@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import StartMosquitto
-from transcripts import Block, Terminal, blocks, documents
 
 from mqttjobs.config import load
 from mqttjobs.config.sections import Section
 from mqttjobs.errors import ConfigError
 from mqttjobs.executors.base import executor_types
-from mqttjobs.registry import leaf_modules
+from mqttjobs.registry import plugin_modules
+from tests.brokers import StartMosquitto
+from tests.transcripts import Block, Terminal, blocks, documents
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [str(each.relative_to(ROOT)) for each in documents(ROOT)]
@@ -113,7 +113,7 @@ def test_every_class_in_the_documentation_is_an_operation_type() -> None:
 
 def keys() -> Iterator[tuple[str, str]]:
     """Yield every key that a configuration may have, and the class that says so."""
-    for module in leaf_modules("mqttjobs.config"):
+    for module in plugin_modules("mqttjobs.config", "mqttjobs.config"):
         for section in vars(module).values():
             if isinstance(section, type) and issubclass(section, Section) and section is not Section:
                 yield from ((section.__name__, field.alias or name) for name, field in section.model_fields.items())
@@ -123,8 +123,8 @@ def keys() -> Iterator[tuple[str, str]]:
 
 def test_every_key_stands_in_the_configuration_reference() -> None:
     prose = re.sub(r"```.*?```", "", (ROOT / "docs/configuration.md").read_text(), flags=re.DOTALL)
-    told = {word for code in re.findall(r"`([^`]+)`", prose) for word in re.findall(r"\w+", code)}
-    assert [f"{section}: {key}" for section, key in keys() if key not in told] == []
+    reported = {word for code in re.findall(r"`([^`]+)`", prose) for word in re.findall(r"\w+", code)}
+    assert [f"{section}: {key}" for section, key in keys() if key not in reported] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, StartMosquitto, free_port
-from clients import Client
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from running import RunningService, StartService
+
+from tests.brokers import MosquittoBroker, StartMosquitto, free_port
+from tests.clients import Client
+from tests.running import RunningService, StartService
 
 HALL: dict[str, Any] = {
     "objects": {
@@ -82,7 +83,7 @@ def test_a_state_change_becomes_a_job_that_any_client_can_read(hall: tuple[Runni
     client.subscribe("zigbee2mqtt/hall_light/set", "mqttjobs/event/job/#")
     client.publish("zigbee2mqtt/hall_motion", {"occupancy": True, "battery": 87})
     assert client.wait_topic("zigbee2mqtt/hall_light/set").json == {"state": "ON"}
-    told = client.wait_topic("mqttjobs/event/job/completed/light_on/hall_lights").json
+    reported = client.wait_topic("mqttjobs/event/job/completed/light_on/hall_lights").json
     listed = client.data("jobs/list")
     assert listed["total_items"] == 1
     assert listed["status_counts"] == {
@@ -92,10 +93,10 @@ def test_a_state_change_becomes_a_job_that_any_client_can_read(hall: tuple[Runni
     job = client.data("jobs/get", {"id": listed["items"][0]["id"]})
     assert job == listed["items"][0]
     assert job == client.data("jobs/get", {"id": job["uid"]})
-    assert {name: told[name] for name in ("id", "uid", "status", "result")} == {
+    assert {name: reported[name] for name in ("id", "uid", "status", "result")} == {
         name: job[name] for name in ("id", "uid", "status", "result")
     }
-    assert not {"responses", "agent_states", "timeline"} & told.keys()
+    assert not {"responses", "agent_states", "timeline"} & reported.keys()
     assert job["description"] == {"topic": "zigbee2mqtt/hall_light/set", "message": '{"state":"ON"}'}
     assert job["operation"]["type"] == "mqtt"
     assert (job["owner_id"], job["owner_type"], job["user_id"]) == ("hall_lights", "2", "system")
@@ -257,13 +258,13 @@ def test_who_asks_is_checked_before_the_transaction(mosquitto: MosquittoBroker, 
         assert (wrong["code"], set(wrong["invalid_fields"]), wrong["transaction"]) == (400, {"transaction"}, None)
 
 
-def test_availability_may_be_told_in_any_words(mosquitto: MosquittoBroker, start_service: StartService) -> None:
-    words = {"topic": "hall/there", "online": "available", "offline": "unavailable"}
-    objects = {**HALL["objects"], "door": {"availability": words}}
+def test_availability_may_be_reported_in_any_words(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+    message = {"topic": "hall/there", "online": "available", "offline": "unavailable"}
+    objects = {**HALL["objects"], "door": {"availability": message}}
     service = start_service(mosquitto.port, HALL | {"objects": objects})
     with service.client() as client:
-        for told, meant in (("unavailable", "offline"), ("available", "online")):
-            client.publish("hall/there", told)
+        for reported, meant in (("unavailable", "offline"), ("available", "online")):
+            client.publish("hall/there", reported)
             client.until(lambda each, want=meant: each.data("objects/get", {"id": "door"})["availability"] == want)
 
 
@@ -368,7 +369,7 @@ def test_health_adds_up(plain: Client) -> None:
     assert (counters["fired"], counters["jobs"], counters["skipped"]) == (1, 1, 0)
 
 
-def test_a_good_reload_is_told_and_a_bad_one_changes_nothing(
+def test_a_good_reload_is_reported_and_a_bad_one_changes_nothing(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     users = {"admin": {"api_key": "0123456789abcdef", "permissions": ["admin"]}}
@@ -382,8 +383,8 @@ def test_a_good_reload_is_told_and_a_bad_one_changes_nothing(
         assert "mqttjobs.yaml:" in refused["details"]
         assert client.data("operations/list", api_key=key)["total_items"] == 4
         service.write_config(HALL | {"users": users, "operations": {"light_on": HALL["operations"]["light_on"]}})
-        told = client.data("config/reload", api_key=key)
-        assert told["removed"]["operations"] == ["fail", "greet", "wait"]
+        reported = client.data("config/reload", api_key=key)
+        assert reported["removed"]["operations"] == ["fail", "greet", "wait"]
         assert client.data("operations/list", api_key=key)["total_items"] == 1
 
 

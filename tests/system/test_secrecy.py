@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from brokers import StartMosquitto
-from clients import Client
-from running import RunningService, StartService, mqttjobs
+
+from tests.brokers import StartMosquitto
+from tests.clients import Client
+from tests.running import RunningService, StartService, mqttjobs
 
 NAMES = (
     "BROKER",
@@ -86,7 +87,7 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture
-def house(start_mosquitto: StartMosquitto, start_service: StartService) -> Iterator[tuple[RunningService, Client]]:
+def home(start_mosquitto: StartMosquitto, start_service: StartService) -> Iterator[tuple[RunningService, Client]]:
     broker = start_mosquitto(autosave=False)
     service = start_service(broker.port, CONFIG, run=False, environment=SECRETS, arguments=["--log-level", "debug"])
     (service.directory / "secret.txt").write_text(SECRETS["SECRET_FILE"] + "\n")
@@ -103,8 +104,8 @@ def assert_kept(text: str | bytes, where: str) -> None:
         assert secret.encode() not in data, f"{name} is in {where}"
 
 
-def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(house: tuple[RunningService, Client]) -> None:
-    service, client = house
+def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(home: tuple[RunningService, Client]) -> None:
+    service, client = home
     key = SECRETS["SECRET_KEY"]
 
     def ask(method: str, **params: Any) -> Any:
@@ -139,9 +140,9 @@ def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(house: tupl
         *(("operations/get", {"id": each}) for each in CONFIG["operations"]),
     ]:  # fmt: skip
         assert_kept(json.dumps(ask(method, **params)), method)
-    told = [each for each in client.messages if not each.topic.startswith("cloud/")]
-    assert any("event/job/failed/run" in each.topic for each in told)
-    for message in told:
+    reported = [each for each in client.messages if not each.topic.startswith("cloud/")]
+    assert any("event/job/failed/run" in each.topic for each in reported)
+    for message in reported:
         assert_kept(message.payload, message.topic)
     assert service.stop() == 0
     assert_kept(service.log, "the log")
@@ -155,9 +156,9 @@ def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(house: tupl
 
 
 def test_what_is_wrong_with_a_configuration_is_said_without_its_secrets(
-    house: tuple[RunningService, Client],
+    home: tuple[RunningService, Client],
 ) -> None:
-    service, _ = house
+    service, _ = home
     service.write_config(
         {
             **CONFIG,

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker
-from clients import Client
-from running import RunningService, StartService, StartShared
+
+from tests.brokers import MosquittoBroker
+from tests.clients import Client
+from tests.running import RunningService, StartService, StartShared
 
 GREETING = {
     "type": "object",
@@ -117,8 +118,8 @@ def test_when_the_window_ends_first_the_answer_is_201_with_the_progress(desk: Cl
     assert (answer["code"], answer["data"]["status"]) == (201, "message")
     job = answer["data"]["id"]
     desk.until(lambda each: each.data("jobs/poll", {"id": job})["message"] == "half way")
-    told = desk.ask("jobs/poll", {"id": job})
-    assert (told["code"], told["data"]["status"], told["data"]["content"]) == (202, "message", None)
+    reported = desk.ask("jobs/poll", {"id": job})
+    assert (reported["code"], reported["data"]["status"], reported["data"]["content"]) == (202, "message", None)
     assert desk.data("jobs/progress", {"id": job, "message": "nearly there"})["message"] == "nearly there"
     assert desk.data("jobs/poll", {"id": job})["message"] == "nearly there"
     go.touch()
@@ -211,11 +212,11 @@ def test_params_that_break_the_schema_are_a_recorded_failure_of_the_caller(desk:
     assert missing["invalid_fields"] == {"to": ["is required"]}
 
 
-def test_the_end_of_a_job_that_was_refused_is_told_like_any_other(desk: Client) -> None:
+def test_the_end_of_a_job_that_was_refused_is_reported_like_any_other(desk: Client) -> None:
     desk.subscribe("mqttjobs/event/job/#")
     sent = send(desk, "greet")["data"]
-    told = desk.wait_topic("mqttjobs/event/job/failed/greet/desk").json
-    assert (told["id"], told["error"]) == (sent["id"], "wrong params: to")
+    reported = desk.wait_topic("mqttjobs/event/job/failed/greet/desk").json
+    assert (reported["id"], reported["error"]) == (sent["id"], "wrong params: to")
 
 
 def test_params_events_and_session_reach_the_program_with_their_types(desk: Client) -> None:

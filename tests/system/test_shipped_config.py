@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, StartMosquitto, free_port
-from clients import Client
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from running import RunningAgent, RunningService, StartService, mqttjobs
 from typer.testing import CliRunner
 
 from mqttjobs.cli.app import app
+from tests.brokers import MosquittoBroker, StartMosquitto, free_port
+from tests.clients import Client
+from tests.running import RunningAgent, RunningService, StartService, mqttjobs
 
 CONFIG = Path(__file__).parents[2] / "config"
 USERS = ("mqttjobs", "zigbee2mqtt", "meter_1", "alice", "bob", "web1")

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker
-from clients import Client, Received
-from running import StartService
 
 from mqttjobs.domain.starting import At, Moment
-from mqttjobs.domain.sun import Spot, next_moment
+from mqttjobs.domain.sun import Location, next_moment
+from tests.brokers import MosquittoBroker
+from tests.clients import Client, Received
+from tests.running import StartService
 
 pytestmark = pytest.mark.mosquitto
 
@@ -135,7 +135,7 @@ def test_every_key_with_a_deadline_through_kills_of_the_real_program(
         assert jobs["total_items"] == len(came)
 
 
-BERLIN = Spot(52.5, 13.4)
+BERLIN = Location(52.5, 13.4)
 
 
 def soon(moment: Moment, seconds: float) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from mqttjobs.domain.starting import Scene
-from mqttjobs.registry import leaf_modules
+from mqttjobs.domain.starting import ConditionContext
+from mqttjobs.registry import plugin_modules
 
 
 class ConditionKind(BaseModel):
@@ -22,7 +22,7 @@ class ConditionKind(BaseModel):
 
     inner: ClassVar[str | None] = None
 
-    def holds(self, scene: Scene) -> bool:
+    def holds(self, context: ConditionContext) -> bool:
         """See Condition."""
         raise NotImplementedError
 
@@ -34,7 +34,7 @@ class ConditionKind(BaseModel):
         """See Condition."""
         return False
 
-    def told(self, scene: Scene) -> str:
+    def describe(self, context: ConditionContext) -> str:
         """See Condition."""
         raise NotImplementedError
 
@@ -43,7 +43,7 @@ class ConditionKind(BaseModel):
 def condition_kinds() -> Mapping[str, type[ConditionKind]]:
     """Return the kind that each key belongs to."""
     found: dict[str, type[ConditionKind]] = {}
-    for module in leaf_modules("mqttjobs.domain.conditions"):
+    for module in plugin_modules("mqttjobs.domain.conditions", "mqttjobs.domain.conditions"):
         for item in vars(module).values():
             if isinstance(item, type) and issubclass(item, ConditionKind) and item is not ConditionKind:
                 for name, field in item.model_fields.items():

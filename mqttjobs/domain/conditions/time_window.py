@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from mqttjobs.domain.conditions.base import ConditionKind
-from mqttjobs.domain.starting import Moment, Scene
+from mqttjobs.domain.starting import ConditionContext, Moment
 
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?\Z", re.ASCII)
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -65,14 +65,14 @@ class TimeWindow(ConditionKind):
             raise ValueError("after and before are the same moment")
         return self
 
-    def holds(self, scene: Scene) -> bool:
+    def holds(self, context: ConditionContext) -> bool:
         """See Condition."""
-        local = scene.now.astimezone(scene.zone)
+        local = context.now.astimezone(context.zone)
         if self.weekdays is not None and _DAYS[local.weekday()] not in self.weekdays:
             return False
         now = _seconds(local)
-        begin = None if self.after is None else _at(self.after, local.date(), scene)
-        end = None if self.before is None else _at(self.before, local.date(), scene)
+        begin = None if self.after is None else _at(self.after, local.date(), context)
+        end = None if self.before is None else _at(self.before, local.date(), context)
         if begin is None:
             return end is None or now < end
         if end is None:
@@ -83,7 +83,7 @@ class TimeWindow(ConditionKind):
         """See Condition."""
         return isinstance(self.after, Moment) or isinstance(self.before, Moment)
 
-    def told(self, scene: Scene) -> str:
+    def describe(self, context: ConditionContext) -> str:
         """See Condition."""
         wanted = [
             f"{word} {value.value if isinstance(value, Moment) else value.isoformat('auto')[:8].removesuffix(':00')}"
@@ -92,7 +92,7 @@ class TimeWindow(ConditionKind):
         ]
         if self.weekdays is not None:
             wanted.append(f"on {', '.join(self.weekdays)}")
-        local = scene.now.astimezone(scene.zone)
+        local = context.now.astimezone(context.zone)
         return f"the time must be {' and '.join(wanted)}, and is {_DAYS[local.weekday()]} {local:%H:%M}"
 
 
@@ -101,15 +101,15 @@ def _seconds(local: datetime) -> float:
     return local.hour * 3600 + local.minute * 60 + local.second + local.microsecond / 1e6
 
 
-def _at(value: TimeOfDay, day: date, scene: Scene) -> float:
+def _at(value: TimeOfDay, day: date, context: ConditionContext) -> float:
     """Return a time of a day in seconds as clocks show it.
 
     Where the sun stays up, it rose before the day began and sets after its end; where it stays down, the other way.
     """
     if isinstance(value, time):
         return value.hour * 3600 + value.minute * 60 + value.second
-    light = scene.daylight(day)
+    light = context.daylight(day)
     moment = light.sunrise if value is Moment.SUNRISE else light.sunset
     if moment is not None:
-        return _seconds(moment.astimezone(scene.zone))
+        return _seconds(moment.astimezone(context.zone))
     return _BEGIN if light.up is (value is Moment.SUNRISE) else _END

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from mqttjobs.domain.conditions.base import ConditionKind
-from mqttjobs.domain.starting import Condition, Scene
+from mqttjobs.domain.starting import Condition, ConditionContext
 
 
 class _Several(ConditionKind):
@@ -41,14 +41,14 @@ class All(_Several):
         """See _Several."""
         return self.all_
 
-    def holds(self, scene: Scene) -> bool:
+    def holds(self, context: ConditionContext) -> bool:
         """See Condition."""
-        return all(part.holds(scene) for part in self.parts)
+        return all(part.holds(context) for part in self.parts)
 
-    def told(self, scene: Scene) -> str:
+    def describe(self, context: ConditionContext) -> str:
         """See Condition; of those that do not hold, if there are any."""
-        failing = [part for part in self.parts if not part.holds(scene)]
-        return " and ".join(part.told(scene) for part in failing or self.parts)
+        failing = [part for part in self.parts if not part.holds(context)]
+        return " and ".join(part.describe(context) for part in failing or self.parts)
 
 
 class AnyOf(_Several):
@@ -63,13 +63,13 @@ class AnyOf(_Several):
         """See _Several."""
         return self.any_
 
-    def holds(self, scene: Scene) -> bool:
+    def holds(self, context: ConditionContext) -> bool:
         """See Condition."""
-        return any(part.holds(scene) for part in self.parts)
+        return any(part.holds(context) for part in self.parts)
 
-    def told(self, scene: Scene) -> str:
+    def describe(self, context: ConditionContext) -> str:
         """See Condition."""
-        return "any of: " + "; ".join(part.told(scene) for part in self.parts)
+        return "any of: " + "; ".join(part.describe(context) for part in self.parts)
 
 
 class Not(_Several):
@@ -84,10 +84,10 @@ class Not(_Several):
         """See _Several."""
         return (self.not_,)
 
-    def holds(self, scene: Scene) -> bool:
+    def holds(self, context: ConditionContext) -> bool:
         """See Condition."""
-        return not self.parts[0].holds(scene)
+        return not self.parts[0].holds(context)
 
-    def told(self, scene: Scene) -> str:
+    def describe(self, context: ConditionContext) -> str:
         """See Condition."""
-        return f"not: {self.parts[0].told(scene)}"
+        return f"not: {self.parts[0].describe(context)}"

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from mqttjobs.domain.conditions.base import ConditionKind
-from mqttjobs.domain.crossing import Band, number_of
 from mqttjobs.domain.protocol import scalar_text
-from mqttjobs.domain.starting import SELF, Scene
+from mqttjobs.domain.starting import SELF, ConditionContext
+from mqttjobs.domain.thresholds import Threshold, number_of
 
 
 def _texts(value: Any) -> Any:
@@ -40,21 +40,21 @@ class ValueCondition(ConditionKind):
             raise ValueError("no number is above the one and below the other; above must be the smaller one")
         return self
 
-    def holds(self, scene: Scene) -> bool:
+    def holds(self, context: ConditionContext) -> bool:
         """See Condition."""
-        text = scene.text(self.entity, self.attribute)
+        text = context.text(self.entity, self.attribute)
         if text is None or (self.states is not None and text not in self.states):
             return False
         if self.above is None and self.below is None:
             return True
         number = number_of(text)
-        return number is not None and Band(self.above, self.below).contains(number)
+        return number is not None and Threshold(self.above, self.below).contains(number)
 
     def references(self) -> Iterator[tuple[str, str | None]]:
         """See Condition."""
         yield (self.entity, self.attribute)
 
-    def told(self, scene: Scene) -> str:
+    def describe(self, context: ConditionContext) -> str:
         """See Condition."""
         wanted = []
         if self.states is not None:
@@ -63,5 +63,5 @@ class ValueCondition(ConditionKind):
             f"{word} {limit:g}" for word, limit in (("above", self.above), ("below", self.below)) if limit is not None
         ]
         whose = self.entity if self.attribute is None else f"{self.attribute} of {self.entity}"
-        found = scene.text(self.entity, self.attribute)
+        found = context.text(self.entity, self.attribute)
         return f"{whose} must be {' and '.join(wanted)}, and is {'not known' if found is None else found}"

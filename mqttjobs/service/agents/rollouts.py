@@ -9,49 +9,53 @@ from datetime import datetime
 from mqttjobs.domain.assignments import ABORTED, Stage, fail, failures
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Rollout
-from mqttjobs.service.agents.roster import Roster
-from mqttjobs.service.agents.sheet import Look
-from mqttjobs.service.running.workbench import Tool
+from mqttjobs.service.agents.batch import DispatchPass
+from mqttjobs.service.jobs.definitions import ResolvedOperation
+from mqttjobs.service.state.agents import AgentRegistry
 
 
-async def lead_waves(look: Look, roster: Roster, tool_of: Callable[[Look, Job], Tool | None]) -> None:
+async def lead_waves(
+    dispatch: DispatchPass,
+    agent_registry: AgentRegistry,
+    resolve: Callable[[DispatchPass, Job], ResolvedOperation | None],
+) -> None:
     """Begin the next wave of roll-outs whose last has ended, or none any more where too many have failed."""
-    held = {row.uid for row in roster.rows() if row.stage is Stage.HELD}
+    held = {row.uid for row in agent_registry.rows() if row.stage is Stage.HELD}
     for uid in sorted(held):
-        job = await look.sheet.job(uid)
-        tool = None if job is None else tool_of(look, job)
-        rollout = tool.operation.rollout if tool is not None else None
+        job = await dispatch.batch.job(uid)
+        resolved = None if job is None else resolve(dispatch, job)
+        rollout = resolved.operation.rollout if resolved is not None else None
         if job is not None and rollout is not None:
-            await _lead(look, roster, job, rollout)
+            await _lead(dispatch, agent_registry, job, rollout)
 
 
-async def _lead(look: Look, roster: Roster, job: Job, rollout: Rollout) -> None:
-    rows = roster.of_job(job.uid)
+async def _lead(dispatch: DispatchPass, agent_registry: AgentRegistry, job: Job, rollout: Rollout) -> None:
+    rows = agent_registry.of_job(job.uid)
     if rollout.abort_failures is not None and failures(job) >= rollout.abort_failures:
         for row in rows:
             if row.stage in (Stage.HELD, Stage.PLANNED):
-                job = look.sheet.change(job, fail(job, row, look.at, ABORTED))
+                job = dispatch.batch.change(job, fail(job, row, dispatch.at, ABORTED))
         return
     if any(row.stage is not Stage.HELD for row in rows):
         return
-    begins_at = await _begun_at(look, roster, job.uid) + rollout.interval
-    if begins_at > look.at:
-        look.dues.append(begins_at)
+    begins_at = await _begun_at(dispatch, agent_registry, job.uid) + rollout.interval
+    if begins_at > dispatch.at:
+        dispatch.dues.append(begins_at)
         return
     wave = min(row.wave for row in rows)
     for row in rows:
         if row.wave == wave:
-            look.sheet.row(replace(row, stage=Stage.PLANNED, planned_at=look.at))
-    roster.begin_wave(job.uid, look.at)
+            dispatch.batch.row(replace(row, stage=Stage.PLANNED, planned_at=dispatch.at))
+    agent_registry.begin_wave(job.uid, dispatch.at)
 
 
-async def _begun_at(look: Look, roster: Roster, uid: int) -> datetime:
+async def _begun_at(dispatch: DispatchPass, agent_registry: AgentRegistry, uid: int) -> datetime:
     """Return when the last wave of a job began; after a start it is read from what is stored."""
-    known = roster.wave_begun_at(uid)
+    known = agent_registry.wave_begun_at(uid)
     if known is None:
-        rows = await look.sheet.rows(uid)
+        rows = await dispatch.batch.rows(uid)
         known = max(
-            (row.planned_at for row in rows if row.stage is not Stage.HELD and row.attempt == 1), default=look.at
+            (row.planned_at for row in rows if row.stage is not Stage.HELD and row.attempt == 1), default=dispatch.at
         )
-        roster.begin_wave(uid, known)
+        agent_registry.begin_wave(uid, known)
     return known

@@ -7,9 +7,9 @@ from dataclasses import replace
 from mqttjobs.domain.agents import Agent, agent_document
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import NotFound
-from mqttjobs.service.draft import Draft
+from mqttjobs.service.api.request import Params, Reply, RequestContext, method
 from mqttjobs.service.methods.jobs import Paging
-from mqttjobs.service.requests.asking import Asking, Params, Reply, method
+from mqttjobs.service.state.transaction import Transaction
 
 READ = "agent:read"
 WRITE = "agent:write"
@@ -21,50 +21,50 @@ class OneAgent(Params):
     hostname: str
 
 
-def _find(asking: Asking, hostname: str) -> Agent:
-    agent = asking.workshop.roster.agents.get(hostname)
+def _find(request: RequestContext, hostname: str) -> Agent:
+    agent = request.engine.agent_registry.agents.get(hostname)
     if agent is None:
         raise NotFound("Agent", "no agent of this name was ever heard of")
     return agent
 
 
-def _document(asking: Asking, agent: Agent) -> dict[str, Json]:
-    workshop = asking.workshop
-    return agent_document(agent, workshop.clock.now(), workshop.roster.timing.lease)
+def _document(request: RequestContext, agent: Agent) -> dict[str, Json]:
+    engine = request.engine
+    return agent_document(agent, engine.clock.now(), engine.agent_registry.timing.lease)
 
 
 @method("agents/list", READ, params=Paging)
-async def list_agents(asking: Asking, params: Paging) -> Json:
+async def list_agents(request: RequestContext, params: Paging) -> Json:
     """Return every agent that was ever heard of, by hostname."""
-    agents = asking.workshop.roster.agents
+    agents = request.engine.agent_registry.agents
     page = sorted(agents)[params.offset : params.offset + params.limit]
-    return {"total_items": len(agents), "items": [_document(asking, agents[hostname]) for hostname in page]}
+    return {"total_items": len(agents), "items": [_document(request, agents[hostname]) for hostname in page]}
 
 
 @method("agents/get", READ, params=OneAgent)
-async def get_agent(asking: Asking, params: OneAgent) -> Json:
+async def get_agent(request: RequestContext, params: OneAgent) -> Json:
     """Return one agent."""
-    return _document(asking, _find(asking, params.hostname))
+    return _document(request, _find(request, params.hostname))
 
 
 @method("agents/drain", WRITE, params=OneAgent, changes=True)
-async def drain_agent(asking: Asking, params: OneAgent) -> Reply:
+async def drain_agent(request: RequestContext, params: OneAgent) -> Reply:
     """Let an agent finish what it runs and take nothing new; survives restarts of both."""
-    return await _order(asking, params.hostname, drained=True)
+    return await _order(request, params.hostname, drained=True)
 
 
 @method("agents/undrain", WRITE, params=OneAgent, changes=True)
-async def undrain_agent(asking: Asking, params: OneAgent) -> Reply:
+async def undrain_agent(request: RequestContext, params: OneAgent) -> Reply:
     """Let an agent take jobs again."""
-    return await _order(asking, params.hostname, drained=False)
+    return await _order(request, params.hostname, drained=False)
 
 
-async def _order(asking: Asking, hostname: str, *, drained: bool) -> Reply:
-    workshop = asking.workshop
-    async with workshop.turn:
-        await workshop.refresh()
-        agent = replace(_find(asking, hostname), drained=drained)
-        workshop.roster.agents[hostname] = agent
-        reply = await asking.commit(Draft(agents={hostname: agent}), Reply(_document(asking, agent)))
-    workshop.agents.order(hostname, "drain" if drained else "undrain")
+async def _order(request: RequestContext, hostname: str, *, drained: bool) -> Reply:
+    engine = request.engine
+    async with engine.write_lock:
+        await engine.refresh()
+        agent = replace(_find(request, hostname), drained=drained)
+        engine.agent_registry.agents[hostname] = agent
+        reply = await request.commit(Transaction(agents={hostname: agent}), Reply(_document(request, agent)))
+    engine.agent_scheduler.order(hostname, "drain" if drained else "undrain")
     return reply

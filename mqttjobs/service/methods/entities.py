@@ -9,9 +9,9 @@ from pydantic import Field
 from mqttjobs.domain.model import AVAILABILITY, STATE, Entity, EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.protocol import iso
 from mqttjobs.errors import Conflict, InvalidRequest, NotFound
-from mqttjobs.service.draft import Draft
+from mqttjobs.service.api.request import Params, Reply, RequestContext, method
 from mqttjobs.service.methods.jobs import Moment, Paging, moment
-from mqttjobs.service.requests.asking import Asking, Params, Reply, method
+from mqttjobs.service.state.transaction import Transaction
 
 READ = "job:read"
 
@@ -41,11 +41,11 @@ class SetState(Params):
     reason: Annotated[str | None, Field(max_length=1024)] = None
 
 
-def entity_document(asking: Asking, entity: Entity) -> dict[str, Json]:
+def entity_document(request: RequestContext, entity: Entity) -> dict[str, Json]:
     """Return an object or link with its values as they are now."""
-    workshop = asking.workshop
-    installation = workshop.settings.installation
-    values = workshop.mirror.values
+    engine = request.engine
+    installation = engine.settings.installation
+    values = engine.cache.values
     kind, entity_id = entity.key
 
     def text(name: str) -> str | None:
@@ -72,46 +72,46 @@ def entity_document(asking: Asking, entity: Entity) -> dict[str, Json]:
     return document
 
 
-def _listing(asking: Asking, kind: EntityKind, params: Paging) -> Json:
-    entities = asking.workshop.settings.installation.entities.values()
-    seen = [each for each in entities if each.key.kind is kind and asking.caller.sees(each.key)]
+def _listing(request: RequestContext, kind: EntityKind, params: Paging) -> Json:
+    entities = request.engine.settings.installation.entities.values()
+    seen = [each for each in entities if each.key.kind is kind and request.caller.sees(each.key)]
     page = seen[params.offset : params.offset + params.limit]
-    return {"total_items": len(seen), "items": [entity_document(asking, each) for each in page]}
+    return {"total_items": len(seen), "items": [entity_document(request, each) for each in page]}
 
 
 @method("objects/list", READ, params=Paging)
-async def list_objects(asking: Asking, params: Paging) -> Json:
+async def list_objects(request: RequestContext, params: Paging) -> Json:
     """Return the objects in the caller's scope."""
-    return _listing(asking, EntityKind.OBJECT, params)
+    return _listing(request, EntityKind.OBJECT, params)
 
 
 @method("links/list", READ, params=Paging)
-async def list_links(asking: Asking, params: Paging) -> Json:
+async def list_links(request: RequestContext, params: Paging) -> Json:
     """Return the links in the caller's scope."""
-    return _listing(asking, EntityKind.LINK, params)
+    return _listing(request, EntityKind.LINK, params)
 
 
 @method("objects/get", READ, params=OneEntity)
-async def get_object(asking: Asking, params: OneEntity) -> Json:
+async def get_object(request: RequestContext, params: OneEntity) -> Json:
     """Return one object."""
-    return entity_document(asking, asking.entity(params.id, None))
+    return entity_document(request, request.entity(params.id, None))
 
 
 @method("links/get", READ, params=OneEntity)
-async def get_link(asking: Asking, params: OneEntity) -> Json:
+async def get_link(request: RequestContext, params: OneEntity) -> Json:
     """Return one link."""
-    return entity_document(asking, asking.entity(None, params.id))
+    return entity_document(request, request.entity(None, params.id))
 
 
 @method("states/history", READ, params=History)
-async def history(asking: Asking, params: History) -> Json:
+async def history(request: RequestContext, params: History) -> Json:
     """Return the changes of a value, newest first."""
-    entity = asking.entity(params.object, params.link)
+    entity = request.entity(params.object, params.link)
     key = ValueKey(entity.key.kind, entity.key.id, params.attribute or STATE)
-    if params.attribute is not None and asking.workshop.settings.installation.source_of(key) is None:
+    if params.attribute is not None and request.engine.settings.installation.source_of(key) is None:
         raise NotFound("Attribute", "the entity has no such attribute")
-    since, until = moment(asking, "since", params.since), moment(asking, "until", params.until)
-    page = await asking.workshop.store.history(key, since, until, params.limit, params.offset)
+    since, until = moment(request, "since", params.since), moment(request, "until", params.until)
+    page = await request.engine.store.history(key, since, until, params.limit, params.offset)
     items = [
         {
             "state": entry.state,
@@ -126,26 +126,26 @@ async def history(asking: Asking, params: History) -> Json:
 
 
 @method("states/set", "job:write", params=SetState, changes=True)
-async def set_state(asking: Asking, params: SetState) -> Reply:
+async def set_state(request: RequestContext, params: SetState) -> Reply:
     """Set a state as if it had been reported; triggers run with the caller as user."""
-    workshop = asking.workshop
-    entity = asking.entity(params.object, params.link)
+    engine = request.engine
+    entity = request.entity(params.object, params.link)
     if entity.follows is not None:
         raise Conflict(f"the state of this link is that of the object {entity.follows}; set that")
     text = _text(params.state)
-    source = workshop.settings.installation.source_of(ValueKey(entity.key.kind, entity.key.id, STATE))
+    source = engine.settings.installation.source_of(ValueKey(entity.key.kind, entity.key.id, STATE))
     if source is not None and text in source.ignore:
         raise InvalidRequest("wrong parameters: state", {"state": ["is among the states that this entity ignores"]})
-    async with workshop.turn:
-        await workshop.refresh()
-        draft = Draft()
+    async with engine.write_lock:
+        await engine.refresh()
+        tx = Transaction()
         key = ValueKey(entity.key.kind, entity.key.id, STATE)
-        matches = workshop.ingest.set_state(
-            draft, key, text, workshop.clock.now(), by=asking.caller.user.id, reason=params.reason
+        matches = engine.ingest.set_state(
+            tx, key, text, engine.clock.now(), by=request.caller.user.id, reason=params.reason
         )
-        await workshop.ingest.place(draft, matches)
-        reply = Reply(entity_document(asking, entity))
-        return await asking.commit(draft, reply)
+        await engine.ingest.enqueue(tx, matches)
+        reply = Reply(entity_document(request, entity))
+        return await request.commit(tx, reply)
 
 
 def _text(state: str | float | bool) -> str:

@@ -6,12 +6,12 @@ from pydantic import JsonValue
 
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import InvalidRequest
+from mqttjobs.service.api.manual_runs import choose_owner
+from mqttjobs.service.api.request import Params, RequestContext, method
 from mqttjobs.service.explaining import explanation
 from mqttjobs.service.methods.operations import find_operation
-from mqttjobs.service.rehearsal import Rehearsal, TooMuch
-from mqttjobs.service.requests.asking import Asking, Params, method
-from mqttjobs.service.requests.by_hand import choose_owner
-from mqttjobs.service.trying_out import play, read_steps
+from mqttjobs.service.simulation.documents import play, read_steps
+from mqttjobs.service.simulation.simulation import Simulation, TooManyRuns
 
 READ = "operation:read"
 
@@ -31,36 +31,36 @@ class Simulate(Params):
 
 
 @method("operations/explain", READ, params=Explain)
-async def explain(asking: Asking, params: Explain) -> Json:
+async def explain(request: RequestContext, params: Explain) -> Json:
     """Return what each trigger watches and waits for, and which matches did not run, and why."""
-    operation = find_operation(asking, params.id)
-    owner = choose_owner(asking, operation, params.object, params.link)
-    return await explanation(asking.workshop, operation, owner)
+    operation = find_operation(request, params.id)
+    owner = choose_owner(request, operation, params.object, params.link)
+    return await explanation(request.engine, operation, owner)
 
 
 @method("operations/simulate", READ, params=Simulate)
-async def simulate(asking: Asking, params: Simulate) -> Json:
+async def simulate(request: RequestContext, params: Simulate) -> Json:
     """Return what would run, when and how, beginning with the values that are stored; nothing is changed."""
-    workshop = asking.workshop
-    sees = asking.caller.sees
-    steps = read_steps(workshop.settings.installation, params.reports, sees)
-    async with workshop.turn:
-        await workshop.refresh()
-        rehearsal = Rehearsal(
-            workshop.settings,
-            workshop.clock.now(),
-            workshop.new_id,
-            mirror=workshop.mirror,
-            roster=workshop.roster,
-            connected_at=workshop.agenda.connected_at,
+    engine = request.engine
+    sees = request.caller.sees
+    steps = read_steps(engine.settings.installation, params.reports, sees)
+    async with engine.write_lock:
+        await engine.refresh()
+        simulation = Simulation(
+            engine.settings,
+            engine.clock.now(),
+            engine.new_id,
+            cache=engine.cache,
+            agent_registry=engine.agent_registry,
+            connected_at=engine.deadlines.connected_at,
         )
     try:
-        told = await play(rehearsal, steps, sees)
-    except TooMuch as error:
+        played = await play(simulation, steps, sees)
+    except TooManyRuns as error:
         raise InvalidRequest(str(error), {"reports": [str(error)]}) from None
-    seen = [each for step in told for each in step["seen"]]
+    seen = [each for step in played for each in step["seen"]]
     return {
-        "steps": told,
+        "steps": played,
         "runs": [run for each in seen for run in each["runs"]],
-        "not_run": [miss for each in seen for miss in each["not_run"]],
+        "not_run": [skipped_match for each in seen for skipped_match in each["not_run"]],
     }

@@ -14,9 +14,9 @@ from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import milliseconds, parse_time
 from mqttjobs.domain.status import EventKind, JobEvent, Status
 from mqttjobs.errors import InvalidRequest, NotFound, TerminalState
-from mqttjobs.service.draft import Draft
-from mqttjobs.service.requests.asking import Asking, Params, Reply, method
-from mqttjobs.service.running.workbench import blank_description
+from mqttjobs.service.api.request import Params, Reply, RequestContext, method
+from mqttjobs.service.jobs.definitions import blank_description
+from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.base import JobQuery
 
 ANSWER = 64
@@ -90,12 +90,12 @@ class AddProgress(OneJob):
     message: Annotated[str, Field(min_length=1, max_length=4096)]
 
 
-def moment(asking: Asking, name: str, value: int | str | None) -> datetime | None:
+def moment(request: RequestContext, name: str, value: int | str | None) -> datetime | None:
     """Return a time given as ISO 8601, milliseconds, or `-24h`."""
     if value is None:
         return None
     try:
-        return parse_time(value, asking.workshop.clock.now())
+        return parse_time(value, request.engine.clock.now())
     except ValueError as error:
         raise InvalidRequest(f"wrong parameters: {name}", {name: [str(error)]}) from None
 
@@ -108,49 +108,49 @@ def _cursor(value: str | None) -> int | None:
     return int(value)
 
 
-def document(asking: Asking, job: Job) -> dict[str, Json]:
+def document(request: RequestContext, job: Job) -> dict[str, Json]:
     """Return a job's whole document, of its operation only what the caller may see."""
     made = job_document(job, blank_description(str(job.operation.get("type"))))
-    user = asking.caller.user
+    user = request.caller.user
     if user.may("job:read") or user.may("operation:read"):
-        return made | {"operation": asking.caller.in_scope(job.operation)}
+        return made | {"operation": request.caller.in_scope(job.operation)}
     name = job.operation.get("name") or job.operation_id
     brief = {"id": job.operation_id, "name": name, "description": job.operation.get("description", "")}
     return made | {"operation": brief}
 
 
-async def find_job(asking: Asking, job_id: int | str) -> Job:
+async def find_job(request: RequestContext, job_id: int | str) -> Job:
     """Return a job in the caller's scope; unknown and out of scope look alike."""
-    job = await asking.workshop.store.get(job_id, asking.caller.scope)
+    job = await request.engine.store.get(job_id, request.caller.scope)
     if job is None:
         raise NotFound("Job", f"no job has the id {job_id}")
     return job
 
 
 @method("jobs/list", "job:read", params=ListJobs)
-async def list_jobs(asking: Asking, params: ListJobs) -> Json:
+async def list_jobs(request: RequestContext, params: ListJobs) -> Json:
     """Return whole documents, newest first, with totals and counts in the caller's scope."""
     if set(params.fields or ()) - job_fields():
-        words = f"each must be one of {', '.join(sorted(job_fields()))}"
-        raise InvalidRequest("wrong parameters: fields", {"fields": [words]})
-    scope = asking.caller.scope
+        message = f"each must be one of {', '.join(sorted(job_fields()))}"
+        raise InvalidRequest("wrong parameters: fields", {"fields": [message]})
+    scope = request.caller.scope
     query = JobQuery(
         statuses=None if params.status is None else frozenset(params.status),
         operation_id=params.operation_id,
         objects=None if params.object is None else frozenset(params.object),
         links=None if params.link is None else frozenset(params.link),
         user_id=params.user_id,
-        since=moment(asking, "since", params.since),
-        until=moment(asking, "until", params.until),
+        since=moment(request, "since", params.since),
+        until=moment(request, "until", params.until),
         before_uid=_cursor(params.cursor),
         limit=params.limit + 1,
         offset=params.offset,
         scope=scope,
     )
-    page = await asking.workshop.store.find(query)
+    page = await request.engine.store.find(query)
     jobs = page.jobs[: params.limit]
-    counts = await asking.workshop.store.counts(scope)
-    items = [document(asking, job) for job in jobs]
+    counts = await request.engine.store.counts(scope)
+    items = [document(request, job) for job in jobs]
     if params.fields is not None:
         items = [{name: item[name] for name in params.fields} for item in items]
     data: dict[str, Json] = {
@@ -165,60 +165,60 @@ async def list_jobs(asking: Asking, params: ListJobs) -> Json:
 
 
 @method("jobs/get", "job:read", params=OneJob)
-async def get_job(asking: Asking, params: OneJob) -> Json:
+async def get_job(request: RequestContext, params: OneJob) -> Json:
     """Return the job document."""
-    return document(asking, await find_job(asking, params.id))
+    return document(request, await find_job(request, params.id))
 
 
 @method("jobs/add_result", "job:write", params=AddResult, changes=True)
-async def add_result(asking: Asking, params: AddResult) -> Reply:
+async def add_result(request: RequestContext, params: AddResult) -> Reply:
     """Append a custom result, changing nothing else (seeds 000)."""
-    job = await find_job(asking, params.id)
-    result = CustomResult(params.payload, asking.caller.user.id, asking.workshop.clock.now())
+    job = await find_job(request, params.id)
+    result = CustomResult(params.payload, request.caller.user.id, request.engine.clock.now())
     data = {"payload": result.payload, "by": result.by, "timestamp": milliseconds(result.at)}
-    return await asking.commit(Draft(results=[(job.uid, result)]), Reply(data))
+    return await request.commit(Transaction(results=[(job.uid, result)]), Reply(data))
 
 
 @method("jobs/progress", "job:write", params=AddProgress, changes=True)
-async def add_progress(asking: Asking, params: AddProgress) -> Reply:
+async def add_progress(request: RequestContext, params: AddProgress) -> Reply:
     """Add a progress message to a job that has not ended."""
-    workshop = asking.workshop
-    job = await find_job(asking, params.id)
+    engine = request.engine
+    job = await find_job(request, params.id)
     if job.ended:
         raise TerminalState(f"the job is {job.status.value}")
-    event = JobEvent(workshop.clock.now(), EventKind.PROGRESS, workshop.settings.service.hostname, params.message)
+    event = JobEvent(engine.clock.now(), EventKind.PROGRESS, engine.settings.service.hostname, params.message)
     update = JobUpdate(job.uid, (event,), strict=True, only_events=True)
     reply = Reply({"id": job.id, "uid": job.uid, "message": params.message})
-    await asking.commit(Draft(updates=[update]), reply)
-    workshop.runner.noted(job.uid, event)
+    await request.commit(Transaction(updates=[update]), reply)
+    engine.runner.noted(job.uid, event)
     return reply
 
 
 @method("jobs/stop", "job:write", params=OneJob, changes=True)
-async def stop_job(asking: Asking, params: OneJob) -> Reply:
+async def stop_job(request: RequestContext, params: OneJob) -> Reply:
     """Stop a job that has not ended: it is stopped from now on, and what runs of it is ended."""
-    job = await find_job(asking, params.id)
+    job = await find_job(request, params.id)
     if job.ended:
         raise TerminalState(f"the job is {job.status.value}")
-    draft = Draft()
-    async with asking.workshop.turn:
-        stopped = await _stop(asking, draft, job)
-        return await asking.commit(draft, Reply(document(asking, stopped)))
+    tx = Transaction()
+    async with request.engine.write_lock:
+        stopped = await _stop(request, tx, job)
+        return await request.commit(tx, Reply(document(request, stopped)))
 
 
 @method("jobs/delete", "job:write", params=OneJob, changes=True)
-async def delete_job(asking: Asking, params: OneJob) -> Reply:
+async def delete_job(request: RequestContext, params: OneJob) -> Reply:
     """Delete a job and all that belongs to it; a running one is stopped first."""
-    job = await find_job(asking, params.id)
-    draft = Draft(deleted=[job.uid])
-    async with asking.workshop.turn:
+    job = await find_job(request, params.id)
+    tx = Transaction(deleted=[job.uid])
+    async with request.engine.write_lock:
         if not job.ended:
-            await _stop(asking, draft, job, strict=False)
-        return await asking.commit(draft, Reply({"id": job.id, "uid": job.uid}, code=204))
+            await _stop(request, tx, job, strict=False)
+        return await request.commit(tx, Reply({"id": job.id, "uid": job.uid}, code=204))
 
 
-async def _stop(asking: Asking, draft: Draft, job: Job, *, strict: bool = True) -> Job:
-    workshop = asking.workshop
-    await workshop.refresh()
-    message = f"Job stopped by {asking.caller.user.id}"
-    return workshop.submission.stop(draft, job, workshop.clock.now(), message, strict=strict)
+async def _stop(request: RequestContext, tx: Transaction, job: Job, *, strict: bool = True) -> Job:
+    engine = request.engine
+    await engine.refresh()
+    message = f"Job stopped by {request.caller.user.id}"
+    return engine.job_factory.stop(tx, job, engine.clock.now(), message, strict=strict)

@@ -13,14 +13,14 @@ from pydantic import BeforeValidator, Field, JsonValue
 from mqttjobs.domain.documents import send_document
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Json, Operation
+from mqttjobs.domain.params import fill_params
 from mqttjobs.errors import ConfigError, Conflict, Forbidden, InvalidRequest, NotFound
+from mqttjobs.service.api.manual_runs import Run, brief, finish, start
+from mqttjobs.service.api.request import Params, Reply, RequestContext, method
+from mqttjobs.service.api.targets import choose_target, target_of_retry
+from mqttjobs.service.jobs.definitions import blank_description
+from mqttjobs.service.jobs.factory import JobOrigin
 from mqttjobs.service.methods.jobs import OneJob, find_job
-from mqttjobs.service.requests.asking import Asking, Params, Reply, method
-from mqttjobs.service.requests.by_hand import Run, brief, finish, start
-from mqttjobs.service.requests.params import fill_params
-from mqttjobs.service.requests.targets import choose_target, target_of_retry
-from mqttjobs.service.running.submission import Cause
-from mqttjobs.service.running.workbench import blank_description
 
 NOT_INLINE = frozenset(
     [
@@ -32,7 +32,7 @@ NOT_INLINE = frozenset(
 """Keys that only a configured operation can have: they say when it starts by itself, or beside which others."""
 KEPT_FOR_RETRY = ("payload", "state", "previous_state", "editor_session")
 """Variables of what started a job; a retry is rendered with them, and with everything else as it is now."""
-PROBLEMS_TOLD = 5
+MAX_PROBLEMS = 5
 
 
 def _as_uuid(value: Json) -> Json:
@@ -82,24 +82,24 @@ class Retry(OneJob):
 
 
 @method("jobs/create", "operation:manage", params=Create, changes=True)
-async def create_job(asking: Asking, params: Create) -> Reply:
+async def create_job(request: RequestContext, params: Create) -> Reply:
     """Run an operation that is sent in, once."""
-    operation = _inline_operation(asking, params.operation)
-    target = choose_target(asking.workshop.settings, params.target, operation.target)
+    operation = _inline_operation(request, params.operation)
+    target = choose_target(request.engine.settings, params.target, operation.target)
     owner = None
     if params.object is not None or params.link is not None:
-        owner = asking.entity(params.object, params.link).key
-    return await start(asking, Run(operation, owner, Cause(asking.caller.user.id, target=target)), brief)
+        owner = request.entity(params.object, params.link).key
+    return await start(request, Run(operation, owner, JobOrigin(request.caller.user.id, target=target)), brief)
 
 
-def _inline_operation(asking: Asking, written: Mapping[str, Json]) -> Operation:
+def _inline_operation(request: RequestContext, written: Mapping[str, Json]) -> Operation:
     """Return the operation of what was sent in.
 
     Raises:
         Forbidden: its type may not be sent in.
         InvalidRequest: it is no operation.
     """
-    settings = asking.workshop.settings
+    settings = request.engine.settings
     kind = written.get("type")
     if not isinstance(kind, str):
         raise InvalidRequest("wrong parameters: operation", {"operation": ["type: must be a text"]})
@@ -113,17 +113,17 @@ def _inline_operation(asking: Asking, written: Mapping[str, Json]) -> Operation:
             return settings.build(written)
         except ConfigError as error:
             problems = [each.message for each in error.problems]
-    raise InvalidRequest("wrong parameters: operation", {"operation": problems[:PROBLEMS_TOLD]})
+    raise InvalidRequest("wrong parameters: operation", {"operation": problems[:MAX_PROBLEMS]})
 
 
 @method("jobs/send", "operation:execute", params=Send, changes=True)
-async def send_job(asking: Asking, params: Send) -> Reply:
+async def send_job(request: RequestContext, params: Send) -> Reply:
     """Run an operation of an object or link, and wait a short while for its result if that is asked."""
-    installation = asking.workshop.settings.installation
+    installation = request.engine.settings.installation
     name = _one_of(params, "method_name", "method")
     if name is None:
         raise InvalidRequest("wrong parameters: method_name", {"method_name": ["is required"]})
-    owner = asking.entity(params.object, params.link).key
+    owner = request.entity(params.object, params.link).key
     operation = installation.operations.get(name)
     if operation is None or not installation.is_attached(operation, owner):
         raise NotFound("Operation", f"no operation of this {owner.kind.value} has this id")
@@ -133,13 +133,13 @@ async def send_job(asking: Asking, params: Send) -> Reply:
         )
     filled, wrong = fill_params(operation, _one_of(params, "params", "arguments") or {})
     extra = {} if params.editor_session is None else {"editor_session": params.editor_session}
-    user_id = operation.run_as or asking.caller.user.id
-    cause = Cause(user_id, params=filled, events=tuple(params.events or ()), extra=extra)
-    run = Run(operation, owner, cause, wrong)
+    user_id = operation.run_as or request.caller.user.id
+    origin = JobOrigin(user_id, params=filled, events=tuple(params.events or ()), extra=extra)
+    run = Run(operation, owner, origin, wrong)
     if not params.poll_result:
-        return await start(asking, run, sent)
-    window = asking.workshop.settings.service.poll_window
-    return await asking.replace_answer(sent(await finish(asking, run, window / timedelta(seconds=1))))
+        return await start(request, run, sent)
+    window = request.engine.settings.service.poll_window
+    return await request.replace_answer(sent(await finish(request, run, window / timedelta(seconds=1))))
 
 
 def _one_of(params: Send, name: str, older: str) -> Json:
@@ -166,36 +166,36 @@ def _document(job: Job) -> dict[str, Json]:
 
 
 @method("jobs/poll", "job:read", params=OneJob)
-async def poll_job(asking: Asking, params: OneJob) -> Reply:
+async def poll_job(request: RequestContext, params: OneJob) -> Reply:
     """Return the send document: 200 when the job has ended, 202 while it has not."""
-    job = await find_job(asking, params.id)
+    job = await find_job(request, params.id)
     return Reply(_document(job), code=200 if job.ended else 202)
 
 
 @method("jobs/retry", "job:write", params=Retry, changes=True)
-async def retry_job(asking: Asking, params: Retry) -> Reply:
+async def retry_job(request: RequestContext, params: Retry) -> Reply:
     """Run what a job ran once more, as a new job."""
-    old = await find_job(asking, params.id)
-    settings = asking.workshop.settings
-    operation = _operation_again(asking, old)
+    old = await find_job(request, params.id)
+    settings = request.engine.settings
+    operation = _operation_again(request, old)
     target = choose_target(settings, params.target, target_of_retry(old))
     filled, wrong = fill_params(operation, old.params)
-    cause = Cause(
-        operation.run_as or asking.caller.user.id,
+    origin = JobOrigin(
+        operation.run_as or request.caller.user.id,
         params=filled,
         events=old.events,
         extra={name: old.inputs[name] for name in KEPT_FOR_RETRY if name in old.inputs},
         retry_of=old.id,
         target=target,
     )
-    return await start(asking, Run(operation, old.owner, cause, wrong), brief, retried=old)
+    return await start(request, Run(operation, old.owner, origin, wrong), brief, retried=old)
 
 
-def _operation_again(asking: Asking, old: Job) -> Operation:
+def _operation_again(request: RequestContext, old: Job) -> Operation:
     """Return a job's operation as it is configured now, or as it was sent in."""
     if old.operation_id is None:
-        return _inline_operation(asking, old.operation)
-    installation = asking.workshop.settings.installation
+        return _inline_operation(request, old.operation)
+    installation = request.engine.settings.installation
     operation = installation.operations.get(old.operation_id)
     if operation is None:
         raise Conflict("the job's operation is configured no longer")

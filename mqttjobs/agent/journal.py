@@ -1,0 +1,229 @@
+"""What an agent must not forget: a journal of JSON lines in its state directory, written before it acts.
+
+A line that a crash cut short is the last one and is left out. What is no longer needed goes when the journal is written
+anew, at the start and whenever it has grown; the new one takes the place of the old in one step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.protocol import encode, milliseconds
+from mqttjobs.errors import StoreError, StoreRefused
+
+REMEMBERED = timedelta(hours=1)
+"""How long a delivered assignment and its report are known: a broker may lose what it has taken."""
+LINES_KEPT = 5000
+"""Lines beyond which the journal is written anew, if most of them are no longer needed."""
+
+
+class Step(IntEnum):
+    """How far an assignment has come."""
+
+    TAKEN = 0
+    STARTED = 1
+    ENDED = 2
+    DELIVERED = 3
+
+
+@dataclass(slots=True)
+class Entry:
+    """One assignment: the message as it came, how far it has come, and the last report about it."""
+
+    token: str
+    message: Mapping[str, Json]
+    step: Step = Step.TAKEN
+    report: Mapping[str, Json] | None = None
+    until_ms: int = 0
+
+
+class Journal:
+    """The journal. `entries` are the assignments by token, `seen` the signatures that may not come again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "agent.journal"
+        self._lock_path = folder / "agent.lock"
+        self.entries: dict[str, Entry] = {}
+        self.seen: dict[str, int] = {}
+        self.drained = False
+        self._file: int | None = None
+        self._lock: int | None = None
+        self._lines = 0
+        self._pending: list[bytes] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    def open(self, now: datetime) -> None:
+        """Lock the state directory and read the journal.
+
+        Raises:
+            StoreRefused: another agent uses the directory, or it cannot be used.
+        """
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreRefused(f"{self._path.parent} is used by another agent; give each a --state-dir") from None
+        except OSError as error:
+            raise StoreRefused(f"{self._path.parent} cannot be used ({error.strerror}); see --state-dir") from None
+        self._read()
+        self._rewrite(now)
+
+    def close(self) -> None:
+        """Let go of the state directory; what was not yet written is."""
+        if self._file is not None:
+            self._write()
+            os.close(self._file)
+        if self._lock is not None:
+            os.close(self._lock)
+        self._file = self._lock = None
+
+    # -- what happens --------------------------------------------------------------------------------------------
+
+    def take(self, token: str, message: Mapping[str, Json]) -> Entry:
+        """Note a new assignment; durable after `flush`."""
+        entry = self.entries[token] = Entry(token, message)
+        self._note({"take": token, "message": message})
+        return entry
+
+    def start(self, entry: Entry) -> None:
+        """Note that an assignment is about to start."""
+        entry.step = Step.STARTED
+        self._note({"start": entry.token})
+
+    def end(self, entry: Entry, report: Mapping[str, Json]) -> None:
+        """Note how an assignment ended, to be reported until that is confirmed."""
+        entry.step, entry.report = Step.ENDED, report
+        self._note({"end": entry.token, "report": report})
+
+    def delivered(self, entry: Entry, now: datetime) -> None:
+        """Note that the broker has the report; it need not be written at once."""
+        entry.step, entry.until_ms = Step.DELIVERED, milliseconds(now + REMEMBERED)
+        entry.message = {}
+        self._note({"delivered": entry.token, "until": entry.until_ms})
+
+    def see(self, signature: str, until: datetime) -> None:
+        """Note a signature that may not come again before it has expired."""
+        self.seen[signature] = milliseconds(until)
+        self._note({"seen": signature, "until": self.seen[signature]})
+
+    def drain(self, *, drained: bool) -> None:
+        """Note whether jobs are taken."""
+        self.drained = drained
+        self._note({"drained": drained})
+
+    async def flush(self) -> None:
+        """Return when everything noted so far is durable; what has come together is written in one go.
+
+        Raises:
+            StoreError: it could not be written; it is tried again with the next flush.
+        """
+        while self._pending or self._flushing is not None:
+            if self._flushing is None:
+                self._flushing = asyncio.create_task(self._flush(), name="journal")
+            await asyncio.shield(self._flushing)
+
+    async def _flush(self) -> None:
+        lines, self._pending = self._pending, []
+        try:
+            await asyncio.to_thread(self._append, b"".join(lines))
+            self._lines += len(lines)
+        except OSError as error:
+            self._pending = [b"\n", *lines, *self._pending]  # what was written of them is a line that says nothing
+            raise StoreError(f"{self._path} cannot be written ({error.strerror})") from error
+        finally:
+            self._flushing = None
+
+    def tidy(self, now: datetime) -> None:
+        """Write the journal anew if it has grown; call it when nothing is being written."""
+        if self._flushing is None and self._lines > LINES_KEPT + 4 * len(self.entries):
+            self._rewrite(now)
+
+    # -- the file ------------------------------------------------------------------------------------------------
+
+    def _note(self, line: Mapping[str, Json]) -> None:
+        self._pending.append(encode(line) + b"\n")
+
+    def _append(self, data: bytes) -> None:
+        if self._file is not None and data:
+            if os.write(self._file, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(self._file)
+
+    def _write(self) -> None:
+        lines, self._pending = self._pending, []
+        self._append(b"".join(lines))
+
+    def _read(self) -> None:
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                self._replay(orjson.loads(line))
+            except (orjson.JSONDecodeError, KeyError):
+                continue
+
+    def _replay(self, line: dict[str, Any]) -> None:
+        if "take" in line:
+            self.entries[line["take"]] = Entry(line["take"], line["message"])
+        elif "start" in line:
+            self.entries[line["start"]].step = Step.STARTED
+        elif "end" in line:
+            entry = self.entries[line["end"]]
+            entry.step, entry.report = Step.ENDED, line["report"]
+        elif "delivered" in line:
+            entry = self.entries.setdefault(line["delivered"], Entry(line["delivered"], {}))
+            entry.step, entry.message, entry.until_ms = Step.DELIVERED, {}, line["until"]
+        elif "seen" in line:
+            self.seen[line["seen"]] = line["until"]
+        else:
+            self.drained = bool(line["drained"])
+
+    def _rewrite(self, now: datetime) -> None:
+        """Write what is still needed into a new journal and put it in place of the old one."""
+        now_ms = milliseconds(now)
+        self.seen = {signature: until for signature, until in self.seen.items() if until > now_ms}
+        self.entries = {
+            token: entry
+            for token, entry in self.entries.items()
+            if entry.step is not Step.DELIVERED or entry.until_ms > now_ms
+        }
+        self._pending.clear()
+        lines = [encode({"drained": self.drained}), *map(encode, self._kept())]
+        fresh = self._path.with_suffix(".new")
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        os.write(handle, b"\n".join(lines) + b"\n")
+        os.fsync(handle)
+        fresh.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+        if self._file is not None:
+            os.close(self._file)
+        self._file, self._lines = handle, len(lines)
+
+    def _kept(self) -> list[Mapping[str, Json]]:
+        lines: list[Mapping[str, Json]] = [{"seen": each, "until": until} for each, until in self.seen.items()]
+        for token, entry in self.entries.items():
+            lines.append({"take": token, "message": entry.message})
+            if entry.step is Step.STARTED:
+                lines.append({"start": token})
+            if entry.report is not None:
+                lines.append({"end": token, "report": entry.report})
+            if entry.step is Step.DELIVERED:
+                lines.append({"delivered": token, "until": entry.until_ms})
+        return lines

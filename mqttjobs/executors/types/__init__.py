@@ -1,0 +1,1 @@
+"""The operation types: one file each, found by the registry."""

@@ -1,0 +1,111 @@
+"""script: run a text with an interpreter; values come by environment and standard input, never by pasting."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import Field
+
+from mqttjobs.domain.jobs import Outcome
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.templates import Template
+from mqttjobs.executors.base import Executor, Limits, RunContext
+from mqttjobs.executors.environment import SecretResolver, environment, standard_input, variables_of
+from mqttjobs.executors.process import Command
+from mqttjobs.executors.types.program import run_command, template_problems
+
+_VARIABLE = re.compile(
+    r"\{\{\s*(?:(?:id|name|state|previous_state)|"
+    r"(?:properties|attributes|payload|source|target|user|params|job)(?:\.[A-Za-z0-9_@-]+)+)\s*\}\}"
+)
+"""A variable of ours; other double braces are the script's own, as in `docker ps --format '{{ .Names }}'`."""
+
+
+class Script(Executor):
+    """Runs `text`, or the file `ref` in the configuration's folder, with `interpreter`."""
+
+    kind: ClassVar[str] = "script"
+    own_timeout: ClassVar[bool] = True
+    no_description: ClassVar[Mapping[str, Json]] = {"exitCode": None, "stdout": None}
+
+    text: str | None = None
+    ref: str | None = None
+    interpreter: tuple[str, ...] = Field(default=("/bin/sh",), min_length=1)
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = Field(default_factory=dict)
+
+    @cached_property
+    def _args(self) -> tuple[Template, ...]:
+        return tuple(Template.of(each) for each in self.args)
+
+    @cached_property
+    def _env(self) -> dict[str, Template]:
+        return {name: Template.of(each) for name, each in self.env.items()}
+
+    def problems(self, limits: Limits) -> Mapping[str, str]:
+        """See Executor."""
+        found = template_problems(self.args, self.env)
+        if (self.text is None) == (self.ref is None):
+            found["text"] = "give either text or ref"
+        if self.text is not None and _VARIABLE.search(self.text):
+            found["text"] = "variables are not put into a script's text; use $MQTTJOBS_… or the JSON on standard input"
+        if self.ref is not None and self.text is None:
+            path = self._path(limits)
+            if path is None:
+                found["ref"] = "must be a file in the configuration's folder"
+            elif not path.is_file():
+                found["ref"] = "there is no such file in the configuration's folder"
+        return found
+
+    def _path(self, limits: Limits) -> Path | None:
+        """Return the file of `ref`, symbolic links followed, or None where it leaves the folder."""
+        folder = Path(limits.config_dir).resolve()
+        path = (folder / (self.ref or "")).resolve()
+        return path if path.is_relative_to(folder) else None
+
+    def portable(self, limits: Limits) -> Self:
+        """See Executor: the text of the file, in place of its name."""
+        if self.ref is None:
+            return self
+        path = self._path(limits)
+        if path is None:
+            raise FileNotFoundError(f"the script {self.ref} is not in the configuration's folder")
+        own = self.model_dump(exclude_unset=True, exclude={"ref"})
+        return self.model_validate({**own, "text": path.read_text(encoding="utf-8")})
+
+    def title(self, operation_id: str) -> tuple[str, str]:
+        """See Executor."""
+        name = self.ref or f"script:{operation_id}"
+        return (name, name)
+
+    def preview(self, variables: Mapping[str, Json], base_topic: str) -> Mapping[str, Json]:
+        """See Executor."""
+        del base_topic
+        what = {"text": self.text} if self.ref is None else {"ref": self.ref}
+        return {**what, "args": [each.render(variables).shown_text for each in self._args]}
+
+    async def run(self, context: RunContext) -> Outcome:
+        """See Executor."""
+        reveal = SecretResolver(context)
+        variables = variables_of(context, reveal)
+        args = [each.render(context.variables, context.secret_templates, reveal).text for each in self._args]
+        env = environment(context, variables, self._env, reveal)
+        stdin = standard_input(context, variables, reveal)
+        if self.ref is not None:
+            path = self._path(context.limits)
+            if path is None or not path.is_file():
+                return Outcome(ok=False, error=f"the script {self.ref} is not in the configuration's folder")
+            return await run_command(Command([*self.interpreter, str(path), *args], env, stdin), context, reveal)
+        handle = os.memfd_create("script", 0)
+        try:
+            os.write(handle, (self.text or "").encode())
+            os.lseek(handle, 0, os.SEEK_SET)
+            argv = [*self.interpreter, f"/dev/fd/{handle}", *args]
+            return await run_command(Command(argv, env, stdin, pass_fds=(handle,)), context, reveal)
+        finally:
+            os.close(handle)

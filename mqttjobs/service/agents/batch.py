@@ -1,0 +1,78 @@
+"""One look at the jobs of agents: each job as the decisions so far leave it, and the draft that records them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from mqttjobs.domain.assignments import Assignment, Change
+from mqttjobs.domain.jobs import Job, JobUpdate, apply
+from mqttjobs.service.state.agents import AgentRegistry
+from mqttjobs.service.state.cache import StateCache
+from mqttjobs.service.state.transaction import Transaction
+from mqttjobs.store.base import Store
+from mqttjobs.transport.base import Publication
+
+
+class AssignmentBatch:
+    """Collects decisions; the roster and the mirror are changed at the same time."""
+
+    def __init__(self, tx: Transaction, store: Store, agent_registry: AgentRegistry, cache: StateCache) -> None:
+        self.tx = tx
+        self._store = store
+        self._agent_registry = agent_registry
+        self._cache = cache
+        self._jobs: dict[int, Job] = {}
+        self._uids: dict[str, int] = {}
+
+    async def job(self, job_id: int | str) -> Job | None:
+        """Return a job as it now is, or None where there is none."""
+        uid = self._uids.get(job_id, 0) if isinstance(job_id, str) else job_id
+        if uid in self._jobs:
+            return self._jobs[uid]
+        stored = await self._store.get(job_id)
+        if stored is None:
+            return None
+        self._uids[stored.id] = stored.uid
+        return self._jobs.setdefault(stored.uid, stored)
+
+    async def rows(self, uid: int) -> list[Assignment]:
+        """Return every assignment of a job as it now is."""
+        pending = {key: row for key, row in self.tx.assignments.items() if key.uid == uid}
+        stored = {row.key: row for row in await self._store.assignments(uid)}
+        return list((stored | pending).values())
+
+    def row(self, row: Assignment) -> None:
+        """Take an assignment as it now is."""
+        self.tx.assignments[row.key] = row
+        self._agent_registry.put(row)
+
+    def update(self, job: Job, update: JobUpdate) -> Job:
+        """Take what happened to a job and return it as that leaves it."""
+        after = apply(job, update)
+        self.tx.updates.append(update)
+        if after.status is not job.status:
+            self.tx.changed[job.uid] = after
+        if after.ended and (not job.ended or job.uid in self.tx.ended):
+            self.tx.ended[job.uid] = after
+        self._jobs[job.uid] = after
+        self._cache.record_run(
+            self.tx.operation_states, after, ended_now=after.ended and after.status is not job.status
+        )
+        return after
+
+    def change(self, job: Job, change: Change) -> Job:
+        """Take what happened to a job and to one of its assignments."""
+        self.row(change.row)
+        if change.next is not None:
+            self.row(change.next)
+        return self.update(job, change.update)
+
+
+class DispatchPass(NamedTuple):
+    """One look at everything that is open: what it decides, what is to be sent, and when to look again."""
+
+    batch: AssignmentBatch
+    at: datetime
+    outgoing: list[Publication]
+    dues: list[datetime]

@@ -1,0 +1,154 @@
+"""What a request method is, what it is given, and how its work and its answer become durable together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from mqttjobs.domain.jobs import Job
+from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json
+from mqttjobs.domain.protocol import encode
+from mqttjobs.errors import InvalidRequest, NotFound
+from mqttjobs.registry import plugin_modules
+from mqttjobs.service.api.auth import Caller
+from mqttjobs.service.engine import Engine
+from mqttjobs.service.state.transaction import Transaction
+from mqttjobs.store.base import Answer
+
+PENDING_JOB = "begun"
+"""The only key of what is kept for a repeated request while its answer waits for a job's end."""
+
+
+class Params(BaseModel):
+    """The parameters of a method: unknown ones are refused, and no type is bent to fit."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class NoParams(Params):
+    """For methods without parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A good answer: HTTP's code and the data."""
+
+    data: Json = None
+    code: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """One request being carried out.
+
+    Attributes:
+        repeat_key: set when the same request asked again must not do its work again.
+        begun: uid of the job that the same request made before, when its answer waits for that job's end and was not
+            given: the process ended meanwhile. The method waits on and makes no other.
+        aside: entered while waiting for something that may take long, so that the wait does not hold up intake.
+    """
+
+    engine: Engine
+    caller: Caller
+    transaction: Json = None
+    repeat_key: bytes | None = None
+    pending_job: int | None = None
+    parked: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    async def commit(self, tx: Transaction, reply: Reply) -> Reply:
+        """Record the work together with its answer, start what it started, and return the answer."""
+        self.keep_answer(tx, reply)
+        await self.engine.commit(tx)
+        return reply
+
+    def keep_answer(self, tx: Transaction, reply: Reply) -> None:
+        """Put the answer into the draft, to be given again when the same is asked again."""
+        if self.repeat_key is not None:
+            body = encode(envelope(reply, self.transaction))
+            tx.answers.append(Answer(self.repeat_key, self.engine.clock.now(), body))
+
+    def keep_pending_job(self, tx: Transaction, job: Job) -> None:
+        """Put into the draft which job the answer is waiting for, to wait on when the same is asked again."""
+        if self.repeat_key is not None:
+            body = encode({PENDING_JOB: job.uid})
+            tx.answers.append(Answer(self.repeat_key, self.engine.clock.now(), body))
+
+    async def replace_answer(self, reply: Reply) -> Reply:
+        """Put a final answer in place of the one that was kept when the work began, and return it."""
+        tx = Transaction()
+        self.keep_answer(tx, reply)
+        if tx:
+            await self.engine.commit(tx)
+        return reply
+
+    def entity(self, object_id: str | None, link_id: str | None) -> Entity:
+        """Return the entity that is meant, in the caller's scope.
+
+        Raises:
+            InvalidRequest: not exactly one of the two was given.
+            NotFound: it is unknown or outside the scope.
+        """
+        if (object_id is None) == (link_id is None):
+            raise InvalidRequest("give either object or link", {"object": ["give either object or link"]})
+        kind, entity_id = (EntityKind.OBJECT, object_id) if object_id is not None else (EntityKind.LINK, link_id)
+        key = EntityKey(kind, str(entity_id))
+        found = self.engine.settings.installation.entities.get(key)
+        if found is None or not self.caller.sees(key):
+            raise NotFound(kind.value.capitalize(), f"no {kind.value} has this id")
+        return found
+
+
+Handler = Callable[[RequestContext, Any], Awaitable[Json]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method: its name, the permissions of which one is enough, its parameters, and whether it changes something."""
+
+    name: str
+    permissions: tuple[str, ...]
+    params: type[Params]
+    handle: Handler
+    changes: bool = False
+
+
+def method(
+    name: str, *permissions: str, params: type[Params] = NoParams, changes: bool = False
+) -> Callable[[Handler], Handler]:
+    """Make a function the handler of a method; no permissions means any user."""
+
+    def mark(handle: Handler) -> Handler:
+        handle.__dict__["method"] = Method(name, permissions, params, handle, changes)
+        return handle
+
+    return mark
+
+
+@cache
+def methods() -> Mapping[str, Method]:
+    """Return every method by its name."""
+    found: dict[str, Method] = {}
+    for module in plugin_modules("mqttjobs.service.methods", "mqttjobs.service.methods"):
+        for item in vars(module).values():
+            marked = getattr(item, "method", None)
+            if isinstance(marked, Method):
+                found[marked.name] = marked
+    return dict(sorted(found.items()))
+
+
+def pending_job_of(kept: bytes) -> int | None:
+    """Return the uid of the job that a kept answer still waits for, or None when it is the answer itself."""
+    body = orjson.loads(kept)
+    uid = body.get(PENDING_JOB)
+    return uid if isinstance(uid, int) else None
+
+
+def envelope(reply: Reply, transaction: Json) -> dict[str, Json]:
+    """Return the body of a good answer."""
+    return {"status": "ok", "code": reply.code, "data": reply.data, "transaction": transaction}

@@ -1,0 +1,1 @@
+"""May it run: conditions, throttles, loops and breakers, each with its reason."""

@@ -1,0 +1,1 @@
+"""Reports become values, changes and jobs."""

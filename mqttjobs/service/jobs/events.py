@@ -1,0 +1,76 @@
+"""event/job/…: tells each change of a job's status once it is durable, and an end even after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mqttjobs.domain.documents import event_document
+from mqttjobs.domain.jobs import Job
+from mqttjobs.domain.protocol import encode
+from mqttjobs.service.jobs.definitions import blank_description
+from mqttjobs.store.base import Store
+from mqttjobs.transport.base import Publication
+from mqttjobs.transport.publisher import Publisher
+
+PAGE = 200
+NOTHING = "_"
+"""Stands in an event's topic where there is no operation or no owner."""
+
+
+class JobEventPublisher:
+    """Publishes job events. What could not be sent stays in the store's outbox and is told at the next connection.
+
+    `told` collects the uids whose end was sent; whoever writes next takes them along. `behind` says that the
+    outbox holds ends that were passed over.
+    """
+
+    def __init__(self, store: Store, publisher: Publisher, base_topic: str, qos: int) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._prefix = f"{base_topic}/event/job"
+        self._qos = qos
+        self.published: list[int] = []
+        self.behind = True
+
+    def publish(self, jobs: Iterable[Job]) -> None:
+        """Tell the present status of jobs.
+
+        While disconnected or far behind, an end waits in the outbox and any other status is left out.
+        """
+        for job in jobs:
+            if self._publisher.connected and self._publisher.backlog < PAGE:
+                self._publish(job)
+            elif job.ended:
+                self.behind = True
+
+    def _publish(self, job: Job) -> None:
+        operation_id = job.operation_id or NOTHING
+        owner_id = job.owner.id if job.owner else NOTHING
+        document = event_document(job, blank_description(str(job.operation.get("type"))))
+        publication = Publication(
+            f"{self._prefix}/{job.status.value}/{operation_id}/{owner_id}",
+            encode(document),
+            qos=self._qos,
+            content_type="application/json",
+        )
+        sent = self._publisher.publish(publication)
+        if job.ended:
+            uid = job.uid
+            sent.add_done_callback(lambda done: None if done.cancelled() else self.published.append(uid))
+
+    async def catch_up(self) -> None:
+        """Tell a page of the ends that were passed over, here or in an earlier process; call it until not `behind`."""
+        if not self.behind or not self._publisher.connected or self._publisher.backlog:
+            return
+        self.behind = False
+        published = set(self.published)
+        stored = await self._store.unannounced(PAGE + len(published))
+        fresh = [job for job in stored if job.uid not in published]
+        for job in fresh[:PAGE]:
+            self._publish(job)
+        self.behind = self.behind or len(fresh) >= PAGE
+
+    def take_published(self) -> list[int]:
+        """Return the uids whose end was sent and forget them: the caller records them as announced."""
+        published, self.published = self.published, []
+        return published

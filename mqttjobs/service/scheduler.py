@@ -1,0 +1,184 @@
+"""The service's one sleep: until the next deadline of a hold or a schedule, or until it is woken."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import structlog
+
+from mqttjobs.errors import StoreError
+from mqttjobs.service.engine import Engine
+from mqttjobs.service.ingest.reports import Match
+from mqttjobs.service.state.transaction import Transaction
+
+QUIET_S = 1.0
+"""Deadlines that passed while away are tested once intake has been quiet this long…"""
+SETTLE_S = 30.0
+"""…and after this long at the latest."""
+LONGEST_SLEEP_S = 30.0
+"""Longest sleep: a wall clock that was set is noticed within this."""
+STEP = timedelta(seconds=2)
+"""A wall clock that moves this much against the other clock was set, not slewed."""
+FLUSH_S = 10.0
+PRUNE_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    """Tests deadlines when they are due.
+
+    Holds wait until a session has settled: its subscriptions are granted and its replays are in, so that they are
+    tested against the values as they then are (behaviour 2). Schedules wait for that too, but at start alone.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        engine.recorded = self._recorded
+        self._clock = engine.clock
+        self._wake = asyncio.Event()
+        self._connected_s: float | None = None
+        self._heard_s = 0.0
+        self._settled = False
+        self._schedules_open = False
+        self._started_s = self._clock.monotonic()
+        self._offset_s = self._wall_offset_s()
+        self._next_run_at = self._clock.now()
+        self._flushed_s = self._started_s
+        self._pruned_s = self._started_s
+
+    def connected(self) -> None:
+        """A session's subscriptions are granted: wait for its replays."""
+        self._connected_s = self._heard_s = self._clock.monotonic()
+        self._settled = False
+        self._engine.deadlines.connected(self._clock.now())
+        self._wake.set()
+
+    def disconnected(self) -> None:
+        """The session is gone: holds wait for the next."""
+        self._connected_s = None
+        self._settled = False
+        self._engine.deadlines.connected(None)
+
+    def before_batch(self, tx: Transaction, now: datetime) -> list[Match]:
+        """Return what fell due before a batch came: a hold that lasted long enough is not undone by a later change."""
+        self._follow_wall_clock(tx)
+        due = self._engine.deadlines.next_trigger() if self._settled and self._connected_s is not None else None
+        return self._engine.deadlines.triggers_due(tx, now) if due is not None and due <= now else []
+
+    def heard(self) -> None:
+        """Reports were taken in: intake is not quiet yet."""
+        self._heard_s = self._clock.monotonic()
+
+    def _recorded(self) -> None:
+        """Something was recorded: its holds may be due sooner than what is waited for."""
+        due = self._engine.deadlines.next_trigger()
+        if due is not None and due < self._next_run_at:
+            self._wake.set()
+
+    def nudge(self) -> None:
+        """Look now: the configuration or an activation changed."""
+        self._wake.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is a session and what came with it has been taken in."""
+        return self._may_test_triggers()
+
+    async def run(self) -> None:
+        """Test what is due, again and again, until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                pause_s = await self.run_due()
+            except StoreError as error:
+                log.error("store-unavailable", details=str(error))
+                pause_s = QUIET_S
+            self._next_run_at = self._clock.now() + timedelta(seconds=pause_s)
+            await self._clock.wait(self._wake, pause_s)
+
+    async def run_due(self) -> float:
+        """Do everything that is due now; return the seconds until something is due next."""
+        engine = self._engine
+        async with engine.write_lock:
+            await engine.refresh()
+            tx = Transaction()
+            self._follow_wall_clock(tx)
+            now = self._clock.now()
+            matches: list[Match] = []
+            if self._may_test_triggers():
+                matches = engine.deadlines.triggers_due(tx, now)
+            if self._may_test_schedules():
+                matches += engine.deadlines.clock_due(tx, now, ready=self._settled)
+            self._flush_heard(tx)
+            await engine.ingest.enqueue(tx, matches)
+            if tx:
+                await engine.commit(tx)
+        await self._sweep(now)
+        return self._pause_s(now)
+
+    def _wall_offset_s(self) -> float:
+        return self._clock.now().timestamp() - self._clock.monotonic()
+
+    def _follow_wall_clock(self, tx: Transaction) -> None:
+        """Move stored holds along when the wall clock was set, so that what remains of them stays the same."""
+        offset_s = self._wall_offset_s()
+        step = timedelta(seconds=offset_s - self._offset_s)
+        if abs(step) < STEP:
+            return
+        self._offset_s = offset_s
+        log.warning(
+            "wall-clock-set", seconds=step.total_seconds(), trigger_states=len(self._engine.cache.trigger_states)
+        )
+        self._engine.deadlines.follow_wall_clock(tx, step)
+        tx.assignments |= {row.key: row for row in self._engine.agent_registry.move(step)}
+
+    def _may_test_triggers(self) -> bool:
+        if self._connected_s is None:
+            return False
+        now_s = self._clock.monotonic()
+        if not self._settled:
+            self._settled = now_s - self._heard_s >= QUIET_S or now_s - self._connected_s >= SETTLE_S
+        return self._settled
+
+    def _may_test_schedules(self) -> bool:
+        if not self._schedules_open:
+            self._schedules_open = self._settled or self._clock.monotonic() - self._started_s >= SETTLE_S
+        return self._schedules_open
+
+    def _flush_heard(self, tx: Transaction) -> None:
+        """Write when repeated values were last heard: at most every ten seconds (behaviour 1.2)."""
+        now_s = self._clock.monotonic()
+        if now_s - self._flushed_s >= FLUSH_S:
+            self._flushed_s = now_s
+            tx.heard.extend(self._engine.cache.heard.items())
+            self._engine.cache.heard.clear()
+
+    async def _sweep(self, now: datetime) -> None:
+        engine = self._engine
+        now_s = self._clock.monotonic()
+        if now_s - self._pruned_s >= PRUNE_S:
+            self._pruned_s = now_s
+            gone = await engine.store.prune(now, engine.settings.retention)
+            if gone:
+                log.info("pruned", jobs=gone)
+                self._pruned_s = now_s - PRUNE_S
+        if engine.job_events.behind:
+            await engine.job_events.catch_up()
+        engine.runner.completer.nudge()
+
+    def _pause_s(self, now: datetime) -> float:
+        deadlines = self._engine.deadlines
+        dues = [deadlines.next_trigger()] if self._settled else []
+        seconds = []
+        if self._schedules_open:
+            dues.append(deadlines.next_moment())
+        else:
+            seconds.append(SETTLE_S - (self._clock.monotonic() - self._started_s))
+        seconds += [max(0.0, (due - now) / timedelta(seconds=1)) for due in dues if due is not None]
+        if self._connected_s is not None and not self._settled:
+            seconds.append(QUIET_S - (self._clock.monotonic() - self._heard_s))
+        if self._engine.cache.heard:
+            seconds.append(FLUSH_S - (self._clock.monotonic() - self._flushed_s))
+        return max(0.0, min([LONGEST_SLEEP_S, *seconds]))

@@ -1,0 +1,237 @@
+"""Everything that starts because time passes: holds, silences, the sun, schedules, and the start itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+from mqttjobs.domain.installation import Installation, Watcher
+from mqttjobs.domain.jobs import OperationState
+from mqttjobs.domain.model import EntityKey, Json, Operation, Schedule
+from mqttjobs.domain.protocol import milliseconds
+from mqttjobs.domain.schedules import latest_due, next_due
+from mqttjobs.domain.starting import At, Moment
+from mqttjobs.domain.sun import latest_moment, next_moment
+from mqttjobs.domain.triggers import after_restart, shift
+from mqttjobs.service.guards.context import location_of, zone_of
+from mqttjobs.service.ingest.reports import Ingest, Match
+from mqttjobs.service.jobs.factory import JobFactory
+from mqttjobs.service.scheduling.silences import Silences
+from mqttjobs.service.settings import Settings
+from mqttjobs.service.state.cache import StateCache
+from mqttjobs.service.state.transaction import Transaction
+
+SUN_KEY = "sun"
+"""In an operation's facts: trigger id -> when the sun last made it due, in milliseconds."""
+
+
+class Deadlines:
+    """What is due, and when the next thing will be. It decides nothing about sleeping: see Scheduler.
+
+    Args:
+        mirror: what is stored.
+        started_at: when the process began: what was due before was missed.
+    """
+
+    def __init__(self, cache: StateCache, started_at: datetime) -> None:
+        self._cache = cache
+        self._started_at = started_at
+        self._connected_at: datetime | None = None
+        self._start_fired = False
+
+    def install(self, settings: Settings, ingest: Ingest, job_factory: JobFactory) -> None:
+        """Use a configuration from now on."""
+        self._settings = settings
+        self._ingest = ingest
+        self._job_factory = job_factory
+        installation = settings.installation
+        self._scheduled = installation.scheduled
+        self._suns = list(_suns(installation))
+        self.restore()
+
+    def restore(self) -> None:
+        """Follow a mirror that was read anew, or a new configuration."""
+        self.silences = Silences(self._settings.installation, self._cache)
+        self.silences.connected(self._connected_at)
+
+    def connected(self, at: datetime | None) -> None:
+        """Count silences from here; None: the connection is gone."""
+        self._connected_at = at
+        self.silences.connected(at)
+
+    @property
+    def connected_at(self) -> datetime | None:
+        """Since when silences are counted, or None while there is no connection."""
+        return self._connected_at
+
+    def skip_start(self) -> None:
+        """Take what waits for the start as done."""
+        self._start_fired = True
+
+    def begin(self, tx: Transaction, now: datetime) -> None:
+        """Treat holds that a start of the service finds pending as their triggers say (on_restart)."""
+        for trigger_state in list(self._cache.trigger_states.values()):
+            watcher = self._cache.watcher(trigger_state)
+            after = trigger_state if watcher is None else after_restart(watcher.trigger, trigger_state, now)
+            if after is None:
+                self._cache.drop_trigger_state(trigger_state.name)
+            elif after is not trigger_state:
+                self._cache.put_trigger_state(after)
+            if after is not trigger_state:
+                tx.trigger_states[trigger_state.name] = after
+
+    def triggers_due(self, tx: Transaction, now: datetime) -> list[Match]:
+        """Test holds and silences."""
+        matches = self._ingest.pass_time(tx, now)
+        self._expect_awakened()
+        for silence in self.silences.due(now):
+            tx.trigger_states[silence.trigger_state.name] = silence.trigger_state
+            matches += self._create_job(tx, silence.watcher, now)
+        return matches
+
+    def clock_due(self, tx: Transaction, now: datetime, *, ready: bool) -> list[Match]:
+        """Start what schedules and the sun make due, and once, when the service is ready, what waits for the start."""
+        matches = [*(self._start(tx, now) if ready else ()), *self._run_schedules(tx, now)]
+        for trigger_index, at in self._suns:
+            matches += self._run_sun(tx, trigger_index, at, now)
+        return matches
+
+    def next_moment(self) -> datetime | None:
+        """Return when the next schedule, sunrise or sunset is due."""
+        dues = [
+            next_due(schedule, operation_state.due_at or operation_state.created_at, self._zone)
+            for _, schedule, operation_state in self._due()
+        ]
+        dues += [self._next_sun(trigger_index, at) for trigger_index, at in self._suns]
+        return min((due for due in dues if due is not None), default=None)
+
+    def next_trigger(self) -> datetime | None:
+        """Return when the next hold or silence is due."""
+        self._expect_awakened()
+        dues = [self._cache.next_deadline(), self.silences.next()]
+        return min((due for due in dues if due is not None), default=None)
+
+    def follow_wall_clock(self, tx: Transaction, step: timedelta) -> None:
+        """Move holds and silences along when the wall clock was set, so that what remains of them stays the same."""
+        moved = [shift(trigger_state, step) for trigger_state in self._cache.trigger_states.values()]
+        self._cache.replace_trigger_states(moved)
+        tx.trigger_states |= {trigger_state.name: trigger_state for trigger_state in moved}
+        for key, at in self.silences.shift(step):
+            self._cache.hear(key, at)
+        if self._connected_at is not None:
+            self.connected(self._connected_at + step)
+
+    @property
+    def _zone(self) -> Json:
+        return zone_of(self._settings.service)
+
+    def _expect_awakened(self) -> None:
+        joined, self._cache.joined = self._cache.joined, []
+        for owner in joined:
+            self.silences.join(owner)
+        awakened, self._cache.awakened = self._cache.awakened, []
+        if awakened:
+            self.silences.expect_again(awakened)
+
+    def _create_job(self, tx: Transaction, watcher: Watcher, now: datetime) -> list[Match]:
+        job = self._job_factory.create_from_trigger(tx, watcher, None, now)
+        return [] if job is None else [Match(job, watcher.operation)]
+
+    def _moment(self, tx: Transaction, operation: Operation, trigger_index: int, now: datetime) -> list[Match]:
+        """Fire a trigger that goes by a moment, for every owner of its operation, or for nobody."""
+        if not operation.attach:
+            job = self._job_factory.start(tx, operation, None, now, trigger_index)
+            return [] if job is None else [Match(job, operation)]
+        owners = list(self._settings.installation.owners(operation))
+        watchers = [Watcher(operation, trigger_index, operation.triggers[trigger_index], owner) for owner in owners]
+        return [match for watcher in watchers for match in self._create_job(tx, watcher, now)]
+
+    def _start(self, tx: Transaction, now: datetime) -> list[Match]:
+        if self._start_fired:
+            return []
+        self._start_fired = True
+        matches: list[Match] = []
+        for operation in self._settings.installation.operations.values():
+            for trigger_index, trigger in enumerate(operation.triggers):
+                if trigger.enabled and trigger.at is not None and trigger.at.moment is Moment.START:
+                    matches += self._moment(tx, operation, trigger_index, now)
+        return matches
+
+    def _run_schedules(self, tx: Transaction, now: datetime) -> list[Match]:
+        """Start what a schedule makes due; what was missed while away runs at most once (behaviour 2)."""
+        matches: list[Match] = []
+        for operation, schedule, operation_state in self._due():
+            due = latest_due(schedule, operation_state.due_at or operation_state.created_at, now, self._zone)
+            if due is None:
+                continue
+            self._cache.change_operation_state(operation.id, due_at=due)
+            tx.operation_states.add(operation.id)
+            missed = due < self._started_at
+            if (missed and not operation.catch_up) or not self._cache.is_active(operation):
+                continue
+            for owner in self._owners(operation):
+                job = self._job_factory.start(tx, operation, owner, now)
+                if job is not None:
+                    matches.append(Match(job, operation))
+        return matches
+
+    def _owners(self, operation: Operation) -> list[EntityKey | None]:
+        return list(self._settings.installation.owners(operation)) or [None]
+
+    def _due(self) -> list[tuple[Operation, Schedule, OperationState]]:
+        return [
+            (operation, operation.schedule, self._cache.operation_states[operation.id])
+            for operation in self._scheduled
+            if operation.schedule is not None and operation.id in self._cache.operation_states
+        ]
+
+    def _run_sun(self, tx: Transaction, trigger_index: tuple[Operation, int], at: At, now: datetime) -> list[Match]:
+        """Start what the sun makes due; like a schedule, what was missed runs at most once."""
+        operation, number = trigger_index
+        location, last = location_of(self._settings.service), self._last_sun(trigger_index)
+        if last is None:
+            return []
+        due = latest_moment(at, last, now, location)
+        if due is None:
+            return []
+        operation_state = self._cache.operation_states[operation.id]
+        moments = _sun_moments(operation_state, operation) | {operation.trigger_ids[number]: milliseconds(due)}
+        self._cache.change_operation_state(operation.id, extra={**operation_state.extra, SUN_KEY: moments})
+        tx.operation_states.add(operation.id)
+        if due < self._started_at and not operation.catch_up:
+            return []
+        return self._moment(tx, operation, number, now)
+
+    def _last_sun(self, trigger_index: tuple[Operation, int]) -> datetime | None:
+        operation, number = trigger_index
+        operation_state = self._cache.operation_states.get(operation.id)
+        if operation_state is None:
+            return None
+        moments = _sun_moments(operation_state, operation).get(operation.trigger_ids[number])
+        return (
+            operation_state.updated_at
+            if moments is None
+            else datetime.fromtimestamp(moments / 1000, operation_state.updated_at.tzinfo)
+        )
+
+    def _next_sun(self, trigger_index: tuple[Operation, int], at: At) -> datetime | None:
+        location, last = location_of(self._settings.service), self._last_sun(trigger_index)
+        return None if last is None else next_moment(at, last, location)
+
+    def next_sun(self, operation: Operation, number: int) -> datetime | None:
+        """Return when the sun makes a trigger due next, or None."""
+        at = operation.triggers[number].at
+        return None if at is None else self._next_sun((operation, number), at)
+
+
+def _sun_moments(operation_state: OperationState, operation: Operation) -> dict[str, Json]:
+    """Return when the sun last made the triggers due that the operation has now."""
+    moments: Mapping[str, Json] = operation_state.extra.get(SUN_KEY) or {}
+    return {name: at for name, at in moments.items() if name in operation.trigger_ids}
+
+
+def _suns(installation: Installation) -> Iterator[tuple[tuple[Operation, int], At]]:
+    for operation in installation.operations.values():
+        for trigger_index, trigger in enumerate(operation.triggers):
+            if trigger.enabled and trigger.at is not None and trigger.at.moment is not Moment.START:
+                yield (operation, trigger_index), trigger.at

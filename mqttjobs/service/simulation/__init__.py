@@ -1,0 +1,1 @@
+"""The rules without a broker and without effects."""

@@ -1,0 +1,244 @@
+"""What the store knows of values, holds and operations, kept in memory so that matching needs no reading."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from mqttjobs.domain.installation import Installation, Watcher
+from mqttjobs.domain.jobs import Job, OperationState
+from mqttjobs.domain.model import EntityKey, Json, Operation, Trigger, Value, ValueKey
+from mqttjobs.domain.status import Status
+from mqttjobs.domain.triggers import TriggerState, deadline
+from mqttjobs.store.base import Snapshot
+from mqttjobs.transport.base import Message
+
+EVENT_ID_MEMORY = timedelta(days=1)
+
+
+class StateCache:
+    """The picture in memory of what is stored: changed together with a Draft, read anew after a store error.
+
+    Attributes:
+        values: every stored value.
+        holds: every stored hold, by name.
+        packets: packet identifier -> digest of the last message committed under it.
+        facts: what is remembered of each operation.
+        live: values that had a live report since this connection was made.
+        heard: values that were repeated since the last flush, and when.
+        fallen: entities whose silence has fired, and the holds that say so.
+        members: (class, id) of every stored object that appeared by reporting; `joined` are those that are new.
+        awakened: names of such holds since something was heard, until their next silence is waited for.
+        stale: a write failed, so that this may be ahead of the store.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[ValueKey, Value] = {}
+        self.trigger_states: dict[str, TriggerState] = {}
+        self.packets: dict[int, bytes] = {}
+        self.event_ids: dict[tuple[EntityKey, str], datetime] = {}
+        self.operation_states: dict[str, OperationState] = {}
+        self.metadata: dict[str, Json] = {}
+        self.live: set[ValueKey] = set()
+        self.heard: dict[ValueKey, datetime] = {}
+        self.fallen: dict[EntityKey, set[str]] = {}
+        self.awakened: list[str] = []
+        self.members: set[tuple[str, str]] = set()
+        self.joined: list[EntityKey] = []
+        self.last_uid = 0
+        self.stale = False
+        self._installation = Installation()
+        self._triggers: dict[str, tuple[Operation, int, Trigger]] = {}
+        self._deadlines: list[tuple[datetime, str]] = []
+        self._gone: list[str] = []
+
+    def copy(self) -> StateCache:
+        """Return another of the same content, to be installed; changes of one do not reach the other."""
+        made = StateCache()
+        for name in ("values", "trigger_states", "packets", "event_ids", "operation_states", "metadata"):
+            setattr(made, name, dict(getattr(self, name)))
+        made.live, made.members = set(self.live), set(self.members)
+        made.last_uid = self.last_uid
+        return made
+
+    def load(self, snapshot: Snapshot, installation: Installation) -> None:
+        """Take over what is stored; uids that were given are never given again."""
+        self.values = {value.key: value for value in snapshot.values}
+        self.packets = dict(snapshot.packets)
+        self.event_ids = {(entity, event_id): at for entity, event_id, at in snapshot.event_ids}
+        self.operation_states = {
+            operation_states.id: operation_states for operation_states in snapshot.operation_states
+        }
+        self.metadata = dict(snapshot.metadata)
+        self.members = set(snapshot.members)
+        self.heard.clear()
+        self.last_uid = max(self.last_uid, snapshot.last_uid)
+        self.trigger_states = {trigger_state.name: trigger_state for trigger_state in snapshot.trigger_states}
+        self.install(installation)
+        self.stale = False
+
+    def install(self, installation: Installation) -> None:
+        """Index the holds under a configuration; those that it no longer has are gone."""
+        self._installation = installation
+        self._triggers = {}
+        for operation in installation.operations.values():
+            for trigger_index, (name, trigger) in enumerate(
+                zip(operation.trigger_ids, operation.triggers, strict=True)
+            ):
+                self._triggers[name] = (operation, trigger_index, trigger)
+        gone = [
+            name
+            for name, trigger_state in self.trigger_states.items()
+            if not self._belongs(installation, trigger_state)
+        ]
+        for name in gone:
+            del self.trigger_states[name]
+        self._gone += gone
+        self._index_trigger_states()
+        self._follow(installation)
+
+    def _follow(self, installation: Installation) -> None:
+        """Give a link that has no value yet the one that it follows: what is repeated is no change of it either."""
+        for value in list(self.values.values()):
+            for link in installation.followers(value.key.entity):
+                key = ValueKey(link.kind, link.id, value.key.name)
+                self.values.setdefault(key, replace(value, key=key))
+
+    def take_gone(self) -> list[str]:
+        """Return the names of holds that are gone and still stored, once."""
+        gone, self._gone = self._gone, []
+        return gone
+
+    def _index_trigger_states(self) -> None:
+        self._deadlines = []
+        self.fallen = {}
+        for trigger_state in self.trigger_states.values():
+            self._index_trigger_state(trigger_state)
+
+    def _belongs(self, installation: Installation, trigger_state: TriggerState) -> bool:
+        watcher = self.watcher(trigger_state)
+        return watcher is not None and installation.is_attached(watcher.operation, trigger_state.entity)
+
+    def watcher(self, trigger_state: TriggerState) -> Watcher | None:
+        """Return the trigger that a hold belongs to, or None if the configuration has it no more."""
+        found = self._triggers.get(trigger_state.name.rsplit("|", 2)[0])
+        return None if found is None else Watcher(*found, trigger_state.entity)
+
+    def hear(self, key: ValueKey, at: datetime) -> None:
+        """Take a value as heard at a time, to be written at the next flush."""
+        self.values[key] = replace(self.values[key], heard_at=at)
+        self.heard[key] = at
+
+    def put_trigger_state(self, trigger_state: TriggerState) -> None:
+        """Arm or advance a hold."""
+        self.trigger_states[trigger_state.name] = trigger_state
+        self._index_trigger_state(trigger_state)
+
+    def drop_trigger_state(self, name: str) -> None:
+        """Forget a hold whose trigger is satisfied no longer."""
+        self.trigger_states.pop(name, None)
+
+    def _index_trigger_state(self, trigger_state: TriggerState) -> None:
+        watcher = self.watcher(trigger_state)
+        if watcher is None:
+            return
+        if watcher.trigger.silence is not None:
+            watched = self._installation.watched(watcher.trigger, watcher.owner)
+            if watched is not None and trigger_state.fired_at is not None:
+                self.fallen.setdefault(watched.entity, set()).add(trigger_state.name)
+            return
+        due = deadline(watcher.trigger, trigger_state)
+        if due is not None:
+            heapq.heappush(self._deadlines, (due, trigger_state.name))
+
+    def deadline(self, trigger_state: TriggerState) -> datetime | None:
+        """Return when a hold fires next if nothing changes, or None."""
+        watcher = self.watcher(trigger_state)
+        return None if watcher is None else deadline(watcher.trigger, trigger_state)
+
+    def heard_again(self, entity: EntityKey) -> dict[str, TriggerState | None]:
+        """Forget that an entity was silent; return what becomes of the holds that said so."""
+        changed: dict[str, TriggerState | None] = {}
+        for name in sorted(self.fallen.pop(entity, ())):
+            trigger_state = self.trigger_states.pop(name, None)
+            if trigger_state is not None and trigger_state.ran_at is not None:
+                trigger_state = self.trigger_states[name] = replace(trigger_state, fired_at=None)
+                changed[name] = trigger_state
+            else:
+                changed[name] = None
+            self.awakened.append(name)
+        return changed
+
+    def next_deadline(self) -> datetime | None:
+        """Return when the next hold is due, or None; entries that no longer hold are thrown out."""
+        while self._deadlines:
+            due, name = self._deadlines[0]
+            trigger_state = self.trigger_states.get(name)
+            if trigger_state is not None and self.deadline(trigger_state) == due:
+                return due
+            heapq.heappop(self._deadlines)
+        return None
+
+    def due_trigger_states(self, now: datetime) -> list[TriggerState]:
+        """Take the holds that are due by now, earliest first; each must be put back or dropped."""
+        due: dict[str, TriggerState] = {}
+        while (earliest := self.next_deadline()) is not None and earliest <= now:
+            _, name = heapq.heappop(self._deadlines)
+            due[name] = self.trigger_states[name]
+        return list(due.values())
+
+    def replace_trigger_states(self, trigger_states: Iterable[TriggerState]) -> None:
+        """Put all of `holds` in place of what there was (after the wall clock was set)."""
+        self.trigger_states = {trigger_state.name: trigger_state for trigger_state in trigger_states}
+        self._index_trigger_states()
+
+    def is_redelivery(self, message: Message, digest: bytes) -> bool:
+        """Whether a message with DUP was committed before its acknowledgement was lost (behaviour 1.7)."""
+        return message.duplicate and self.packets.get(message.packet_id) == digest
+
+    def take_uid(self) -> int:
+        """Give the next uid; the service is the only one who gives them."""
+        self.last_uid += 1
+        return self.last_uid
+
+    def remember(self, operation: Operation, at: datetime, by: str) -> OperationState:
+        """Return the facts of an operation, made now if it is new, under its present definition."""
+        operation_states = self.operation_states.get(operation.id)
+        if operation_states is None:
+            operation_states = OperationState(operation.id, operation.fingerprint, at, at, by, by)
+        elif operation_states.fingerprint != operation.fingerprint:
+            operation_states = replace(
+                operation_states, fingerprint=operation.fingerprint, updated_at=at, updated_by=by
+            )
+        self.operation_states[operation.id] = operation_states
+        return operation_states
+
+    def change_operation_state(self, operation_id: str, **changes: Any) -> None:
+        """Change what is remembered of an operation that is known."""
+        operation_states = self.operation_states.get(operation_id)
+        if operation_states is not None:
+            self.operation_states[operation_id] = replace(operation_states, **changes)
+
+    def record_run(self, changed: set[str], job: Job, *, ended_now: bool) -> None:
+        """Remember of a job's operation that it ran, or that it ended; put its id into `changed` if that is news."""
+        operation_states = self.operation_states.get(job.operation_id or "")
+        if operation_states is None:
+            return
+        if job.executed_at is not None and operation_states.first_run_at is None:
+            self.change_operation_state(operation_states.id, first_run_at=job.executed_at)
+            changed.add(operation_states.id)
+        if ended_now:
+            at = max(event.at for event in job.timeline)
+            done = {"completed_at": at} if job.status is Status.COMPLETED else {}
+            self.change_operation_state(operation_states.id, ended_at=at, **done)
+            changed.add(operation_states.id)
+
+    def is_active(self, operation: Operation) -> bool:
+        """Whether an operation may run: what a user last said, else its definition."""
+        operation_states = self.operation_states.get(operation.id)
+        return (
+            operation.active if operation_states is None or operation_states.active is None else operation_states.active
+        )

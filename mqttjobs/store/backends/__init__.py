@@ -1,0 +1,1 @@
+"""The stores: one file or package each, named after its URL scheme."""
