@@ -27,12 +27,17 @@ class Capture:
         self._head = bytearray()
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
-        self.left_out = 0
+        self._forgotten = 0
         self._masking = masking
         self._progress = progress
         self._line = b""
         self._line_start = True
         self._was_progress = False
+
+    @property
+    def left_out(self) -> int:
+        """Return how many bytes lie between the head and the tail."""
+        return self._forgotten + max(0, self._tail_bytes - self._half)
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
@@ -82,14 +87,14 @@ class Capture:
         if not data:
             return
         if len(data) > self._half:
-            self.left_out += len(data) - self._half
+            self._forgotten += len(data) - self._half
             data = data[-self._half :]
         self._tail.append(data)
         self._tail_bytes += len(data)
         while self._tail_bytes - len(self._tail[0]) >= self._half:
             gone = len(self._tail.popleft())
             self._tail_bytes -= gone
-            self.left_out += gone
+            self._forgotten += gone
 
     def close(self) -> None:
         """Take the stream's end."""
@@ -102,9 +107,9 @@ class Capture:
         Where something was left out, half a secret that stood there is left out too.
         """
         tail = b"".join(self._tail)
-        if self.left_out == 0:
+        left_out = self.left_out
+        if left_out == 0:
             return self._masking(_decode(bytes(self._head) + tail))
-        left_out = self.left_out + max(0, len(tail) - self._half)
         head = self._masking.head(_beginning(bytes(self._head)))
         rest = self._masking.tail(_end(tail[-self._half :]))
         return f"{head}\n[… {left_out} bytes left out …]\n{rest}"

@@ -448,6 +448,18 @@ async def test_output_up_to_the_limit_is_kept_whole() -> None:
     assert outcome.result == "x" * (LIMIT - 3)
 
 
+@pytest.mark.parametrize("piece", [7, LIMIT // 2 - 1, LIMIT // 2, LIMIT])
+@pytest.mark.parametrize("beyond", [0, 1, LIMIT // 2 - 1])
+async def test_the_limit_is_the_same_in_whatever_pieces_output_comes(piece: int, beyond: int) -> None:
+    size = LIMIT + beyond
+    code = f"import os\ndata = (b'0123456789' * {size})[:{size}]\nwhile data: data = data[os.write(1, data[:{piece}]):]"
+    outcome = await run(python(code))
+    whole = ("0123456789" * size)[:size]
+    kept = f"{whole[: LIMIT // 2]}\n[… {beyond} bytes left out …]\n{whole[-LIMIT // 2 :]}"
+    assert stdout(outcome) == (kept if beyond else whole)
+    assert ("truncated" in outcome.stderr) == bool(beyond)
+
+
 async def test_more_output_is_kept_head_and_tail_with_a_line_that_says_how_much_was_left_out() -> None:
     outcome = await run(python("import sys; sys.stdout.write('H' * 100_000 + 'M' * 1_000_000 + 'T' * 100_000)"))
     text = stdout(outcome)

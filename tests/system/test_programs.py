@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -43,6 +44,12 @@ CONFIG: dict[str, Any] = {
         },
         "missing": {"attach": {"object": "press"}, "type": "program", "path": "/no/such/program"},
         "flood": {"attach": {"object": "press"}, "type": "script", "text": "yes 0123456789 | head -c 20000000; exit 0"},
+        "print": {
+            "attach": {"object": "press"},
+            "type": "script",
+            "text": 'cat "$FILE"; [ -z "$FAULT" ] || { echo "$FAULT" >&2; exit 3; }',
+            "env": {"FILE": "{{ params.file }}", "FAULT": "{{ params.fault }}"},
+        },
         "progress": {
             "attach": {"object": "press"},
             "type": "script",
@@ -220,3 +227,69 @@ def test_a_flood_of_output_is_kept_in_part_and_grows_nothing(plant: tuple[Runnin
 def _peak_kib(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
+
+
+# -- output at the limit of 64 KiB and beyond it -----------------------------------------------------------------------
+
+LIMIT = 64 * 1024
+HALF = LIMIT // 2
+OVER = [LIMIT + 1, LIMIT + HALF - 1, 20 * LIMIT]
+
+
+def json_of_size(size: int) -> str:
+    """Return a JSON array of that many bytes over many lines, none like another, so that each cut shows."""
+    numbers = [str(10**11 + number) for number in range((size - 2) // 14)]
+    text = "[" + ",\n".join(numbers)
+    return text + " " * (size - 1 - len(text)) + "]"
+
+
+def printed(client: Client, file: Path, text: str, fault: str = "") -> dict[str, Any]:
+    """Return the ended job of a script that prints `text`, and fails with `fault` if there is one."""
+    file.write_text(text)
+    params = {"file": str(file), "fault": fault}
+    job: dict[str, Any] = client.data("operations/execute", {"id": "print", "params": params, "wait": True})
+    return job
+
+
+@pytest.mark.parametrize("size", [LIMIT - 1, LIMIT])
+def test_output_of_up_to_64_kib_is_whole(plant: tuple[RunningService, Client], tmp_path: Path, size: int) -> None:
+    _, client = plant
+    text = json_of_size(size)
+    assert len(text) == size
+    job = printed(client, tmp_path / "text", text)
+    assert (job["status"], job["description"]) == ("completed", {"exitCode": 0, "stdout": text})
+    assert job["result"] == json.loads(text)
+    assert job["responses"]["hub"]["data"] == job["result"]
+    last = job["timeline"][-1]
+    assert (last["event"], last["message"], last["error"]) == ("completed", "Job completed successfully on hub", "")
+
+
+@pytest.mark.parametrize("size", OVER)
+def test_of_output_beyond_64_kib_there_are_head_and_tail_and_no_result(
+    plant: tuple[RunningService, Client], tmp_path: Path, size: int
+) -> None:
+    _, client = plant
+    text = json_of_size(size)
+    job = printed(client, tmp_path / "text", text)
+    left_out = size - LIMIT
+    kept = f"{text[:HALF]}\n[… {left_out} bytes left out …]\n{text[-HALF:]}"
+    assert (job["status"], job["description"], job["result"]) == ("completed", {"exitCode": 0, "stdout": kept}, None)
+    assert job["responses"]["hub"]["data"] == job["description"]
+    last = job["timeline"][-1]
+    assert (last["event"], last["message"], last["error"]) == (
+        "completed", "Job completed successfully on hub",
+        f"output truncated: {left_out} bytes of standard output left out",
+    )  # fmt: skip
+
+
+def test_a_failure_beyond_64_kib_of_output_still_says_what_the_program_said(
+    plant: tuple[RunningService, Client], tmp_path: Path
+) -> None:
+    _, client = plant
+    text = json_of_size(2 * LIMIT)
+    job = printed(client, tmp_path / "text", text, fault="no paper")
+    assert (job["status"], job["error"], job["result"]) == ("failed", "exit code 3: no paper", None)
+    assert job["description"]["stdout"].startswith(f"{text[:HALF]}\n[… {LIMIT} bytes left out …]\n")
+    error = job["timeline"][-1]["error"]
+    assert error.startswith("exit code 3: no paper\nno paper\n")
+    assert error.endswith(f"\noutput truncated: {LIMIT} bytes of standard output left out")

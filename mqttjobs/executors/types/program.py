@@ -113,8 +113,6 @@ def _outcome(finished: Finished, timeout: timedelta) -> Outcome:
     stdout = finished.stdout.text()
     stderr = finished.stderr.text()
     truncated = finished.stdout.left_out
-    if truncated:
-        stderr = f"{stderr}\noutput truncated: {truncated} bytes of standard output left out".lstrip()
     result = None if truncated else _result(stdout)
     error = ""
     if finished.timed_out:
@@ -125,6 +123,8 @@ def _outcome(finished: Finished, timeout: timedelta) -> Outcome:
         error = f"exit code {finished.code}"
         last = stderr.strip().rpartition("\n")[2]
         error = f"{error}: {last[:ERROR_LENGTH]}" if last else error
+    if truncated:
+        stderr = f"{stderr}\noutput truncated: {truncated} bytes of standard output left out".lstrip()
     own = result.get("changed") if isinstance(result, dict) else None
     return Outcome(
         ok=not error,
