@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,70 @@ def test_a_list_has_totals_counts_and_whole_documents_newest_first(
         rest = shop.data("jobs/list", {"status": ["completed", "stopped"], "limit": 2, "cursor": both["next_cursor"]})
         assert ([each["uid"] for each in rest["items"]], rest["next_cursor"]) == ([1], None)
         (tmp_path / "go").touch()
+
+
+GOING: list[Callable[[list[int], list[int]], list[int]]] = [
+    lambda page, _: [page[0], page[-1]],
+    lambda _, unread: unread[:1],
+    lambda _, unread: unread[:6],
+    lambda page, unread: [*page, *unread[1:4:2]],
+    lambda page, unread: [*page[1:], *unread[7:]],
+]
+"""What is deleted after each page, of what it showed and of what is unread: also the job that the cursor names."""
+
+
+@pytest.mark.parametrize("filters", [{}, {"operation_id": "on", "status": "completed"}], ids=["all", "filtered"])
+def test_pages_by_cursor_show_once_what_stays_while_jobs_come_and_go(
+    mosquitto: MosquittoBroker, start_service: StartService, filters: dict[str, Any]
+) -> None:
+    service = start_service(mosquitto.port, SHOP, environment={"SHOP_TOKEN": "x"})
+    with service.client() as shop:
+        old = make(shop, 60, filters)
+        there, unread = set(old), sorted(old, reverse=True)
+        shown: list[int] = []
+        cursor = None
+        for going in GOING:
+            page = shop.data("jobs/list", {**filters, "limit": 5, "cursor": cursor})
+            uids = [each["uid"] for each in page["items"]]
+            assert (uids, page["total_items"]) == (unread[:5], len(there))
+            shown, unread, cursor = shown + uids, unread[5:], page["next_cursor"]
+            new = make(shop, 3, filters)
+            gone = {*going(uids, unread), max(new)}
+            delete(shop, gone)
+            there, unread = (there | new) - gone, [uid for uid in unread if uid not in gone]
+        page = shop.data("jobs/list", {**filters, "limit": 100, "cursor": cursor})
+        shown += [each["uid"] for each in page["items"]]
+        assert page["next_cursor"] is None
+        assert shown == sorted(set(shown), reverse=True), "newest first, and none twice"
+        assert old & there <= set(shown) <= old
+
+
+def test_what_is_new_after_a_kill_is_on_no_later_page_even_if_all_that_was_there_is_deleted(
+    mosquitto: MosquittoBroker, start_service: StartService
+) -> None:
+    service = start_service(mosquitto.port, SHOP, environment={"SHOP_TOKEN": "x"})
+    with service.client() as shop:
+        old = make(shop, 4)
+        first = shop.data("jobs/list", {"limit": 2})
+        delete(shop, old)
+        service.kill()
+        service.run()
+        new = make(shop, 2)
+        rest = shop.data("jobs/list", {"cursor": first["next_cursor"]})
+        assert (rest["items"], rest["next_cursor"], rest["total_items"]) == ([], None, 2)
+        assert {each["uid"] for each in shop.data("jobs/list")["items"]} == new
+
+
+def make(client: Client, count: int, filters: Mapping[str, Any] | None = None) -> set[int]:
+    """Run that many jobs of two operations and return the uids of those that the filters let through."""
+    made = [run(client, ("on", "on", "answer")[number % 3]) for number in range(count)]
+    wanted = (filters or {}).items()
+    return {job["uid"] for job in made if all(job[name] == value for name, value in wanted)}
+
+
+def delete(client: Client, uids: set[int]) -> None:
+    for uid in uids:
+        assert client.ask("jobs/delete", {"id": uid})["code"] == 204
 
 
 @pytest.mark.parametrize(
