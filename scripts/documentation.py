@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+from job_systems import with_proofs
 
 from mqttjobs.service.api.request import methods
 
@@ -59,20 +61,31 @@ def table_of_methods() -> str:
     return "\n".join(lines)
 
 
-WRITTEN = {"docs/architecture.md": {"tree": tree}, "docs/requests.md": {"methods": table_of_methods}}
+WRITTEN: dict[str, Callable[[str], str]] = {
+    "docs/architecture.md": lambda page: with_parts(page, {"tree": tree}),
+    "docs/requests.md": lambda page: with_parts(page, {"methods": table_of_methods}),
+    "docs/job-systems.md": with_proofs,
+}
+"""Each page, and what makes it as it should be of it as it is."""
+
+
+def with_parts(page: str, parts: Mapping[str, Callable[[], str]]) -> str:
+    """Return a page with its generated parts as they are now."""
+    for part, make in parts.items():
+        head, tail = f"<!-- {part}: by scripts/docs -->", f"<!-- /{part} -->"
+        start, end = page.index(head) + len(head), page.index(tail)
+        page = f"{page[:start]}\n{make()}\n{page[end:]}"
+    return page
 
 
 def main() -> int:
-    """Write, or say what is behind."""
+    """Write the pages, or with --check report those that are behind the code."""
     only_check = "--check" in sys.argv[1:]
     behind = []
-    for name, parts in WRITTEN.items():
+    for name, rewrite in WRITTEN.items():
         file = ROOT / name
-        before = after = file.read_text()
-        for part, make in parts.items():
-            head, tail = f"<!-- {part}: by scripts/docs -->", f"<!-- /{part} -->"
-            start, end = after.index(head) + len(head), after.index(tail)
-            after = f"{after[:start]}\n{make()}\n{after[end:]}"
+        before = file.read_text()
+        after = rewrite(before)
         if after != before:
             behind.append(name)
             if not only_check:

@@ -74,6 +74,7 @@ def started(shell: Shell, go: Path) -> Any:
     return shell.json("operations", "execute", "slow", "--object", "desk", "--param", f"go={go}")
 
 
+@pytest.mark.proves("common", "all of it from the command line")
 def test_an_operation_is_executed_and_its_end_waited_for_with_its_messages(shell: Shell, tmp_path: Path) -> None:
     go = tmp_path / "go"
     arguments = ["operations", "execute", "slow", "--object", "desk", "--param", f"go={go}", "--wait"]

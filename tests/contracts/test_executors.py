@@ -881,6 +881,7 @@ async def test_a_topic_that_no_operation_may_publish_to_is_a_problem_and_a_templ
     assert broker.taken == []
 
 
+@pytest.mark.proves("sending", "workspace_id")
 async def test_the_base_topic_is_that_of_the_installation() -> None:
     broker = Broker()
     limits = Limits(base_topic="home/jobs")

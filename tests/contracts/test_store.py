@@ -783,6 +783,7 @@ async def pages_by_cursor(store: Store, query: JobQuery) -> list[Sequence[Job]]:
     return pages[:-1]
 
 
+@pytest.mark.proves("listing", "offset from 0")
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=JOBS, queries=st.lists(QUERIES, min_size=1, max_size=6))

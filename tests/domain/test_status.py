@@ -53,6 +53,7 @@ def way_to(kind: EventKind, hostname: str) -> list[JobEvent]:
     return [an_event(step, hostname, number) for number, step in enumerate(LADDER) if RANK[step] <= RANK[kind]]
 
 
+@pytest.mark.proves("listing", "partial_failure")
 @pytest.mark.parametrize(("one", "other"), list(product(RANK, RANK)))
 def test_two_agents_make_the_status_of_the_table_in_every_order_of_their_events(
     one: EventKind, other: EventKind

@@ -194,6 +194,7 @@ async def test_a_job_completes_when_the_broker_has_the_publication(build: Build)
     assert statuses(await harness.jobs()) == {"completed": 1}
 
 
+@pytest.mark.proves("common", "modes, attempts and what the broker says of a publication")
 async def test_a_refused_publication_fails_the_job_with_the_reason_and_is_attempted_again_if_so_configured(
     build: Build,
 ) -> None:

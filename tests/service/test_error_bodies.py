@@ -16,6 +16,7 @@ SHOP = {
 }
 
 
+@pytest.mark.proves("listing", "500 error retrieving job")
 async def test_an_error_of_ours_is_500_and_tells_no_internals(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
     harness = await build(**SHOP).start()
 

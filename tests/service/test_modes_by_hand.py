@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.service.harness import ServiceHarness, an_object, an_operation
 
 Build = Callable[..., ServiceHarness]
@@ -96,6 +98,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.proves("definitions", "Priority in the queue")
 async def test_a_higher_priority_comes_first_then_who_came_first(build: Build) -> None:
     harness = await shop(build, concurrency=1, more=OTHERS)
     await begin(harness)

@@ -130,6 +130,8 @@ def test_the_table_has_every_method_there_is() -> None:
     assert set(methods()) <= TABLE.keys()
 
 
+@pytest.mark.proves("listing", "403 insufficient permissions")
+@pytest.mark.proves("common", "every method checks its permission")
 @pytest.mark.parametrize("user", [name for name in USERS if name != "root"])
 async def test_a_method_needs_one_of_its_permissions_and_an_owner_in_scope(shop: ServiceHarness, user: str) -> None:
     for method in methods():
@@ -145,6 +147,7 @@ async def test_a_method_needs_one_of_its_permissions_and_an_owner_in_scope(shop:
             await as_user(shop, "root", "operations/activate", id="dig")
 
 
+@pytest.mark.proves("listing", "404 job not found")
 @pytest.mark.parametrize("user", [name for name in USERS if name != "root"])
 async def test_what_is_outside_the_scope_looks_like_what_is_not_there(shop: ServiceHarness, user: str) -> None:
     for method in methods():
@@ -167,6 +170,7 @@ async def test_what_is_outside_the_scope_looks_like_what_is_not_there(shop: Serv
         )  # fmt: skip
 
 
+@pytest.mark.proves("listing", "total_items")
 async def test_lists_counts_and_totals_have_what_is_in_scope_and_nothing_else(shop: ServiceHarness) -> None:
     inside = [await a_job_of(shop, "dig") for _ in range(3)]
     await as_user(shop, "root", "jobs/stop", id=inside[0])
@@ -223,6 +227,7 @@ async def test_who_may_run_operations_and_not_read_them_sees_three_fields(shop: 
     assert "type" in (await as_user(shop, "operation_read", "operations/get", id="dig"))["data"]
 
 
+@pytest.mark.proves("listing", "401 API key required")
 @pytest.mark.parametrize("api_key", ["wrong", "", None, 5, key_of("root")[:-1], key_of("root") + "x"])
 async def test_without_a_valid_key_the_answer_is_401_whatever_is_asked(shop: ServiceHarness, api_key: Any) -> None:
     for method, params in (("jobs/list", {"limit": 0}), ("no/method", {}), ("jobs/get", {"id": UNKNOWN_JOB})):
@@ -303,6 +308,7 @@ async def test_refusals_beyond_twenty_a_second_are_dropped_and_good_keys_are_not
     assert health["data"]["counters"]["requests_by_result"]["401_dropped"] == 160
 
 
+@pytest.mark.proves("common", "a key is in no record, event or log")
 async def test_a_key_is_in_nothing_that_is_kept_or_reported(
     shop: ServiceHarness, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -154,6 +154,7 @@ async def test_after_ten_minutes_it_is_a_new_request(shop: ServiceHarness) -> No
     assert len(await shop.jobs("on")) == 2
 
 
+@pytest.mark.proves("common", "a request that is asked twice is done once, also when the service is killed between")
 @pytest.mark.parametrize("moment", ["before record", "after record", "before publish", "before acknowledge"])
 @pytest.mark.parametrize("method", CHANGES)
 async def test_killed_at_any_moment_and_asked_again_it_is_done_once(build: Build, method: str, moment: str) -> None:

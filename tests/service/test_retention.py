@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.service.harness import ServiceHarness, an_object, an_operation, statuses
 
 Build = Callable[..., ServiceHarness]
@@ -58,6 +60,7 @@ async def test_whatever_is_added_to_an_ended_job_keeps_it_no_longer_unless_it_ha
     assert (await harness.ask("jobs/get", id=first))["code"] == 404
 
 
+@pytest.mark.proves("common", "ten thousand successes push out no failure")
 async def test_ten_thousand_successes_push_out_no_failure(build: Build) -> None:
     harness = await shop(build, max_jobs=20)
     failed = await fail(harness)

@@ -153,6 +153,7 @@ async def test_when_the_clock_is_set_forward_what_lies_between_runs_once_and_bac
     assert len(await times(harness)) == 1
 
 
+@pytest.mark.proves("definitions", "jobs are created by the schedule")
 @pytest.mark.parametrize(
     ("day", "expected"),
     [

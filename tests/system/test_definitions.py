@@ -117,6 +117,7 @@ def begin(client: Client, go: Path, user: str = "alice") -> Any:
     return client.until(runs)
 
 
+@pytest.mark.proves("definitions", "get one by id", "Id", "type", "metadata: Created_by, Created_at")
 def test_an_operation_that_never_ran_in_every_field(plant: Client) -> None:
     operation = get(plant, "alone")
     assert operation.keys() >= FIELDS
@@ -147,6 +148,9 @@ def test_an_operation_that_never_ran_in_every_field(plant: Client) -> None:
     assert (operation["topic"], operation["message"]) == ("alone", "")
 
 
+@pytest.mark.proves(
+    "definitions", "Job_name", "Environement_id", "Preferences: Id, Key, Value, description", "description"
+)
 def test_what_an_operation_says_of_itself_is_what_is_configured(plant: Client) -> None:
     operation = get(plant, "oil")
     assert (operation["job_name"], operation["description"]) == ("Oil the belt", "A drop for each roller")
@@ -162,6 +166,7 @@ def test_what_an_operation_says_of_itself_is_what_is_configured(plant: Client) -
     ]
 
 
+@pytest.mark.proves("definitions", "Process_name", "Process_id")
 @pytest.mark.parametrize(
     ("operation", "name", "process_id"),
     [
@@ -178,6 +183,7 @@ def test_the_process_is_the_program_the_script_or_the_topic(
     assert (document["process_name"], document["process_id"]) == (name, process_id)
 
 
+@pytest.mark.proves("definitions", "Job_execution_strategy", "Scheduled")
 @pytest.mark.parametrize(
     ("operation", "strategy", "scheduled"),
     [
@@ -195,6 +201,7 @@ def test_the_strategy_says_how_jobs_are_started(plant: Client, operation: str, s
     assert (document["next_trigger"] is None) == (scheduled is None)
 
 
+@pytest.mark.proves("definitions", "Next_trigger")
 def test_the_next_trigger_is_the_next_half_past_two_in_the_configured_zone(plant: Client) -> None:
     due = datetime.fromisoformat(get(plant, "nightly")["next_trigger"])
     now = datetime.now(due.tzinfo)
@@ -203,6 +210,16 @@ def test_the_next_trigger_is_the_next_half_past_two_in_the_configured_zone(plant
     assert due.hour in (0, 1)
 
 
+@pytest.mark.proves(
+    "definitions",
+    "_execute",
+    "Job_context",
+    "Machine_id, Device_name",
+    "User_identifier, User_name",
+    "Dynamic_robots, Robot_id, Robot_name",
+    "User_details: Id, Display_name, Email, Rpa_role",
+    "metadata: Completed_at",
+)
 def test_the_document_follows_a_run_from_its_start_to_its_end(plant: Client, tmp_path: Path) -> None:
     before = get(plant, "oil")
     job = begin(plant, tmp_path / "go")
@@ -230,6 +247,7 @@ def test_the_document_follows_a_run_from_its_start_to_its_end(plant: Client, tmp
     assert (ended["start_date"], ended["job_context"]) == (running["start_date"], context)
 
 
+@pytest.mark.proves("definitions", "Status", "End_date")
 def test_a_stop_ends_a_run_too(plant: Client, tmp_path: Path) -> None:
     job = begin(plant, tmp_path / "go")
     stopped = plant.data("jobs/stop", {"id": job["id"]}, api_key=KEYS["root"])
@@ -244,12 +262,14 @@ def test_a_failed_run_is_failed_and_completes_nothing(plant: Client) -> None:
     assert operation["metadata"]["completed_at"] is None
 
 
+@pytest.mark.proves("definitions", "Job_Instances")
 def test_at_most_ten_instances_are_named_newest_first(plant: Client) -> None:
     ids = [run(plant, "twelve")["id"] for _ in range(12)]
     instances = get(plant, "twelve")["job_instances"]
     assert (instances["total"], instances["last_ids"]) == (12, ids[:1:-1])
 
 
+@pytest.mark.proves("definitions", "preferences define how the job behaves")
 def test_preferences_are_handed_to_programs_and_their_secrets_are_not_shown(plant: Client) -> None:
     job = run(plant, "told")
     assert job["result"] == {"brand": "fine", "drops": "3", "secret": len("whale-oil")}
@@ -257,6 +277,7 @@ def test_preferences_are_handed_to_programs_and_their_secrets_are_not_shown(plan
         assert "whale-oil" not in str(answer)
 
 
+@pytest.mark.proves("definitions", "Force_user_context")
 def test_a_forced_user_context_holds_however_the_job_is_started(plant: Client) -> None:
     plant.subscribe("often")
     assert get(plant, "often")["force_user_context"] is True
@@ -272,6 +293,7 @@ def test_a_forced_user_context_holds_however_the_job_is_started(plant: Client) -
     }  # fmt: skip
 
 
+@pytest.mark.proves("definitions", "Previous_trigger: by schedule, event, or hand", "Eo_flow_enabled")
 def test_an_operation_that_is_not_event_driven_is_started_by_no_state_change(plant: Client) -> None:
     assert get(plant, "deaf")["eo_flow_enabled"] is False
     total = get(plant, "deaf")["job_instances"]["total"]
@@ -288,6 +310,7 @@ def test_an_operation_that_is_not_event_driven_is_started_by_no_state_change(pla
     assert counters["skipped_by_reason"]["event_driven"] >= 1
 
 
+@pytest.mark.proves("definitions", "active")
 def test_activation_is_switched_and_reported(plant: Client) -> None:
     off = plant.data("operations/deactivate", {"id": "count"}, api_key=KEYS["alice"])
     assert (off["active"], off["metadata"]["updated_by"], off["metadata"]["created_by"]) == (False, "alice", "system")
@@ -305,6 +328,7 @@ def test_activation_is_switched_and_reported(plant: Client) -> None:
     assert get(plant, "count")["metadata"]["updated_by"] == "root"
 
 
+@pytest.mark.proves("definitions", "list of definitions")
 def test_operations_are_listed_by_what_they_are(plant: Client) -> None:
     def ids(**filters: Any) -> list[str]:
         return [each["id"] for each in plant.data("operations/list", filters, api_key=KEYS["alice"])["items"]]
@@ -327,6 +351,8 @@ def test_the_unknown_is_404_and_the_wrong_400(plant: Client) -> None:
     assert (lamp["code"], lamp["error"]) == (404, "Operation not found.")
 
 
+@pytest.mark.proves("listing", "operation: the operation data")
+@pytest.mark.proves("definitions", "Process_version", "metadata: Updated_by, Updated_at")
 def test_a_changed_definition_has_another_version_and_says_who_changed_it(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
@@ -349,6 +375,7 @@ def test_a_changed_definition_has_another_version_and_says_who_changed_it(
         assert old["operation"]["message"] == ""
 
 
+@pytest.mark.proves("definitions", "Start_date")
 def test_totals_and_the_first_run_outlive_the_jobs(mosquitto: MosquittoBroker, start_service: StartService) -> None:
     service = start_service(mosquitto.port, {"operations": {"alone": PLANT["operations"]["alone"]}})
     with service.client() as client:

@@ -148,6 +148,7 @@ def test_a_waiting_attempt_is_made_by_the_next_start(service: RunningService, tm
         assert messages == ["Attempt 1 of 3 failed, next in 2s"]
 
 
+@pytest.mark.proves("common", "activation, waiting attempts, missed schedules and repeated requests outlive a kill")
 def test_what_a_schedule_missed_runs_once_at_the_next_start(service: RunningService) -> None:
     """Two new years that passed while nobody was there are one run; without catch_up they are none."""
     with service.client() as client:

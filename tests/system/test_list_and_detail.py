@@ -96,6 +96,18 @@ def ended(client: Client, job_id: str | int) -> Any:
 # -- the detail ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("operations", "id")
+@pytest.mark.proves(
+    "listing",
+    "completed",
+    "GET /job/:id",
+    "id, status, created",
+    "result",
+    "hostname",
+    "timeline with timestamp, event, hostname, message, error",
+    "events submitted, acknowledged, started, completed",
+    "200",
+)
 def test_a_completed_job_in_every_field(shop: Client) -> None:
     job = run(shop, "answer")
     assert set(job) == JOB_FIELDS
@@ -130,6 +142,9 @@ def test_a_completed_job_in_every_field(shop: Client) -> None:
     assert (job["parent_id"], job["root_id"], job["retry_of"]) == (None, job["id"], None)
 
 
+@pytest.mark.proves(
+    "listing", "failed", "changed", "error", "responses with status, data, changed, error, hostname", "event failed"
+)
 def test_a_failed_job_in_every_field(shop: Client) -> None:
     job = run(shop, "broken")
     assert set(job) == JOB_FIELDS
@@ -147,6 +162,7 @@ def test_a_failed_job_in_every_field(shop: Client) -> None:
     assert "oh no" in last["error"]
 
 
+@pytest.mark.proves("listing", "processing", "agent_states with status, error, duration")
 def test_a_running_job_has_nothing_yet_but_all_fields(shop: Client, tmp_path: Path) -> None:
     job = begin(shop, tmp_path / "go")
     assert set(job) == JOB_FIELDS
@@ -160,6 +176,7 @@ def test_a_running_job_has_nothing_yet_but_all_fields(shop: Client, tmp_path: Pa
     assert ended(shop, job["id"])["status"] == "completed"
 
 
+@pytest.mark.proves("listing", "400", "error body error, details, code")
 @pytest.mark.parametrize("method", ["jobs/get", "jobs/poll", "jobs/stop", "jobs/delete", "jobs/retry"])
 def test_the_error_body_of_a_job_that_is_not_there(shop: Client, method: str) -> None:
     job_id = str(uuid.uuid4())
@@ -176,6 +193,7 @@ def test_the_error_body_of_a_job_that_is_not_there(shop: Client, method: str) ->
 # -- the list --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("listing", "GET /job", "status filter", "status_counts")
 def test_a_list_has_totals_counts_and_whole_documents_newest_first(
     mosquitto: MosquittoBroker, start_service: StartService, tmp_path: Path
 ) -> None:
@@ -214,6 +232,7 @@ GOING: list[Callable[[list[int], list[int]], list[int]]] = [
 """What is deleted after each page, of what it showed and of what is unread: also the job that the cursor names."""
 
 
+@pytest.mark.proves("listing", "offset from 0")
 @pytest.mark.parametrize("filters", [{}, {"operation_id": "on", "status": "completed"}], ids=["all", "filtered"])
 def test_pages_by_cursor_show_once_what_stays_while_jobs_come_and_go(
     mosquitto: MosquittoBroker, start_service: StartService, filters: dict[str, Any]
@@ -268,6 +287,7 @@ def delete(client: Client, uids: set[int]) -> None:
         assert client.ask("jobs/delete", {"id": uid})["code"] == 204
 
 
+@pytest.mark.proves("listing", "limit 1 to 100, default 10")
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
@@ -297,6 +317,7 @@ def test_the_limits_of_a_page_are_allowed(shop: Client, limit: int) -> None:
     assert shop.data("jobs/list", {"limit": limit, "offset": 10**9})["items"] == []
 
 
+@pytest.mark.proves("listing", "items")
 def test_a_list_may_be_cut_to_a_time_an_owner_and_some_fields(shop: Client) -> None:
     first = run(shop, "on")
     second = run(shop, "answer")
@@ -312,6 +333,7 @@ def test_a_list_may_be_cut_to_a_time_an_owner_and_some_fields(shop: Client) -> N
 # -- stop, delete, retry, create -------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("listing", "(more here) statuses")
 def test_a_running_job_is_stopped_and_nothing_later_changes_that(shop: Client, tmp_path: Path) -> None:
     job = begin(shop, tmp_path / "go")
     stopped = shop.data("jobs/stop", {"id": job["uid"]})
@@ -324,6 +346,8 @@ def test_a_running_job_is_stopped_and_nothing_later_changes_that(shop: Client, t
     assert shop.data("jobs/get", {"id": job["id"]}) == stopped
 
 
+@pytest.mark.proves("operations", "timestamp of the execution")
+@pytest.mark.proves("listing", "(more here) stopping a job")
 def test_a_waiting_job_is_stopped_before_it_ever_runs(shop: Client, tmp_path: Path) -> None:
     running = [begin(shop, tmp_path / "go") for _ in range(2)]
     waiting = shop.data("operations/execute", {"id": "answer"})
@@ -348,6 +372,7 @@ def in_each_state(client: Client, go: Path) -> dict[str, Any]:
     return jobs | {"submitted": client.data("jobs/get", {"id": started["id"]})}
 
 
+@pytest.mark.proves("listing", "delete")
 def test_a_job_of_any_status_can_be_deleted(shop: Client, tmp_path: Path) -> None:
     jobs = in_each_state(shop, tmp_path / "go")
     assert {status: job["status"] for status, job in jobs.items()} == {status: status for status in jobs}
@@ -362,6 +387,7 @@ def test_a_job_of_any_status_can_be_deleted(shop: Client, tmp_path: Path) -> Non
     (tmp_path / "go").touch()
 
 
+@pytest.mark.proves("listing", "submitted", "updated_at", "event retried", "retry")
 def test_a_job_of_any_status_can_be_retried(shop: Client, tmp_path: Path) -> None:
     jobs = in_each_state(shop, tmp_path / "go")
     fresh = {}
@@ -425,6 +451,7 @@ def test_without_agents_there_is_no_target_but_this_host(shop: Client, target: s
     assert shop.ask("jobs/create", {"operation": inline | {"target": "_local"}})["code"] == 201
 
 
+@pytest.mark.proves("listing", "a job of any operation that is sent in")
 def test_an_operation_can_be_sent_in(shop: Client) -> None:
     shop.subscribe("hand/made", "mqttjobs/event/job/completed/#")
     operation = {"type": "mqtt", "topic": "hand/made", "message": {"n": 1}, "qos": 1, "name": "By hand"}

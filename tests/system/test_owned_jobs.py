@@ -82,6 +82,13 @@ def run(client: Client, operation: str, **more: Any) -> Any:
     return client.data("operations/execute", {"id": operation, "wait": True, **more})
 
 
+@pytest.mark.proves(
+    "operations",
+    "every execution of an operation creates a job",
+    "operation_id",
+    "description.topic",
+    "description.message",
+)
 def test_a_job_of_a_link_in_every_field_of_the_model(home: Client) -> None:
     home.publish("motion", {"occupancy": False})
     home.publish("motion", {"occupancy": True})
@@ -101,6 +108,7 @@ def test_a_job_of_a_link_in_every_field_of_the_model(home: Client) -> None:
     assert abs(datetime.fromisoformat(meta["received_at"]).timestamp() * 1000 - created) < 10_000
 
 
+@pytest.mark.proves("operations", "owner_type 1 object, 2 link", "description")
 def test_a_job_of_an_object_in_every_field_of_the_model(home: Client) -> None:
     home.publish("motion", {"occupancy": False})
     home.publish("motion", {"occupancy": True})
@@ -110,6 +118,7 @@ def test_a_job_of_an_object_in_every_field_of_the_model(home: Client) -> None:
     assert job["process_meta"]["triggerStates"] == ["occupied"]
 
 
+@pytest.mark.proves("operations", "process_meta.triggerStates")
 def test_the_states_of_a_trigger_without_states_are_the_new_one(home: Client) -> None:
     topic = "mqttjobs/state/objects/sensor"
     report = {"state": 21.5, "by": "thermometer", "event_id": "e-1", "reason": "hourly"}
@@ -124,6 +133,7 @@ def test_the_states_of_a_trigger_without_states_are_the_new_one(home: Client) ->
     assert [job["user_id"] for job in jobs] == ["system", "system"]
 
 
+@pytest.mark.proves("operations", "owner_id")
 def test_an_operation_of_a_class_runs_for_the_entity_that_changed_and_that_one_owns_the_job(home: Client) -> None:
     home.subscribe("halt/+")
     home.publish("plant/belt_2/belt", {"speed": 3})
@@ -141,6 +151,7 @@ def test_an_operation_of_a_class_runs_for_the_entity_that_changed_and_that_one_o
     assert not [each for each in home.messages if each.topic == "halt/belt_1" and b"belt_2" in each.payload]
 
 
+@pytest.mark.proves("operations", "user_id: who executed it", "process_meta, null if no state change triggered it")
 def test_a_job_by_hand_has_its_callers_name_and_no_states(home: Client) -> None:
     alice = home.data("operations/execute", {"id": "press", "params": {"key": "F1"}}, api_key="alice-has-this-key")
     job = reported(home, "completed", "press", "lamp")
@@ -149,6 +160,7 @@ def test_a_job_by_hand_has_its_callers_name_and_no_states(home: Client) -> None:
     assert job["description"] == {"topic": "lamp/press", "message": "F1"}
 
 
+@pytest.mark.proves("operations", "description.exitCode")
 def test_the_description_of_a_failed_program_has_its_exit_code_and_output(home: Client) -> None:
     job = run(home, "exit")
     assert (job["status"], job["description"]) == ("failed", {"exitCode": 7, "stdout": "words\n"})
@@ -169,6 +181,14 @@ def add(client: Client, job_id: Any, payload: Any, api_key: str | None = None) -
     return client.ask("jobs/add_result", {"id": job_id, "payload": payload}, api_key=api_key)
 
 
+@pytest.mark.proves(
+    "operations",
+    "results",
+    "results.payload: an arbitrary set of parameters",
+    "the user who added a result",
+    "results.timestamp",
+    "Add Custom Job Result",
+)
 def test_any_object_is_a_result_and_keeps_its_types_order_author_and_time(home: Client) -> None:
     job = run(home, "press", params={"key": "F1"})
     for number, payload in enumerate(PAYLOADS):
@@ -202,6 +222,7 @@ def test_a_result_that_is_no_object_is_refused(home: Client, payload: Any) -> No
     assert home.data("jobs/get", {"id": job["id"]})["results"] == []
 
 
+@pytest.mark.proves("operations", "many custom results, one operation result")
 def test_a_job_has_one_operation_result_whatever_is_added(home: Client) -> None:
     job = run(home, "exit")
     for number in range(50):
@@ -214,6 +235,7 @@ def test_a_job_has_one_operation_result_whatever_is_added(home: Client) -> None:
 # -- history ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("operations", "the jobs of one owner, and of several")
 def test_the_history_of_one_and_of_several_between_two_times(home: Client) -> None:
     first = run(home, "press", params={"key": "F1"})
     second = run(home, "halt", object="belt_1")

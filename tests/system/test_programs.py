@@ -251,6 +251,7 @@ def printed(client: Client, file: Path, text: str, fault: str = "") -> dict[str,
     return job
 
 
+@pytest.mark.proves("operations", "description.stdout")
 @pytest.mark.parametrize("size", [LIMIT - 1, LIMIT])
 def test_output_of_up_to_64_kib_is_whole(plant: tuple[RunningService, Client], tmp_path: Path, size: int) -> None:
     _, client = plant
@@ -264,6 +265,7 @@ def test_output_of_up_to_64_kib_is_whole(plant: tuple[RunningService, Client], t
     assert (last["event"], last["message"], last["error"]) == ("completed", "Job completed successfully on hub", "")
 
 
+@pytest.mark.proves("operations", "description.stdout")
 @pytest.mark.parametrize("size", OVER)
 def test_of_output_beyond_64_kib_there_are_head_and_tail_and_no_result(
     plant: tuple[RunningService, Client], tmp_path: Path, size: int

@@ -91,6 +91,7 @@ def polled(client: Client, job_id: str | int) -> Any:
     return client.until(ended)
 
 
+@pytest.mark.proves("sending", "send a job", "the polling endpoint", "uid", "kind", "status success")
 def test_a_job_is_sent_and_polled_until_it_has_ended(desk: Client) -> None:
     answer = send(desk, "greet", params={"to": "Ada"})
     assert answer["code"] == 201
@@ -106,12 +107,14 @@ def test_a_job_is_sent_and_polled_until_it_has_ended(desk: Client) -> None:
     assert polled(desk, first["uid"]) == last
 
 
+@pytest.mark.proves("sending", "poll_result, default false", "200: the full response")
 def test_with_poll_result_the_answer_comes_with_the_end(desk: Client) -> None:
     answer = send(desk, "greet", params={"to": "Ada", "times": 2}, poll_result=True)
     assert (answer["code"], answer["data"]["status"]) == (200, "success")
     assert answer["data"]["content"] == {"greeted": "Ada", "times": 2}
 
 
+@pytest.mark.proves("sending", "201: poll for it", "message: progress", "status message")
 def test_when_the_window_ends_first_the_answer_is_201_with_the_progress(desk: Client, tmp_path: Path) -> None:
     go = tmp_path / "go"
     answer = send(desk, "slow", params={"go": str(go)}, poll_result=True)
@@ -131,6 +134,7 @@ def test_when_the_window_ends_first_the_answer_is_201_with_the_progress(desk: Cl
     assert (again["code"], again["reason"]) == (409, "terminal_state")
 
 
+@pytest.mark.proves("sending", "polling in the backend")
 def test_a_waiting_send_holds_up_nobody(
     mosquitto: MosquittoBroker, start_service: StartService, tmp_path: Path
 ) -> None:
@@ -149,6 +153,7 @@ def test_a_waiting_send_holds_up_nobody(
         client.wait_count(lambda each: each.topic == "mqttjobs/response/jobs/send" and each.json["code"] == 200, 30)
 
 
+@pytest.mark.proves("sending", "content")
 @pytest.mark.parametrize(
     ("method", "content"),
     [
@@ -165,6 +170,7 @@ def test_content_is_the_result_if_it_is_an_object_else_the_value_else_the_descri
     assert answer["data"]["content"] == content
 
 
+@pytest.mark.proves("sending", "status error", "error_message", "error_stack_trace")
 @pytest.mark.parametrize(
     ("method", "status", "error", "trace"),
     [
@@ -184,6 +190,7 @@ def test_a_failed_job_says_whose_fault_it_was_and_why(
     assert (answer["data"]["content"], answer["data"]["message"]) == (None, None)
 
 
+@pytest.mark.proves("sending", "status stopped")
 def test_a_stopped_job_is_stopped(desk: Client, tmp_path: Path) -> None:
     job = send(desk, "slow", params={"go": str(tmp_path / "never")})["data"]
     desk.data("jobs/stop", {"id": job["id"]})
@@ -192,6 +199,7 @@ def test_a_stopped_job_is_stopped(desk: Client, tmp_path: Path) -> None:
     assert all(last[name] is None for name in FIELDS - {"uid", "id", "status", "kind"})
 
 
+@pytest.mark.proves("sending", "status error_user", "invalid_fields")
 @pytest.mark.parametrize("poll_result", [False, True])
 def test_params_that_break_the_schema_are_a_recorded_failure_of_the_caller(desk: Client, poll_result: bool) -> None:
     answer = send(desk, "greet", params={"to": "x", "times": "often"}, poll_result=poll_result)
@@ -219,6 +227,7 @@ def test_the_end_of_a_job_that_was_refused_is_reported_like_any_other(desk: Clie
     assert (reported["id"], reported["error"]) == (sent["id"], "wrong params: to")
 
 
+@pytest.mark.proves("sending", "editor_session", "events")
 def test_params_events_and_session_reach_the_program_with_their_types(desk: Client) -> None:
     params = {"n": 1.5, "flag": True, "none": None, "deep": {"list": [1, "2"]}}
     answer = send(desk, "told", params=params, events=["opened", "saved"], poll_result=True)
@@ -233,11 +242,13 @@ def test_params_events_and_session_reach_the_program_with_their_types(desk: Clie
     assert send(desk, "session", editor_session=session, poll_result=True)["data"]["content"] == {"value": session}
 
 
+@pytest.mark.proves("sending", "params, nullable")
 def test_null_params_are_none(desk: Client) -> None:
     answer = send(desk, "told", params=None, poll_result=True, editor_session=None, arguments=None)
     assert answer["data"]["content"]["params"] == {}
 
 
+@pytest.mark.proves("sending", "arguments (deprecated)", "method (deprecated)")
 def test_the_deprecated_names_do_the_same(desk: Client) -> None:
     before = count(desk)
     answer = desk.ask("jobs/send", {"object": "desk", "method": "told", "arguments": {"a": 1}, "poll_result": True})
@@ -254,6 +265,7 @@ def test_the_deprecated_names_do_the_same(desk: Client) -> None:
     assert count(desk) == before + 2
 
 
+@pytest.mark.proves("sending", "method_type")
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
@@ -285,6 +297,7 @@ def test_a_wrong_parameter_is_named_and_nothing_is_recorded(desk: Client, wrong:
     assert desk.ask("jobs/send", good)["code"] == 201
 
 
+@pytest.mark.proves("sending", "id of the entity", "method_name")
 def test_a_method_runs_only_for_what_it_is_attached_to(desk: Client) -> None:
     desk.subscribe("desk/set")
     for body in (
