@@ -18,6 +18,11 @@ from paho.mqtt.properties import Properties
 WAIT_S = 20.0
 
 
+def milliseconds_now() -> int:
+    """Return the time as documents say it: whole milliseconds since 1970, cut off and not rounded."""
+    return time.time_ns() // 1_000_000
+
+
 @dataclass(frozen=True)
 class Received:
     """A message that arrived at a test client."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.brokers import MosquittoBroker
-from tests.clients import Client
+from tests.clients import Client, milliseconds_now
 from tests.running import RunningService, StartService, StartShared
 
 STATUSES = ["submitted", "processing", "completed", "failed", "partial_failure", "stopped", "skipped"]
@@ -344,6 +344,26 @@ def test_a_running_job_is_stopped_and_nothing_later_changes_that(shop: Client, t
     again = shop.ask("jobs/stop", {"id": job["id"]})
     assert (again["code"], again["reason"], again["error"]) == (409, "terminal_state", "The job has already ended.")
     assert shop.data("jobs/get", {"id": job["id"]}) == stopped
+
+
+@pytest.mark.proves("operations", "timestamp of the execution")
+def test_the_timestamp_of_a_job_is_null_until_it_runs_and_then_that_moment_in_milliseconds(
+    shop: Client, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        begin(shop, tmp_path / "go")
+    waiting = shop.data("operations/execute", {"id": "answer"})
+    assert shop.data("jobs/get", {"id": waiting["id"]})["timestamp"] is None
+    before = milliseconds_now()
+    (tmp_path / "go").touch()
+    job = ended(shop, waiting["id"])
+    assert type(job["timestamp"]) is int
+    assert before <= job["timestamp"] <= milliseconds_now()
+
+    before = milliseconds_now()
+    published = run(shop, "on")
+    assert type(published["timestamp"]) is int
+    assert before <= published["timestamp"] <= milliseconds_now()
 
 
 @pytest.mark.proves("operations", "timestamp of the execution")

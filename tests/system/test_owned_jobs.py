@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients import Client
+from tests.clients import Client, milliseconds_now
 from tests.running import RunningService, StartShared
 
 HOUSE: dict[str, Any] = {
@@ -186,7 +186,6 @@ def add(client: Client, job_id: Any, payload: Any, api_key: str | None = None) -
     "results",
     "results.payload: an arbitrary set of parameters",
     "the user who added a result",
-    "results.timestamp",
     "Add Custom Job Result",
 )
 def test_any_object_is_a_result_and_keeps_its_types_order_author_and_time(home: Client) -> None:
@@ -203,6 +202,19 @@ def test_any_object_is_a_result_and_keeps_its_types_order_author_and_time(home: 
     assert all(isinstance(each, int) for each in stamps)
     assert all(set(each) == {"payload", "by", "timestamp"} for each in after["results"])
     assert {**after, "results": []} == job
+
+
+@pytest.mark.proves("operations", "results.timestamp")
+def test_the_timestamp_of_a_result_is_when_it_was_added_in_milliseconds(home: Client) -> None:
+    job = run(home, "press", params={"key": "F1"})
+    stamps = []
+    for number in range(3):
+        before = milliseconds_now()
+        stamp = add(home, job["id"], {"n": number})["data"]["timestamp"]
+        assert type(stamp) is int
+        assert before <= stamp <= milliseconds_now()
+        stamps.append(stamp)
+    assert [each["timestamp"] for each in home.data("jobs/get", {"id": job["id"]})["results"]] == stamps
 
 
 def test_results_may_be_added_to_a_job_of_any_status(home: Client) -> None:
