@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.brokers import MosquittoBroker
-from tests.clients import Client
+from tests.clients import Client, milliseconds_now
 from tests.running import RunningService, StartService, StartShared
 
 KEYS = {name: f"{name}-has-this-key-alone" for name in ("root", "alice", "carol")}
@@ -293,7 +293,7 @@ def test_a_forced_user_context_holds_however_the_job_is_started(plant: Client) -
     }  # fmt: skip
 
 
-@pytest.mark.proves("definitions", "Previous_trigger: by schedule, event, or hand", "Eo_flow_enabled")
+@pytest.mark.proves("definitions", "Eo_flow_enabled")
 def test_an_operation_that_is_not_event_driven_is_started_by_no_state_change(plant: Client) -> None:
     assert get(plant, "deaf")["eo_flow_enabled"] is False
     total = get(plant, "deaf")["job_instances"]["total"]
@@ -308,6 +308,64 @@ def test_an_operation_that_is_not_event_driven_is_started_by_no_state_change(pla
     assert (job["user_id"], job["process_meta"]["triggerStates"]) == ("system", ["moving"])
     counters = plant.data("service/health", api_key=KEYS["alice"])["counters"]
     assert counters["skipped_by_reason"]["event_driven"] >= 1
+
+
+@pytest.mark.proves("definitions", "Previous_trigger: by schedule, event, or hand")
+def test_the_previous_trigger_is_when_the_latest_job_was_started_by_hand_by_event_and_by_schedule(
+    mosquitto: MosquittoBroker, start_service: StartService
+) -> None:
+    operation = {"attach": {"object": "belt"}, "type": "mqtt", "topic": "started", "message": "{{ job.id }}",
+                 "triggers": [{"states": ["moving"]}]}  # fmt: skip
+    config = {"users": PLANT["users"], "objects": PLANT["objects"], "operations": {"start": operation}}
+    service = start_service(mosquitto.port, config)
+    with service.client() as client:
+        client.subscribe("started")
+        assert get(client, "start")["previous_trigger"] is None
+
+        since = milliseconds_now()
+        by_hand = run(client, "start")
+        job = previously_triggered(client, since)
+        assert (job["id"], job["user_id"], job["process_meta"]) == (by_hand["id"], "alice", None)
+
+        since = milliseconds_now()
+        client.publish("belt", "moving")
+        event_id = wait_started(client, by_hand["id"])
+        job = previously_triggered(client, since)
+        assert (job["id"], job["user_id"], job["process_meta"]["state"]) == (event_id, "system", "moving")
+
+        client.data("operations/deactivate", {"id": "start"}, api_key=KEYS["alice"])
+        client.publish("belt", "standing")
+        client.publish("belt", "moving")
+        assert client.ask("operations/execute", {"id": "start"}, api_key=KEYS["alice"])["code"] == 409
+        client.data("operations/activate", {"id": "start"}, api_key=KEYS["alice"])
+        assert previously_triggered(client, since)["id"] == event_id, "what did not run triggered nothing"
+
+        since = milliseconds_now()
+        service.write_config(config | {"operations": {"start": operation | {"schedule": {"every": "1s"}}}})
+        client.data("config/reload", api_key=KEYS["root"])
+        wait_started(client, by_hand["id"], event_id)
+        job = previously_triggered(client, since)
+        assert (job["user_id"], job["process_meta"]) == ("system", None)
+        earlier = [message.payload.decode() for message in client.messages if message.topic == "started"]
+        wait_started(client, *earlier, job["id"])
+        assert previously_triggered(client, since)["created"] > job["created"]
+
+
+def previously_triggered(client: Client, since: int) -> Any:
+    """Return the latest job of `start`, which is what `previous_trigger` says, and not before `since`."""
+    operation = get(client, "start")
+    job = client.data("jobs/get", {"id": operation["job_instances"]["last_ids"][0]}, api_key=KEYS["alice"])
+    assert operation["previous_trigger"] == job["created"]
+    assert TIME.fullmatch(operation["previous_trigger"])
+    at = round(datetime.fromisoformat(operation["previous_trigger"]).timestamp() * 1000)
+    assert since <= at <= milliseconds_now()
+    return job
+
+
+def wait_started(client: Client, *known: str) -> str:
+    """Wait for the message of a job of `start` that is not known, and return the job's id."""
+    message = client.wait_for(lambda each: each.topic == "started" and each.payload.decode() not in known)
+    return message.payload.decode()
 
 
 @pytest.mark.proves("definitions", "active")
