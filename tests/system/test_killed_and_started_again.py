@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,25 @@ OPERATIONS: dict[str, Any] = {
         "env": {"GO": "{{ params.go }}", "FILE": "{{ params.file }}"},
         "retry": {"attempts": 3, "first": "2s", "factor": 1},
         "attach": {"object": "desk"},
+    },
+    "follow": {
+        "type": "mqtt",
+        "topic": "followed",
+        "message": "{{ state }}",
+        "triggers": [{}],
+        "attach": {"object": "desk"},
+    },
+    "timed": {
+        "type": "script",
+        "text": 'date +%s%3N >> "$FILE"; [ -e "$GO" ]',
+        "env": {"GO": "{{ params.go }}", "FILE": "{{ params.file }}"},
+        "retry": {"attempts": 3, "first": "3s", "factor": 1},
+    },
+    "patient": {
+        "type": "script",
+        "text": '[ -e "$GO" ]',
+        "env": {"GO": "{{ params.go }}"},
+        "retry": {"attempts": 2, "first": "1h", "max": "1h"},
     },
     "yearly": {"type": "mqtt", "topic": "yearly", "message": "{{ job.id }}", "schedule": "0 0 1 1 *"},
     "never": {"type": "mqtt", "topic": "never", "message": "", "schedule": "0 0 1 1 *", "catch_up": False},
@@ -60,6 +80,7 @@ def count(client: Client, **filters: Any) -> int:
     return int(client.data("jobs/list", {"limit": 1, **filters})["total_items"])
 
 
+@pytest.mark.proves("common", "activation outlives a kill")
 def test_activation_survives(service: RunningService) -> None:
     with service.client() as client:
         assert client.data("operations/deactivate", {"id": "say"})["active"] is False
@@ -73,6 +94,28 @@ def test_activation_survives(service: RunningService) -> None:
         assert client.ask("operations/execute", {"id": "say"})["code"] == 201
 
 
+@pytest.mark.proves("common", "activation outlives a kill")
+def test_state_changes_start_what_was_activated_before_a_kill_and_nothing_that_was_deactivated(
+    service: RunningService,
+) -> None:
+    with service.client() as client:
+        client.subscribe("followed")
+        desk = "mqttjobs/state/objects/desk"
+        client.publish(desk, "1")
+        assert client.wait_topic("followed").payload == b"1"
+        client.data("operations/deactivate", {"id": "follow"})
+        killed_and_started(service)
+        client.publish(desk, "2")
+        assert client.data("operations/activate", {"id": "follow"})["active"] is True
+        assert client.data("service/health")["counters"]["skipped_by_reason"] == {"inactive": 1}
+        killed_and_started(service)
+        client.publish(desk, "3")
+        client.wait_for(lambda each: each.topic == "followed" and each.payload == b"3")
+        jobs = client.data("jobs/list", {"operation_id": "follow"})["items"]
+        assert [job["process_meta"]["state"] for job in jobs] == ["3", "1"]
+
+
+@pytest.mark.proves("common", "a request that is asked twice is done once, also when the service is killed between")
 @pytest.mark.parametrize(
     ("method", "body"),
     [
@@ -96,6 +139,64 @@ def test_a_request_asked_again_after_a_kill_is_given_its_first_answer(
         assert client.ask(method, body, correlation=correlation) == first
         assert count(client) == 2
         assert client.ask(method, body, correlation=mark())["code"] == 201
+        assert count(client) == 3
+
+
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("jobs/add_result", {"id": 1, "payload": {"n": 1}}),
+    ("jobs/progress", {"id": 1, "message": "half way"}),
+    ("jobs/stop", {"id": 1}),
+    ("jobs/delete", {"id": 2}),
+    ("operations/deactivate", {"id": "say"}),
+    ("states/set", {"object": "desk", "state": "tidy"}),
+]
+
+
+@pytest.mark.proves("common", "a request that is asked twice is done once, also when the service is killed between")
+def test_a_change_with_a_transaction_is_made_once_and_answered_alike_over_a_kill(
+    service: RunningService, tmp_path: Path
+) -> None:
+    with service.client() as client:
+
+        def ask(transaction: str) -> list[Any]:
+            return [client.ask(method, body | {"transaction": transaction}, how="mirror") for method, body in CHANGES]
+
+        for _ in range(2):
+            params = {"go": str(tmp_path / "go")}
+            wait_retried(client, client.data("operations/execute", {"id": "patient", "params": params})["id"], 1)
+        answers = ask("once")
+        assert {answer["status"] for answer in answers} == {"ok"}
+        changed = everything(client)
+        killed_and_started(service)
+        assert ask("once") == answers
+        assert everything(client) == changed
+        codes = [200, 409, 409, 404, 200, 200]
+        assert [answer["code"] for answer in ask("another")] == codes
+        assert everything(client) != changed
+
+
+def everything(client: Client) -> list[Any]:
+    """Return all that the requests of these tests change."""
+    questions = [
+        ("jobs/get", {"id": 1}),
+        ("jobs/list", {}),
+        ("operations/get", {"id": "say"}),
+        ("objects/get", {"id": "desk"}),
+        ("states/history", {"object": "desk"}),
+    ]
+    return [client.ask(method, body) for method, body in questions]
+
+
+@pytest.mark.proves("common", "a request that is asked twice is done once, also when the service is killed between")
+def test_a_request_that_a_kill_left_without_an_answer_is_asked_again_and_done_once(service: RunningService) -> None:
+    with service.client() as client:
+        for number in range(1, 4):
+            question = {"id": "say", "transaction": number}
+            client.publish("mqttjobs/request/operations/execute", question)
+            killed_and_started(service)
+            answer = client.ask("operations/execute", question, how="mirror")
+            assert (answer["code"], answer["data"]["uid"]) == (201, number)
+        killed_and_started(service)
         assert count(client) == 3
 
 
@@ -126,6 +227,7 @@ def test_who_waited_while_it_was_killed_asks_again_and_gets_the_end_of_the_same_
         assert count(client) == 1
 
 
+@pytest.mark.proves("common", "a waiting attempt outlives a kill")
 def test_a_waiting_attempt_is_made_by_the_next_start(service: RunningService, tmp_path: Path) -> None:
     go, file = tmp_path / "go", tmp_path / "file"
     with service.client() as client:
@@ -148,7 +250,76 @@ def test_a_waiting_attempt_is_made_by_the_next_start(service: RunningService, tm
         assert messages == ["Attempt 1 of 3 failed, next in 2s"]
 
 
-@pytest.mark.proves("common", "activation, waiting attempts, missed schedules and repeated requests outlive a kill")
+@pytest.mark.proves("common", "a waiting attempt outlives a kill")
+def test_each_back_off_is_kept_over_a_kill_and_attempts_are_counted_on(service: RunningService, tmp_path: Path) -> None:
+    go, file = tmp_path / "go", tmp_path / "file"
+    with service.client() as client:
+        job_id = client.data("operations/execute", {"id": "timed", "params": {"go": str(go), "file": str(file)}})["id"]
+        wait_retried(client, job_id, 1)
+        killed_and_started(service)
+        wait_retried(client, job_id, 2)
+        go.touch()
+        killed_and_started(service)
+        job = client.until(lambda each: ended(each, job_id))
+        assert (job["status"], job["attempts"]) == ("completed", 3)
+        retried = [each for each in job["timeline"] if each["event"] == "retried"]
+        assert [each["message"] for each in retried] == [
+            f"Attempt {number} of 3 failed, next in 3s" for number in (1, 2)
+        ]
+        _, second, third = (int(line) for line in file.read_text().splitlines())
+        for attempt, before in zip((second, third), retried, strict=True):
+            assert attempt >= in_milliseconds(before["timestamp"]) + 3000
+
+
+@pytest.mark.proves("common", "a waiting attempt outlives a kill")
+def test_an_attempt_that_fell_due_while_nobody_was_there_is_made_at_the_next_start(
+    service: RunningService, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    with service.client() as client:
+        job_id = client.data("operations/execute", {"id": "patient", "params": {"go": str(go)}})["id"]
+        wait_retried(client, job_id, 1)
+        killed_and_started(service)
+        job = client.data("jobs/get", {"id": job_id})
+        assert (job["status"], job["attempts"], job["timeline"][-1]["event"]) == ("processing", 1, "retried")
+        service.kill()
+        go.touch()
+        _fell_due(service.database, job["uid"], in_milliseconds(job["timeline"][-1]["timestamp"]), 3600)
+        service.run()
+        job = client.until(lambda each: ended(each, job_id))
+        assert (job["status"], job["attempts"]) == ("completed", 2)
+
+
+def wait_retried(client: Client, job_id: str, count: int) -> None:
+    """Wait until so many attempts of a job have failed and the next is to come."""
+
+    def waits(each: Client) -> bool:
+        timeline = each.data("jobs/get", {"id": job_id})["timeline"]
+        return [event["event"] for event in timeline].count("retried") == count
+
+    client.until(waits)
+
+
+def ended(client: Client, job_id: str) -> Any:
+    job = client.data("jobs/get", {"id": job_id})
+    return job if job["status"] not in ("submitted", "processing") else None
+
+
+def in_milliseconds(timestamp: str) -> int:
+    return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
+
+
+def _fell_due(database: Path, uid: int, failed_ms: int, back_off_s: int) -> None:
+    """Write that the back-off of a job is over by now, as if the service had been away as long."""
+    with sqlite3.connect(database) as db:
+        assert db.execute("SELECT due_ms FROM jobs WHERE uid = ?", (uid,)).fetchone() == (
+            failed_ms + back_off_s * 1000,
+        )
+        db.execute("UPDATE jobs SET due_ms = ? WHERE uid = ?", (failed_ms, uid))
+    db.close()
+
+
+@pytest.mark.proves("common", "a missed schedule outlives a kill")
 def test_what_a_schedule_missed_runs_once_at_the_next_start(service: RunningService) -> None:
     """Two new years that passed while nobody was there are one run; without catch_up they are none."""
     with service.client() as client:
