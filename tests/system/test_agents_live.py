@@ -39,6 +39,12 @@ INSTALLATION: dict[str, Any] = {
             "type": "mqtt", "attach": {"object": "hall"}, "target": "group:web.dev", "topic": "said/{{ id }}",
             "message": {"place": "{{ properties.place }}", "to": "{{ params.to }}"},
         },
+        "close": {
+            **SHELL, "target": "group:web", "timeout": "60s", "env": {"GO": "{{ params.go }}"},
+            "text": 'while [ ! -e "$GO-$MQTTJOBS_AGENT" ]; do sleep 0.02; done\n'
+            '[ "$MQTTJOBS_AGENT" = web1 ] || { echo "it is stuck" >&2; exit 3; }\n'
+            'echo \'{"closed": 4, "changed": true}\'',
+        },
         "secret": {**SHELL, "target": "web1", "env": {"TOKEN": "${ENV:AGENT_TOKEN}"}, "text": 'echo "$TOKEN"'},
     },
 }  # fmt: skip
@@ -145,6 +151,60 @@ def test_three_agents_of_which_one_is_killed_one_drained_and_one_frozen(
     wait_state(client, "web1", "web3")
     job = ended(client, run(client, "where"))
     assert (job["status"], set(job["responses"])) == ("completed", {"web1", "web3"})
+
+
+@pytest.mark.proves("listing", "partial_failure", "responses with status, data, changed, error, hostname")
+@pytest.mark.proves("definitions", "Dynamic_robots, Robot_id, Robot_name")
+def test_a_broadcast_of_which_one_agent_fails_is_a_partial_failure_of_the_agents_that_took_part(
+    client: Client, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    client.subscribe("mqttjobs/event/job/#")
+    for hostname, group in (("web1", "web.hall"), ("web2", "web.attic"), ("db1", "db")):
+        start_agent(hostname, "--label", f"group={group}")
+    wait_state(client, "web1", "web2", "db1")
+    assert robots(client) == ("scheduled", 0, None, None)
+
+    job_id = run(client, "close", params={"go": str(tmp_path / "go")})
+    started_on(client, job_id, "web1", "web2")
+    (tmp_path / "go-web1").touch()
+    job = client.until(lambda asked: (found := asked.data("jobs/get", {"id": job_id}))["responses"] and found)
+    assert (job["status"], list(job["responses"]), job["error"]) == ("processing", ["web1"], "")
+    assert robots(client) == ("running", 2, "web1", "web1")
+
+    (tmp_path / "go-web2").touch()
+    event = client.wait_topic("mqttjobs/event/job/partial_failure/close/hall").json
+    job = client.data("jobs/get", {"id": job_id})
+    for document in (event, job):
+        assert (document["id"], document["status"], document["error"]) == (job_id, "partial_failure", "")
+        assert (document["result"], document["changed"], document["hostname"]) == (None, True, "web2")
+    error = "exit code 3: it is stuck"
+    assert job["responses"] == {
+        "web1": {"status": "completed", "data": {"closed": 4, "changed": True}, "changed": True, "error": "",
+                 "hostname": "web1"},
+        "web2": {"status": "failed", "data": {"exitCode": 3, "stdout": ""}, "changed": None, "error": error,
+                 "hostname": "web2"},
+    }  # fmt: skip
+    assert {host: (state["status"], state["error"]) for host, state in job["agent_states"].items()} == {
+        "web1": ("completed", ""), "web2": ("failed", error),
+    }  # fmt: skip
+    listed = client.data("jobs/list", {"status": "partial_failure"})
+    assert [each["id"] for each in listed["items"]] == [job_id]
+    assert (listed["total_items"], listed["status_counts"]["partial_failure"]) == (1, 1)
+    assert robots(client) == ("failed", 2, "web2", "web2")
+
+    client.data("agents/drain", {"hostname": "web2"})
+    wait_state(client, "web2", state="cordoned")
+    job = ended(client, run(client, "close", params={"go": str(tmp_path / "go")}))
+    assert (job["status"], list(job["responses"])) == ("completed", ["web1"])
+    assert robots(client) == ("completed", 1, "web1", "web1")
+
+
+def robots(client: Client) -> tuple[str, int, str | None, str | None]:
+    """Return the status of the operation `close`, how many agents took part, and the id and name of the last."""
+    operation = client.data("operations/get", {"id": "close"})
+    context = operation["job_context"]
+    assert context["machine_id"] == context["device_name"] == context["robot_id"]
+    return operation["status"], context["dynamic_robots"], context["robot_id"], context["robot_name"]
 
 
 def test_an_agent_that_is_killed_leaves_no_orphans_and_reports_by_delivery(
