@@ -1,4 +1,4 @@
-"""Conditions as they are written: a mapping of one kind, of several that must all agree, or a list of these."""
+"""Reads conditions: a mapping of one kind, a mapping of several kinds that must all hold, or a list of these."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mqttjobs.domain.starting import Condition
 
 
 def read_conditions(written: Json, document: Document, key_path: KeyPath) -> Condition | None:
-    """Return the condition of what is written, or None with every problem noted."""
+    """Return the condition that is written, or None after adding every problem to the document."""
     if isinstance(written, list) and written:
         return _all([read_conditions(each, document, (*key_path, number)) for number, each in enumerate(written)])
     if not isinstance(written, Mapping) or not written:
@@ -35,7 +35,7 @@ def read_conditions(written: Json, document: Document, key_path: KeyPath) -> Con
 def _read(
     kind: type[ConditionKind], keys: Mapping[str, Json], document: Document, key_path: KeyPath
 ) -> Condition | None:
-    """Return the condition of one kind."""
+    """Return the condition of one kind, or None after adding every problem."""
     if kind.inner is None:
         return validate(kind, dict(keys), document, key_path)
     inner = keys[kind.inner]
@@ -53,7 +53,7 @@ def _read(
 
 
 def _all(parts: list[Condition | None]) -> Condition | None:
-    """Return the condition that all of `parts` are, or None where one of them could not be read."""
+    """Return a condition that holds when all parts hold, or None where a part could not be read."""
     good = [part for part in parts if part is not None]
     if len(good) < len(parts) or not good:
         return None

@@ -1,4 +1,4 @@
-"""Filters that overlap in part: a broker may deliver such a message once for each (behaviour 1.8)."""
+"""Partly overlapping filters: a broker may deliver one message once for each filter (behaviour 1.8)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mqttjobs.domain.topics import covers, matches, overlaps
 
 
 class Doubled(NamedTuple):
-    """An event value whose topic two filters bring, neither of which covers the other."""
+    """An event value whose topic two filters match, neither of which covers the other."""
 
     key: ValueKey
     one: str
@@ -19,9 +19,9 @@ class Doubled(NamedTuple):
 
 
 def doubled_events(filters: Sequence[str], entities: Mapping[EntityKey, Entity]) -> Iterator[Doubled]:
-    """Yield the event values that would come twice, one for each pair of filters.
+    """Yield the event values that a broker may deliver twice, one for each pair of filters.
 
-    For other values a repeat is no change, so that nothing is lost by hearing it twice.
+    Other values do no harm: a repeated report is no change.
     """
     pairs = [
         (one, other)

@@ -1,4 +1,4 @@
-"""JSON Schemas of params: what the schema of schemas does not refuse, but would fail when a job is started."""
+"""JSON Schemas of params: errors that the metaschema does not find, and that would fail a job at its start."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from referencing.jsonschema import DRAFT202012
 from mqttjobs.domain.model import Json
 
 NO_SCHEMAS = frozenset({"const", "default", "enum", "examples"})
-"""Keys behind which there are values and no schemas."""
+"""Keywords whose values are data, not schemas."""
 
 
 def check_references(schema: Mapping[str, Json]) -> None:
-    """Raise ValueError in words unless every `$ref` names a part of the same schema; none is fetched from elsewhere."""
+    """Raise ValueError unless every `$ref` points into the same schema; nothing is fetched from elsewhere."""
     resource = DRAFT202012.create_resource(dict(schema))
     resolver = Registry().with_resource("", resource).resolver()
     for reference in _references(schema):

@@ -1,4 +1,4 @@
-"""`${ENV:NAME}` and `${FILE:path}`: looked up once, kept out of everything that is written."""
+"""`${ENV:NAME}` and `${FILE:path}`: looked up once, and never written to records, documents or logs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Secrets:
         self._known: dict[str, str] = {}
 
     def reveal(self, name: str) -> str:
-        """Return the text behind a name that was checked at load; an unknown one stays as it is written."""
+        """Return the text behind a name that was looked up at load; an unknown name is returned as `${name}`."""
         return self._known.get(name, "${" + name + "}")
 
     def check(self, value: Json, document: Document, key_path: KeyPath) -> None:
-        """Look up every name in a value, and note what is missing."""
+        """Look up every name in a value; a missing one is a problem of the document."""
         if isinstance(value, str):
             for name in secret_names(value) if "${" in value else ():
                 self._look_up(name, document, key_path)
@@ -41,7 +41,7 @@ class Secrets:
         return reveal_all(value, self.reveal)
 
     def kept_out(self, message: str) -> str:
-        """Return words in which what stands behind a name is the name again; what is very short tells nothing."""
+        """Return a message with every secret replaced by its `${…}`. Very short secrets stay: they reveal nothing."""
         for name, text in sorted(self._known.items(), key=lambda each: -len(each[1])):
             if len(text) >= SHORTEST_HIDDEN:
                 message = message.replace(text, "${" + name + "}")

@@ -1,4 +1,4 @@
-"""YAML 1.2 with the line of everything: `on` is text, a key stands once, and every problem is told with its place."""
+"""YAML 1.2 with the line of every value: `on` is a text, keys are unique, and every problem has its line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mqttjobs.errors import ConfigError, Problem
 KeyPath = tuple[str | int, ...]
 
 MOST_REPEATS = 100_000
-"""How many values aliases may add to what is written out."""
+"""How many values aliases may add to the document."""
 DEEPEST = 64
 LONGEST_NUMBER = 300
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
@@ -30,16 +30,16 @@ _FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_FAST):  # type: ignore[misc]
-    """Composes nodes and reads no meaning into plain scalars, but that they are plain."""
+    """Composes nodes and leaves plain scalars unresolved: YAML 1.1's meanings do not apply."""
 
     yaml_implicit_resolvers = {None: [(_PLAIN, re.compile(""))]}  # noqa: RUF012 - the library's own name for it
 
 
 @dataclass(slots=True)
 class Document:
-    """A file's content, and where each part of it stands.
+    """The content of a file, with the line of every part, and the problems found in it.
 
-    `moved` maps places in what was made of the content to the places that were written.
+    `moved` maps key paths of the normalised content to the key paths as written.
     """
 
     file: str
@@ -50,21 +50,21 @@ class Document:
     moved: dict[KeyPath, KeyPath] = field(default_factory=dict)
 
     def line(self, key_path: KeyPath) -> int:
-        """Return the line of a place, or of the nearest thing around it that is written."""
+        """Return the line of a key path, or of the nearest enclosing part that is written."""
         while key_path and key_path not in self.lines:
             key_path = key_path[:-1]
         return self.lines.get(key_path, 1)
 
     def wrong(self, key_path: KeyPath, message: str) -> None:
-        """Note a problem at a place; the message says what is wrong and what to do."""
+        """Add an error at a key path; the message says what is wrong and what to do."""
         self.problems.append(self._problem(key_path, message))
 
     def warn(self, key_path: KeyPath, message: str) -> None:
-        """Note what is as it may be and may not be as it was meant."""
+        """Add a warning at a key path: valid, but probably not what the author meant."""
         self.warnings.append(self._problem(key_path, message, "warning: "))
 
     def add_problem(self, line: int, message: str) -> None:
-        """Note a problem in a line."""
+        """Add an error at a line."""
         self.problems.append(Problem(self.file, line, _in_one_line(message)))
 
     def _problem(self, key_path: KeyPath, message: str, how: str = "") -> Problem:
@@ -75,7 +75,7 @@ class Document:
         )
 
     def written(self, key_path: KeyPath) -> Json:
-        """Return what is written at a place, or None where nothing is."""
+        """Return the value written at a key path, or None where nothing is written."""
         value = self.content
         for part in self._written(key_path):
             if isinstance(value, dict) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
@@ -92,7 +92,7 @@ class Document:
 
 
 def _in_one_line(message: str) -> str:
-    """Write out what would break a line, such as a line break in a key."""
+    """Return a message in one line: control characters, such as a line break in a key, are escaped."""
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in message)
 
 
@@ -100,7 +100,7 @@ def read(path: Path) -> Document:
     """Return a file's content.
 
     Raises:
-        ConfigError: it cannot be read, or is no YAML.
+        ConfigError: the file cannot be read, or is not YAML.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -130,7 +130,7 @@ def parse(text: str, file: str) -> Document:
 
 
 def _explained(error: yaml.YAMLError, text: str, file: str) -> Problem:
-    """Return what the library says, in one line, with what probably led to it."""
+    """Return the library's message in one line, with the likely cause."""
     message = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).partition("\n")[0]
     mark = getattr(error, "problem_mark", None)
     if mark is None:
@@ -140,7 +140,7 @@ def _explained(error: yaml.YAMLError, text: str, file: str) -> Problem:
     began = getattr(error, "context_mark", None)
     at_end = mark.line >= len(lines) or not "".join(lines[mark.line :])[mark.column :].strip()
     if began is not None and (at_end or message.startswith("did not find expected ','")):
-        mark = began  # what is not closed is told where it was opened
+        mark = began  # an unclosed bracket or quote is reported where it was opened
     number = min(mark.line, len(lines) - 1)
     return Problem(file, number + 1, f"this is not YAML: {message}{_hint(lines[number], mark.column)}")
 
@@ -156,7 +156,7 @@ def _hint(line: str, column: int) -> str:
 
 
 class _Builder:
-    """Makes plain values of composed nodes."""
+    """Builds plain values from composed nodes."""
 
     def __init__(self, document: Document, most_nodes: int) -> None:
         self._document = document
@@ -175,7 +175,7 @@ class _Builder:
         return self._scalar(node)
 
     def _scalar(self, node: Any) -> Json:
-        """Return a scalar's value, or None with what is wrong noted."""
+        """Return a scalar's value; None after adding a problem."""
         try:
             return _value(node)
         except ValueError as error:
@@ -229,7 +229,7 @@ def _value(node: Any) -> Json:
 
 
 def plain_value(text: str) -> Json:
-    """Return what a plain scalar is in the core schema of YAML 1.2."""
+    """Return the value of a plain scalar in the core schema of YAML 1.2."""
     if text in _NULL:
         return None
     if text in _BOOL:

@@ -1,4 +1,4 @@
-"""Agents: which of them a target means, which one gets a job, and what is known of each (contract 6)."""
+"""Agents: which agents a target selects, which agent gets a job, and the record of each agent (contract 6)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LABEL = re.compile(r"([A-Za-z0-9_.-]{1,64}):([A-Za-z0-9_.-]{1,128})\Z")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long the service waits for an agent, and how often an agent says that it is there (contract 6)."""
+    """How long the service waits for an agent, and how often an agent sends its heartbeat (contract 6)."""
 
     acknowledge: timedelta = timedelta(seconds=10)
     lease: timedelta = timedelta(seconds=30)
@@ -40,7 +40,7 @@ class Aim(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a job is to run; `name` is the hostname or the label, `value` what the label must be."""
+    """Where a job runs: `name` is the hostname or the label's name, `value` the value that the label must have."""
 
     aim: Aim
     name: str = ""
@@ -48,11 +48,11 @@ class Target:
 
     @property
     def broadcast(self) -> bool:
-        """Whether it is one job on every agent that it means."""
+        """Whether the job runs on every agent that the target selects."""
         return self.aim in (Aim.ALL, Aim.LABEL)
 
     def means(self, agent: Agent) -> bool:
-        """Whether an agent is meant; a label's value is equal, or begins with it and a dot."""
+        """Whether the target selects an agent. A label's value must be `value`, or begin with `value` and a dot."""
         if self.aim is Aim.HOST:
             return agent.hostname == self.name
         if self.aim is Aim.LABEL:
@@ -62,10 +62,10 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Return the target that is meant.
+    """Return the target that a text names: `_local`, `_any`, `_all`, a hostname, or `label:value`.
 
     Raises:
-        ValueError: in words.
+        ValueError: the text names none; the message says what a target looks like.
     """
     plain = {LOCAL: Aim.LOCAL, ANY: Aim.ANY, ALL: Aim.ALL}
     if text in plain:
@@ -79,10 +79,10 @@ def parse_target(text: str) -> Target:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """What is known of one agent.
+    """The record of one agent.
 
-    `status_at` is the time in its newest status, `heard_at` when it last proved to be there. `connection` names the
-    connection that the status came on. `drained` is what a user last asked for, and outlives the agent.
+    `status_at` is the timestamp of the newest status, `heard_at` the time of the last sign of life. `connection` names
+    the connection on which the status came. `drained` is the last request of a user; it survives restarts of both.
     """
 
     hostname: str
@@ -98,7 +98,7 @@ class Agent:
     drained: bool = False
 
     def readiness(self, now: datetime, lease: timedelta) -> Readiness:
-        """Return its state: offline too when nothing was heard for a lease, draining as soon as that is asked."""
+        """Return the agent's state: offline also after a lease without a sign of life, draining from the request on."""
         if self.heard_at is None or now - self.heard_at > lease:
             return Readiness.OFFLINE
         if self.drained and self.state is Readiness.READY:
@@ -106,11 +106,11 @@ class Agent:
         return self.state
 
     def is_ready(self, now: datetime, lease: timedelta) -> bool:
-        """Whether it takes jobs."""
+        """Whether the agent takes jobs."""
         return self.readiness(now, lease) is Readiness.READY
 
     def says_more_than(self, other: Agent | None) -> bool:
-        """Whether it differs from an earlier picture in anything that a restart should not forget."""
+        """Whether the record differs from an earlier one in a field that must survive a restart."""
         if other is None:
             return True
         return any(getattr(self, name) != getattr(other, name) for name in _LASTING)
@@ -120,10 +120,10 @@ _LASTING = ("state", "labels", "version", "max_jobs", "connection", "drained")
 
 
 def hear(known: Agent | None, status: StatusMessage, hostname: str, at: datetime, *, retained: bool) -> Agent | None:
-    """Return what a status makes of what is known of an agent; None where a retained one says nothing new.
+    """Return an agent's record after a status; None where a retained status says nothing new.
 
-    A status counts once and in order. The last will of a connection was signed when that was made, so it is older
-    than what it ends: it counts while its connection is the last that is known.
+    A status counts once and in order. The last will of a connection is signed when the connection is made, so it is
+    older than the statuses that it ends. It counts while its connection is the last one known.
 
     Raises:
         ReportError: `stale` or `replayed`.
@@ -156,35 +156,35 @@ def hear(known: Agent | None, status: StatusMessage, hostname: str, at: datetime
 
 
 def _is_parting(known: Agent, status: StatusMessage) -> bool:
-    """Whether a status ends the connection that the last one came on."""
+    """Whether a status ends the connection on which the last status came."""
     ends = status.state is Readiness.OFFLINE and known.state is not Readiness.OFFLINE
     return ends and bool(known.connection) and status.connection == known.connection
 
 
 def ready_for(target: Target, agents: Iterable[Agent], now: datetime, lease: timedelta) -> list[Agent]:
-    """Return the ready agents that a target means, by hostname."""
+    """Return the ready agents that a target selects, by hostname."""
     found = [agent for agent in agents if target.means(agent) and agent.is_ready(now, lease)]
     return sorted(found, key=lambda agent: agent.hostname)
 
 
 def expected_set(target: Target, ready: Sequence[Agent]) -> tuple[str, ...]:
-    """Return the agents that must answer: fixed at submission; nobody in particular for `_any`."""
+    """Return the hostnames of the agents that must report an end, fixed when the job is made; empty for `_any`."""
     return () if target.aim in (Aim.LOCAL, Aim.ANY) else tuple(agent.hostname for agent in ready)
 
 
 def untried(timeline: Iterable[JobEvent], agents: Sequence[Agent]) -> Sequence[Agent]:
-    """Return the agents on which a job has not been tried in vain, or all of them where it was on each."""
+    """Return the agents on which a job has not failed yet; all agents if it has failed on each."""
     tried = {event.hostname for event in timeline if event.kind is EventKind.RETRIED}
     return [agent for agent in agents if agent.hostname not in tried] or agents
 
 
 def least_busy(agents: Iterable[Agent], busy: Mapping[str, int], *, uses_slot: bool) -> Agent | None:
-    """Return the agent with the least to do for its size that has room, or None where all are full.
+    """Return the agent with the lowest load relative to its size, or None where no agent has a free slot.
 
     Args:
-        agents: those that may be chosen.
-        busy: how many of our jobs each has; an agent that says it runs more is believed.
-        uses_slot: whether the job needs room; publishing does not.
+        agents: the candidates.
+        busy: slots taken by hostname, as the service counts them; an agent that reports more is believed.
+        uses_slot: whether the job needs a free slot; a job that only publishes does not.
     """
 
     def load(agent: Agent) -> tuple[float, int, str]:
@@ -196,7 +196,7 @@ def least_busy(agents: Iterable[Agent], busy: Mapping[str, int], *, uses_slot: b
 
 
 def agent_document(agent: Agent, now: datetime, lease: timedelta) -> dict[str, Json]:
-    """Return what agents/get answers."""
+    """Return the document that agents/get answers with (contract 6)."""
     seen = max((at for at in (agent.heard_at, agent.status_at) if at is not None), default=None)
     return {
         "hostname": agent.hostname,

@@ -1,4 +1,4 @@
-"""Classes whose members appear as they report (`ids: any`): from a topic to the member that it must be of."""
+"""Classes whose members appear with their first report (`ids: any`): which member a topic belongs to."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 class Candidate(NamedTuple):
-    """A member that a report may bring."""
+    """An object that a report may register as a member of its class."""
 
     class_id: str
     entity: Entity
 
 
 def filter_of(topic: str) -> str:
-    """Return the filter of a class's topic: `+` for each level in which the id stands."""
+    """Return the filter of a class's topic: `+` for each level that contains the id."""
     return "/".join("+" if _VARIABLE.search(level) else level for level in topic.split("/"))
 
 
 def id_in(template: str, topic: str) -> str | None:
-    """Return the id for which a class's topic is this one, or None."""
+    """Return the id that makes `topic` of a class's topic, or None."""
     pieces = [re.escape(piece) for piece in _VARIABLE.split(template)]
     if len(pieces) < 2:
         return None
@@ -36,7 +36,7 @@ def id_in(template: str, topic: str) -> str | None:
 
 
 class Membership:
-    """Finds who reports on a topic that no known object has."""
+    """Finds the candidates for a topic that feeds no known object."""
 
     def __init__(self, classes: Iterable[EntityClass]) -> None:
         self._open = {each.id: each for each in classes if each.make is not None}
@@ -46,20 +46,20 @@ class Membership:
                 self._topics.add(filter_of(topic), (each, topic))
 
     def __bool__(self) -> bool:
-        """Whether there is any such class."""
+        """Whether there is a class with `ids: any`."""
         return bool(self._open)
 
     def __contains__(self, class_id: object) -> bool:
-        """Whether a class is one of these."""
+        """Whether a class has `ids: any`."""
         return class_id in self._open
 
     def make(self, class_id: str, member: str) -> Entity | None:
-        """Return a member of a class, or None if the class is not, or no longer, one of these."""
+        """Return the member of a class with the given id, or None if the class has no `ids: any` (any more)."""
         found = self._open.get(class_id)
         return None if found is None or found.make is None else found.make(member)
 
     def candidates(self, topic: str) -> Iterator[Candidate]:
-        """Yield who may report on a topic."""
+        """Yield the objects that a report on `topic` may register."""
         for each, template in self._topics.find(topic):
             member = id_in(template, topic)
             if member is not None and each.make is not None:

@@ -1,6 +1,6 @@
 """Signatures of agent messages: HMAC-SHA256 with the shared key over the rest of the message (contract 6).
 
-What is signed is the message without its `signature`, as JSON in one canonical form: keys sorted, no white space,
+The signed bytes are the message without its `signature`, as JSON in one canonical form: keys sorted, no white space,
 UTF-8, numbers as Python writes them. In Python that is ``json.dumps(rest, sort_keys=True, separators=(",", ":"),
 ensure_ascii=False)``; the signature is its HMAC in lower-case hexadecimal.
 """
@@ -19,7 +19,7 @@ FIELD = "signature"
 
 
 def canonical(body: Mapping[str, Json]) -> bytes:
-    """Return what is signed of a message: all but its signature, the same bytes for the same content."""
+    """Return the signed bytes of a message: its canonical JSON without the signature."""
     rest = {name: value for name, value in body.items() if name != FIELD}
     return json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict).encode()
 
@@ -35,10 +35,10 @@ def signed(body: Mapping[str, Json], key: str) -> dict[str, Json]:
 
 
 def check_signature(body: Mapping[str, Json], key: str) -> None:
-    """Refuse a message that the owner of `key` did not write.
+    """Check that a message was signed with `key`.
 
     Raises:
-        ReportError: `unsigned` or `forged`.
+        ReportError: with the reason `unsigned` or `forged`.
     """
     given = body.get(FIELD)
     if not isinstance(given, str) or not given:

@@ -1,6 +1,6 @@
-"""What happened to a job, and the rule that makes a status of it (behaviour 3.2 and 3.3).
+"""The events of a job, and the rule that derives its status from them (behaviour 3.2 and 3.3).
 
-The status is a pure function of the set of events: any order and any repetition of them give the same. Per agent the
+The status is a pure function of the set of events: any order and any repetition give the same status. Per agent the
 highest event counts, in the order of RANK; the agents together make the status::
 
     no event of any agent yet                      submitted
@@ -23,7 +23,7 @@ from mqttjobs.domain.model import Json
 LOCAL = "_local"
 ANY = "_any"
 ALL = "_all"
-"""The targets that are no hostname and no label (contract 6)."""
+"""The targets that are neither a hostname nor a label (contract 6)."""
 
 
 class Status(StrEnum):
@@ -42,7 +42,7 @@ TERMINAL_STATUSES = frozenset({Status.COMPLETED, Status.FAILED, Status.PARTIAL_F
 
 
 class EventKind(StrEnum):
-    """What a timeline tells (behaviour 3.2)."""
+    """The kinds of event on a timeline (behaviour 3.2)."""
 
     SUBMITTED = "submitted"
     ACKNOWLEDGED = "acknowledged"
@@ -67,7 +67,7 @@ RANK: Mapping[EventKind, int] = {
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """One line of a timeline; `report` is what an end brought back and is not shown in the timeline.
+    """One event of a timeline. `report` is the outcome that an end carries; documents do not show it in the timeline.
 
     `report` has the keys of Outcome.report(): result, message, changed, description, exit_code, stderr, user_error.
     """
@@ -82,7 +82,7 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What one agent (the service itself counts as one) has told about a job so far."""
+    """The state of a job on one agent, by the events so far. The service itself counts as an agent."""
 
     hostname: str
     kind: EventKind
@@ -92,26 +92,26 @@ class AgentState:
 
     @property
     def ended(self) -> bool:
-        """Whether the agent is done."""
+        """Whether the job has ended on this agent."""
         return self.kind in (EventKind.COMPLETED, EventKind.FAILED)
 
     @property
     def duration(self) -> timedelta | None:
-        """From its first start to its end, or None before the end or without a start."""
+        """The time from the first start to the end; None before the end, or without a start."""
         if self.started_at is None or self.ended_at is None:
             return None
         return max(self.ended_at - self.started_at, timedelta(0))
 
 
 def _precedence(event: JobEvent) -> tuple[datetime, str, str, str, str]:
-    """Order events of equal rank: the earliest counts, and any order of arrival gives the same."""
+    """Return the sort key of events of equal rank: the earliest counts, whatever the order of arrival."""
     return (event.at, event.hostname, event.error, event.message, str(event.report))
 
 
 def agent_states(
     events: Iterable[JobEvent], expected: Sequence[str] = (), target: str = LOCAL
 ) -> dict[str, AgentState]:
-    """Return each agent's state, expected ones that are silent included as submitted."""
+    """Return the state by agent. Expected agents that have reported nothing are submitted."""
     best: dict[str, JobEvent] = {}
     first_start: dict[str, datetime] = {}
     newest: JobEvent | None = None
@@ -140,7 +140,8 @@ def agent_states(
 def status_of(events: Sequence[JobEvent], expected: Sequence[str] = (), target: str = LOCAL) -> Status:
     """Return a job's status: a pure function of the set of its events (behaviour 3.3).
 
-    `expected` is the set of agents of a broadcast, fixed at submission; a silent one's time-out is an event.
+    `expected` are the hostnames of a broadcast's agents, fixed when the job is made. The time-out of a silent agent is
+    an event too.
     """
     kinds = {event.kind for event in events}
     if EventKind.STOPPED in kinds:
@@ -159,10 +160,10 @@ def status_of(events: Sequence[JobEvent], expected: Sequence[str] = (), target: 
 
 
 def chronological(events: Iterable[JobEvent]) -> list[JobEvent]:
-    """Return events in the order of their times (seeds 001), though reports of several agents come in any order.
+    """Return events in the order of their times (seeds 001); reports of several agents arrive in any order.
 
-    What one host tells stays in the order in which it came, whatever is done to its clock meanwhile, and the
-    submission is first, however far an agent's clock is behind.
+    The events of one host stay in their order of arrival, whatever happens to the host's clock. The submission is
+    first, however far the clock of an agent is behind.
     """
     latest: dict[str, datetime] = {}
     placed: list[tuple[bool, datetime, JobEvent]] = []

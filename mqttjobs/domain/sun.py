@@ -1,4 +1,4 @@
-"""Sunrise and sunset of a place, as instants: right in every time zone and on both sides of the polar circles."""
+"""Sunrise and sunset at a location, as instants, in every time zone and on both sides of the polar circles."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from astral.sun import elevation, sunrise, sunset
 from mqttjobs.domain.starting import At, Daylight, Moment
 
 LOOK_AHEAD_DAYS = 400
-"""The longest polar night is shorter than this."""
+"""Longer than any polar night."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place on earth, in degrees."""
+    """A location on earth: latitude and longitude in degrees."""
 
     latitude: float
     longitude: float
 
 
 def default_location(zone: tzinfo) -> Location:
-    """Return where the sun rises about six and sets about eighteen o'clock of `zone`, all the year, by winter time."""
+    """Return a location where the sun rises about 06:00 and sets about 18:00 all year, by standard time of `zone`."""
     january = datetime(2026, 1, 1, tzinfo=zone)
     standard = (january.utcoffset() or timedelta()) - (january.dst() or timedelta())
     return Location(0.0, (standard / timedelta(hours=1) * 15 + 180) % 360 - 180)
@@ -50,15 +50,15 @@ def _on(moment: Callable[..., datetime], observer: Observer, day: date, zone: tz
 
 
 def _whole(moment: datetime) -> datetime:
-    """Cut to whole milliseconds, as everything that is stored."""
+    """Return an instant cut to whole milliseconds, as all stored times are."""
     return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def next_moment(at: At, after: datetime, location: Location) -> datetime | None:
-    """Return the first sunrise or sunset, moved by the offset, later than `after`; None if none ever comes.
+    """Return the first sunrise or sunset, moved by the offset, later than `after`; None if there is none.
 
-    It is looked for by the days of the sun there. In a zone far away the sun may set about midnight, and then a day
-    has two sunsets or none.
+    The search goes by solar days at the location. In a time zone far from the location the sun may set about midnight,
+    so that a calendar day has two sunsets or none.
     """
     if at.moment is Moment.START:
         return None
@@ -73,7 +73,7 @@ def next_moment(at: At, after: datetime, location: Location) -> datetime | None:
 
 
 def latest_moment(at: At, after: datetime, now: datetime, location: Location) -> datetime | None:
-    """Return the latest such moment later than `after` and not after `now`, or None: what was missed counts once."""
+    """Return the latest such instant in (`after`, `now`], or None: several missed ones count as one."""
     found: datetime | None = None
     start = max(after, now - timedelta(days=LOOK_AHEAD_DAYS))
     while (due := next_moment(at, found or start, location)) is not None and due <= now:

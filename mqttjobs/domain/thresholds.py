@@ -1,4 +1,4 @@
-"""Numbers against thresholds: which side a number is on, and when it has come back for good."""
+"""Thresholds: whether a number is beyond one, and when a number has returned by the hysteresis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\Z", re.ASCI
 
 
 def number_of(text: str) -> float | None:
-    """Return the number that a state is, or None; `NaN`, `Infinity` and `21 °C` are none."""
+    """Return the number that a state is written as, or None; `NaN`, `Infinity` and `21 °C` are no numbers."""
     if _NUMBER.match(text) is None:
         return None
     number = float(text)
@@ -19,10 +19,10 @@ def number_of(text: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The numbers beyond a threshold, or between two; at least one of `above` and `below` is given.
+    """The numbers beyond a threshold, or between two thresholds; at least one of `above` and `below` is given.
 
-    Once inside, a number counts as inside until it has returned by `hysteresis`: one that trembles around the
-    threshold crosses it once.
+    A value that has crossed counts as beyond until it has returned by `hysteresis`, so that a number that fluctuates
+    around the threshold crosses once.
     """
 
     above: float | None = None
@@ -30,15 +30,15 @@ class Threshold:
     hysteresis: float = 0.0
 
     def contains(self, number: float) -> bool:
-        """Whether a number is beyond the threshold, or in the band."""
+        """Whether a number is beyond the threshold, or between the two."""
         return (self.above is None or number > self.above) and (self.below is None or number < self.below)
 
     def left_by(self, number: float) -> bool:
-        """Whether a number has returned far enough to be outside again."""
+        """Whether a number has returned by the hysteresis."""
         return (self.above is not None and number <= self.above - self.hysteresis) or (
             self.below is not None and number >= self.below + self.hysteresis
         )
 
     def side(self, before: bool, number: float) -> bool:
-        """Return whether it is beyond now, given whether it was."""
+        """Return whether the value is beyond now, given whether it was before."""
         return not self.left_by(number) if before else self.contains(number)

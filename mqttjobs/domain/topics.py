@@ -1,4 +1,4 @@
-"""Topics and filters: the rules of MQTT 5, section 4.7, without recursion, so that no topic is too deep."""
+"""Topics and filters by the rules of MQTT 5, section 4.7; without recursion, so that a topic may have any depth."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ LONGEST_BYTES = 65_535
 
 
 def check_topic(topic: str) -> None:
-    """Raise ValueError in words unless `topic` may be published to (MQTT 5, 4.7.1 and 4.7.3)."""
+    """Raise ValueError, saying why, unless `topic` may be published to (MQTT 5, 4.7.1 and 4.7.3)."""
     _check_text(topic, "topic")
     if "+" in topic or "#" in topic:
         raise ValueError("a topic has no wildcards; + and # belong into filters")
 
 
 def check_filter(filter: str) -> None:  # noqa: A002 - MQTT's own word
-    """Raise ValueError in words unless `filter` may be subscribed to; shared subscriptions are refused."""
+    """Raise ValueError, saying why, unless `filter` may be subscribed to; shared subscriptions are refused."""
     _check_text(filter, "filter")
     if filter.startswith("$share/"):
         raise ValueError("shared subscriptions do not fail over and are not used here")
@@ -57,7 +57,7 @@ def matches(filter: str, topic: str) -> bool:  # noqa: A002 - MQTT's own word
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether every topic that `narrow` matches is matched by `wide` too."""
+    """Whether `wide` matches every topic that `narrow` matches."""
     if narrow.startswith("$") and wide[:1] in ("+", "#"):
         return False
     outer, inner = wide.split("/"), ["+", "#"] if narrow == "#" else narrow.split("/")  # a topic has a first level
@@ -70,7 +70,7 @@ def covers(wide: str, narrow: str) -> bool:
 
 
 def overlaps(one: str, other: str) -> bool:
-    """Whether some topic is matched by both filters."""
+    """Whether there is a topic that both filters match."""
     if (one.startswith("$") and other[:1] in ("+", "#")) or (other.startswith("$") and one[:1] in ("+", "#")):
         return False
     left, right = one.split("/"), other.split("/")
@@ -93,7 +93,7 @@ class _Node(Generic[T]):
 
 
 class TopicTrie(Generic[T]):
-    """Finds the items of every filter that matches a topic; the cost is that of the topic's levels."""
+    """Finds the items of every filter that matches a topic. The cost depends on the topic's levels alone."""
 
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()
@@ -130,7 +130,7 @@ class TopicTrie(Generic[T]):
 
 
 def minimal_filters(filters: Iterable[str]) -> list[str]:
-    """Return the filters without those that another one covers, each once, in their order."""
+    """Return the filters in their order, each once, without those that another filter covers."""
     unique = list(dict.fromkeys(filters))
     wild = [each for each in unique if "+" in each or "#" in each]
     if not wild:
@@ -151,7 +151,7 @@ def minimal_filters(filters: Iterable[str]) -> list[str]:
 
 
 def reply_topic_allowed(topic: str, filters: Sequence[str]) -> bool:
-    """Whether an answer may go to `topic`: a plain topic, not of the broker's own, that a filter matches."""
+    """Whether a response may go to `topic`: a valid topic, none of the broker's own (`$…`), that a filter matches."""
     try:
         check_topic(topic)
     except ValueError:

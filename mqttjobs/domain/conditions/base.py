@@ -1,4 +1,4 @@
-"""What a kind of condition is: a frozen model whose fields are its keys, and whose `holds` is its test."""
+"""The interface of a condition kind: a frozen model whose fields are its keys and whose `holds` is its test."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mqttjobs.registry import plugin_modules
 
 
 class ConditionKind(BaseModel):
-    """One kind. Its fields are its keys in the configuration; no two kinds share one.
+    """One kind of condition. Its fields are its keys in the configuration; no two kinds share a key.
 
-    `inner` names the field, if there is one, that holds other conditions: a list of them, or one.
+    `inner` names the field that holds other conditions, one or a list; None where a kind has no such field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True)
@@ -41,7 +41,7 @@ class ConditionKind(BaseModel):
 
 @cache
 def condition_kinds() -> Mapping[str, type[ConditionKind]]:
-    """Return the kind that each key belongs to."""
+    """Return the condition kinds by key."""
     found: dict[str, type[ConditionKind]] = {}
     for module in plugin_modules("mqttjobs.domain.conditions", "mqttjobs.domain.conditions"):
         for item in vars(module).values():

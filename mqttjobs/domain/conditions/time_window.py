@@ -1,4 +1,4 @@
-"""A time of day and days of the week, in the service's time zone; sunrise and sunset are times too."""
+"""Times of day and weekdays in the service's time zone; sunrise and sunset are times of day too."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def _weekdays(value: Any) -> Any:
 
 
 class TimeWindow(ConditionKind):
-    """From `after` (included) to `before` (excluded), over midnight where `before` is the earlier one.
+    """From `after` (included) to `before` (excluded); over midnight where `before` is the earlier of the two.
 
-    `weekdays` are the days of the moment itself: at one o'clock on Saturday it is Saturday, also in a window that
-    began on Friday.
+    `weekdays` are tested against the day of the moment itself: at 01:00 on Saturday the day is Saturday, also in a
+    window that began on Friday.
     """
 
     after: Annotated[Any, BeforeValidator(_time_of_day)] = None
@@ -97,14 +97,15 @@ class TimeWindow(ConditionKind):
 
 
 def _seconds(local: datetime) -> float:
-    """Return the time of day as clocks show it, so that 02:30 is 02:30 however often it comes."""
+    """Return the time of day in seconds by the local clock: 02:30 is 02:30 also when the clock shows it twice."""
     return local.hour * 3600 + local.minute * 60 + local.second + local.microsecond / 1e6
 
 
 def _at(value: TimeOfDay, day: date, context: ConditionContext) -> float:
-    """Return a time of a day in seconds as clocks show it.
+    """Return a time of day on a given day, in seconds by the local clock.
 
-    Where the sun stays up, it rose before the day began and sets after its end; where it stays down, the other way.
+    Where the sun does not set, sunrise is the beginning of the day and sunset its end; where the sun does not rise,
+    the other way round.
     """
     if isinstance(value, time):
         return value.hour * 3600 + value.minute * 60 + value.second

@@ -12,7 +12,7 @@ from mqttjobs.domain.starting import Condition, ConditionContext
 
 
 class _Several(ConditionKind):
-    """A condition over a list of them; `Any` stands for Condition, which the caller has made already."""
+    """A condition made of others. The fields are typed `Any`: the caller has already built the conditions."""
 
     @property
     def parts(self) -> tuple[Condition, ...]:
@@ -30,7 +30,7 @@ class _Several(ConditionKind):
 
 
 class All(_Several):
-    """Every one of them."""
+    """Holds when every inner condition holds."""
 
     inner: ClassVar[str] = "all"
 
@@ -46,13 +46,13 @@ class All(_Several):
         return all(part.holds(context) for part in self.parts)
 
     def describe(self, context: ConditionContext) -> str:
-        """See Condition; of those that do not hold, if there are any."""
+        """See Condition; names only the failing conditions, if any fail."""
         failing = [part for part in self.parts if not part.holds(context)]
         return " and ".join(part.describe(context) for part in failing or self.parts)
 
 
 class AnyOf(_Several):
-    """At least one of them."""
+    """Holds when at least one inner condition holds."""
 
     inner: ClassVar[str] = "any"
 
@@ -73,7 +73,7 @@ class AnyOf(_Several):
 
 
 class Not(_Several):
-    """The opposite of one."""
+    """Holds when the inner condition does not."""
 
     inner: ClassVar[str] = "not"
 

@@ -1,4 +1,4 @@
-"""What a stored value is at the moment: one of some states, or a number beyond a threshold."""
+"""The current value of a state or an attribute: one of some states, or a number beyond a threshold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mqttjobs.domain.thresholds import Threshold, number_of
 
 
 def _texts(value: Any) -> Any:
-    """Read states as YAML has them: one or a list, numbers and booleans as JSON writes them."""
+    """Return states as texts: one state or a list; numbers and booleans as JSON writes them."""
     if not isinstance(value, list):
         value = [value]
     texts = [scalar_text(item) for item in value]
@@ -24,7 +24,7 @@ def _texts(value: Any) -> Any:
 
 
 class ValueCondition(ConditionKind):
-    """The state, or an attribute, of an entity; a value that was never reported satisfies nothing."""
+    """A test of an entity's state or attribute. A value that was never reported satisfies no test."""
 
     entity: str = SELF
     attribute: str | None = None

@@ -1,4 +1,4 @@
-"""script: run a text with an interpreter; values come by environment and standard input, never by pasting."""
+"""script: run a text with an interpreter. Values come by environment and standard input, never by substitution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VARIABLE = re.compile(
     r"\{\{\s*(?:(?:id|name|state|previous_state)|"
     r"(?:properties|attributes|payload|source|target|user|params|job)(?:\.[A-Za-z0-9_@-]+)+)\s*\}\}"
 )
-"""A variable of ours; other double braces are the script's own, as in `docker ps --format '{{ .Names }}'`."""
+"""One of our variables. Other double braces are the script's own, as in `docker ps --format '{{ .Names }}'`."""
 
 
 class Script(Executor):
@@ -63,13 +63,13 @@ class Script(Executor):
         return found
 
     def _path(self, limits: Limits) -> Path | None:
-        """Return the file of `ref`, symbolic links followed, or None where it leaves the folder."""
+        """Return the file of `ref`, symbolic links followed, or None where the file is outside the folder."""
         folder = Path(limits.config_dir).resolve()
         path = (folder / (self.ref or "")).resolve()
         return path if path.is_relative_to(folder) else None
 
     def portable(self, limits: Limits) -> Self:
-        """See Executor: the text of the file, in place of its name."""
+        """See Executor: the text of the file takes the place of `ref`."""
         if self.ref is None:
             return self
         path = self._path(limits)

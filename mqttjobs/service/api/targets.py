@@ -1,4 +1,4 @@
-"""Where a job may run: what a request may name as its target (contract 6)."""
+"""The target of a job that a request starts (contract 6)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from mqttjobs.service.settings import Settings
 
 
 def choose_target(settings: Settings, wanted: str | None, otherwise: str | None = None) -> str | None:
-    """Return the target of a job that is asked for: the one that is named, else `otherwise`.
+    """Return the requested target, else `otherwise`.
 
     Raises:
-        InvalidRequest: it is none, or there are no agents here. Whether one is ready is seen when the job is made.
+        InvalidRequest: the text is no target, or names agents where `agents.key` is not set. Whether an agent is
+            ready is decided when the job is made.
     """
     target = otherwise if wanted is None else wanted
     if target is None:
@@ -30,5 +31,5 @@ def choose_target(settings: Settings, wanted: str | None, otherwise: str | None 
 
 
 def target_of_retry(job: Job) -> str:
-    """Return where a retry runs that names no target: the old single target, or any agent after a broadcast."""
+    """Return the target of a retry that names none: the old target, or any agent after a broadcast."""
     return ANY if parse_target(job.target).broadcast else job.target

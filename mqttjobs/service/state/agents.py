@@ -1,4 +1,4 @@
-"""Who the agents are and what each of them has in hand: the picture in memory of what is stored."""
+"""The agents and their open assignments in memory, as they are stored."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mqttjobs.domain.assignments import Assignment, Stage
 from mqttjobs.domain.model import Json
 
 REMEMBERED = timedelta(seconds=60)
-"""How much older than in memory an agent's last sign of life may be in the store."""
+"""How much older an agent's last sign of life may be in the store than in memory."""
 
 
 class AgentRegistry:
-    """Agents and open assignments: changed together with a Draft, read anew after a store error.
+    """Agents and open assignments: changed together with a Transaction, read again after a store error.
 
     Attributes:
-        agents: every agent that was ever heard of, by hostname.
+        agents: every known agent, by hostname.
         timing: how long agents are waited for.
-        loaded: an open assignment was read from the store whose job may have ended meanwhile.
+        loaded: assignments were read from the store, and their jobs may have ended meanwhile.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class AgentRegistry:
         self._begun_at: dict[int, datetime] = {}
 
     def load(self, agents: Iterable[Agent], rows: Iterable[Assignment]) -> None:
-        """Take over what is stored; of an agent that was heard since, what is in memory is newer."""
+        """Take over the stored records; the record in memory stays where it is newer."""
         self._stored = {agent.hostname: agent for agent in agents}
         for hostname, stored in self._stored.items():
             known = self.agents.get(hostname)
@@ -53,7 +53,7 @@ class AgentRegistry:
     # -- agents --------------------------------------------------------------------------------------------------
 
     def connected(self, at: datetime) -> None:
-        """Count every silence from now at the earliest: whoever was there has one heartbeat's time to say so."""
+        """Count no silence from before `at`, the time of our connection: each agent has one heartbeat to show up."""
         self._connected_at = at
         for hostname, agent in self.agents.items():
             if agent.state is not Readiness.OFFLINE and agent.readiness(at, self.timing.lease) is Readiness.OFFLINE:
@@ -61,11 +61,11 @@ class AgentRegistry:
                 self.agents[hostname] = replace(agent, heard_at=since)
 
     def is_settled(self, now: datetime) -> bool:
-        """Whether the connection is so old that silence means something, however much else comes in."""
+        """Whether the connection is old enough for an agent's silence to count, however busy intake is."""
         return self._connected_at is not None and now - self._connected_at >= self.timing.acknowledge
 
     def may_still_come(self, hostname: str, now: datetime) -> bool:
-        """Whether an agent may still be on its way back to the broker, as we have just come back ourselves."""
+        """Whether an agent may still be reconnecting to the broker, since we have just reconnected ourselves."""
         agent = self.agents.get(hostname)
         heard_at = None if agent is None else agent.heard_at
         if self._connected_at is None or now - self._connected_at >= self.timing.acknowledge:
@@ -73,34 +73,34 @@ class AgentRegistry:
         return heard_at is None or heard_at < self._connected_at
 
     def heard_at(self, hostname: str) -> datetime | None:
-        """Return from when on an agent's silence counts."""
+        """Return the time from which an agent's silence counts."""
         agent = self.agents.get(hostname)
         times = [at for at in (agent.heard_at if agent else None, self._connected_at) if at is not None]
         return max(times, default=None)
 
     def hear(self, agent: Agent) -> bool:
-        """Remember what an agent said; whether it is worth writing down."""
+        """Keep an agent's record; return whether it must be stored."""
         self.agents[agent.hostname] = agent
         stored = self._stored.get(agent.hostname)
         return agent.says_more_than(stored) or _is_old(stored, agent)
 
     def written(self, agent: Agent) -> None:
-        """Note that an agent was recorded."""
+        """Note that an agent's record was stored."""
         self._stored[agent.hostname] = agent
 
     def ready(self, target: Target, now: datetime) -> list[Agent]:
-        """Return the ready agents that a target means, by hostname."""
+        """Return the ready agents that a target selects, by hostname."""
         return ready_for(target, self.agents.values(), now, self.timing.lease)
 
     def is_ready(self, hostname: str, now: datetime) -> bool:
-        """Whether one agent takes jobs."""
+        """Whether an agent takes jobs."""
         agent = self.agents.get(hostname)
         return agent is not None and agent.is_ready(now, self.timing.lease)
 
     # -- assignments ---------------------------------------------------------------------------------------------
 
     def put(self, row: Assignment) -> None:
-        """Take in an assignment as it now is; a closed one is forgotten."""
+        """Keep an assignment in its present state; a closed one is removed."""
         known = self._by_job.get(row.uid, {}).get(row.hostname)
         if row.stage is not Stage.CLOSED:
             self._by_host.setdefault(row.hostname, {})[row.uid] = row
@@ -109,7 +109,7 @@ class AgentRegistry:
             self._forget(row)
 
     def drop(self, uid: int) -> list[Assignment]:
-        """Forget all that is open of a job and return it."""
+        """Remove and return the open assignments of a job."""
         rows = self.of_job(uid)
         for row in rows:
             self._forget(row)
@@ -128,11 +128,11 @@ class AgentRegistry:
         return self._by_job.get(uid, {}).get(hostname)
 
     def of_job(self, uid: int) -> list[Assignment]:
-        """Return what is open of a job."""
+        """Return the open assignments of a job."""
         return list(self._by_job.get(uid, {}).values())
 
     def jobs(self) -> list[int]:
-        """Return the uids of the jobs of which something is open."""
+        """Return the uids of the jobs that have open assignments."""
         return list(self._by_job)
 
     def rows(self) -> Iterator[Assignment]:
@@ -141,19 +141,19 @@ class AgentRegistry:
             yield from rows.values()
 
     def of_host(self, hostname: str) -> list[Assignment]:
-        """Return what is open on an agent."""
+        """Return the open assignments on an agent."""
         return list(self._by_host.get(hostname, {}).values())
 
     def hosts(self) -> list[str]:
-        """Return the agents that have, or wait for, something."""
+        """Return the hostnames of the agents that have open assignments."""
         return [hostname for hostname, rows in self._by_host.items() if rows]
 
     def busy(self) -> Counter[str]:
-        """Return how many slots of each agent are taken or spoken for."""
+        """Return how many slots of each agent are taken or reserved."""
         return Counter(row.hostname for row in self.rows() if row.uses_slot and row.stage is not Stage.HELD)
 
     def move(self, step: timedelta) -> list[Assignment]:
-        """Move every time along when the wall clock was set; return what is open as it then is."""
+        """Shift every time after the wall clock was set; return the open assignments."""
         moved = [row.moved(step) for row in self.rows()]
         for row in moved:
             self.put(row)
@@ -166,11 +166,11 @@ class AgentRegistry:
         return moved
 
     def begin_wave(self, uid: int, at: datetime) -> None:
-        """Note when the present wave of a job began."""
+        """Set the time at which the present wave of a roll-out began."""
         self._begun_at[uid] = at
 
     def wave_begun_at(self, uid: int) -> datetime | None:
-        """Return when the present wave of a job began, or None if that is to be read from the store."""
+        """Return the time at which the present wave of a roll-out began; None where only the store knows."""
         return self._begun_at.get(uid)
 
     def document(self, now: datetime) -> dict[str, Json]:

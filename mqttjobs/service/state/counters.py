@@ -1,4 +1,4 @@
-"""Counts of what came and what became of it; they always add up (behaviour 5)."""
+"""Counts of messages and of what became of them; they always add up (behaviour 5)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mqttjobs.service.state.transaction import Transaction
 class Counters:
     """Counts since the start of the process.
 
-    Each message on a state topic is counted once: received is the sum of the verdicts. Each match of a trigger is
-    counted once: fired = jobs + skipped. Requests and what agents say are counted apart.
+    Each message on a state topic is counted once: received is the sum of the results. Each match of a trigger is
+    counted once: fired = jobs + skipped. Requests and messages of agents are counted apart.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Counters:
         self.agents: Counter[str] = Counter()
 
     def add(self, tx: Transaction) -> None:
-        """Count what a recorded draft did."""
+        """Count what a recorded transaction did."""
         self.reports += tx.reports
         self.skipped += tx.skipped
         self.jobs += tx.fired
