@@ -166,9 +166,8 @@ async def connected(access: Access) -> AsyncIterator[Client]:
                     message = f"cannot reach the broker: {error}. Is it running, and is --url (MQTTJOBS_URL) right?"
                     raise NoAnswer(message) from None
             except ConnectionRefused as error:
-                if error.reason != "unsupported_version" or attempt == CONNECT_ATTEMPTS:
-                    message = f"{error}. The broker's user and password go into --url: mqtt://user:password@host"
-                    raise NoAnswer(message) from None
+                message = f"{error}. The broker's user and password go into --url: mqtt://user:password@host"
+                raise NoAnswer(message) from None
         client = Client(access, session, token)
         await client.open()
         yield client

@@ -150,7 +150,6 @@ class Entity:
     source: str | None = None
     target: str | None = None
     follows: str | None = None
-    availability_words: tuple[str, str] = ("online", "offline")
 
 
 @dataclass(frozen=True, slots=True)
