@@ -23,7 +23,15 @@ from mqttjobs.clock import Clock, SystemClock
 from mqttjobs.domain.agent_messages import Readiness
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import TransportError
-from mqttjobs.transport.base import REASONS, Publication, Session, Subscription, Transport, create_transport
+from mqttjobs.transport.base import (
+    REFUSED,
+    Publication,
+    Session,
+    Subscription,
+    Transport,
+    create_transport,
+    describe_refusal,
+)
 from mqttjobs.transport.reconnect import stay_connected
 from mqttjobs.transport.rejections import Rejections
 
@@ -116,9 +124,9 @@ class Agent:
     async def _pump(self, session: Session) -> None:
         wanted = [Subscription(self._settings.topic(what), replay=False) for what in ("assign", "control")]
         for each, code in zip(wanted, await session.subscribe(wanted), strict=True):
-            if code >= 0x80:
-                message = REASONS.get(code, "refused")
-                raise TransportError(f"the broker refused the subscription {each.filter}: {message}; check its ACL")
+            if code >= REFUSED:
+                refusal = describe_refusal(code)
+                raise TransportError(f"the broker refused the subscription {each.filter}: {refusal}; check its ACL")
         self._channel.attach(session)
         self._publish_status()
         if not session.resumed:

@@ -22,6 +22,7 @@ from mqttjobs.errors import StoreError, TemplateError
 from mqttjobs.executors.attempt import attempt
 from mqttjobs.executors.base import Executor, Limits, RunContext, make_executor
 from mqttjobs.executors.orphans import end_orphans
+from mqttjobs.transport.base import REFUSED
 
 PROGRESS_KEPT = 500
 """Progress messages of one attempt that are sent; more are left out."""
@@ -272,7 +273,7 @@ class Worker:
         if entry.report is None:
             return
         code = await self._channel.report({**entry.report, "again": again})
-        if code >= 0x80:
+        if code >= REFUSED:
             log.error("report-refused", code=code, details="the broker did not take it; see the agent's ACL")
             return
         self._journal.delivered(entry, self._clock.now())

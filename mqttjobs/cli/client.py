@@ -14,21 +14,20 @@ from mqttjobs.cli.access import Access
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import ConnectionLost, ConnectionRefused, RequestError, TransportError
 from mqttjobs.transport.base import (
-    REASONS,
+    LARGEST_PACKET,
+    NO_MATCHING_SUBSCRIBERS,
+    REFUSED,
     ConnectOptions,
     Message,
     Publication,
     Session,
     Subscription,
     create_transport,
+    describe_refusal,
 )
 
-NOBODY = 0x10
-REFUSED = 0x80
 CONNECT_ATTEMPTS = 3
 """A broker that knows no MQTT 5 may close the connection twice before we ask it in 3.1.1 (behaviour 6)."""
-LARGEST_PACKET = 268_435_455
-"""MQTT's own limit: a page of a hundred jobs with their output is over the service's 1 MiB."""
 
 
 class Refused(RequestError):
@@ -61,7 +60,7 @@ class Client:
         if codes[0] >= REFUSED:
             raise NoAnswer(
                 f"the broker at {shown(self._access.url)} does not let us subscribe to {self._reply} "
-                f"({REASONS.get(codes[0], 'refused')}); check its ACL, or use --user for a lane"
+                f"({describe_refusal(codes[0])}); check its ACL, or use --user for a lane"
             )
 
     async def ask(self, method: str, params: Mapping[str, Json]) -> Json:
@@ -104,14 +103,14 @@ class Client:
 
     def _check_taken(self, code: int, topic: str) -> None:
         where = shown(self._access.url)
-        if code == NOBODY:
+        if code == NO_MATCHING_SUBSCRIBERS:
             raise NoAnswer(
                 f"nobody listens on {topic} at {where}: no service runs there with the base topic "
                 f"{self._access.base_topic!r} (see --url and --base-topic)"
             )
         if code >= REFUSED:
-            message = REASONS.get(code, f"reason 0x{code:02X}")
-            raise NoAnswer(f"the broker at {where} refused the request on {topic}: {message}; check its ACL")
+            refusal = describe_refusal(code)
+            raise NoAnswer(f"the broker at {where} refused the request on {topic}: {refusal}; check its ACL")
 
     async def _answer(self, mark: str) -> Mapping[str, Json]:
         while True:
@@ -153,7 +152,7 @@ async def connected(access: Access) -> AsyncIterator[Client]:
             url=access.url,
             client_id=f"mqttjobs-cli-{token}",
             clean=True,
-            maximum_packet_size=LARGEST_PACKET,
+            maximum_packet_size=LARGEST_PACKET,  # a page of a hundred jobs with their output is over the usual 1 MiB
         )
     )
     async with AsyncExitStack() as stack:
@@ -166,9 +165,8 @@ async def connected(access: Access) -> AsyncIterator[Client]:
                     message = f"cannot reach the broker: {error}. Is it running, and is --url (MQTTJOBS_URL) right?"
                     raise NoAnswer(message) from None
             except ConnectionRefused as error:
-                if error.reason != "unsupported_version" or attempt == CONNECT_ATTEMPTS:
-                    message = f"{error}. The broker's user and password go into --url: mqtt://user:password@host"
-                    raise NoAnswer(message) from None
+                message = f"{error}. The broker's user and password go into --url: mqtt://user:password@host"
+                raise NoAnswer(message) from None
         client = Client(access, session, token)
         await client.open()
         yield client

@@ -12,7 +12,7 @@ from mqttjobs.cli.client import NoAnswer, connected, shown
 from mqttjobs.cli.terminal import print_note
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import ConnectionLost, TransportError
-from mqttjobs.transport.base import REASONS, Subscription
+from mqttjobs.transport.base import REFUSED, Subscription, describe_refusal
 
 PAUSE_S = 1.0
 
@@ -38,9 +38,9 @@ async def follow(access: Access, wanted: Sequence[str], show: Show) -> None:
         try:
             async with connected(access) as client:
                 codes = await client.session.subscribe([Subscription(each, replay=False) for each in wanted])
-                if max(codes) >= 0x80:
-                    details = REASONS.get(max(codes), "refused")
-                    raise NoAnswer(f"the broker does not let us follow {wanted[0]}: {details}; check its ACL")
+                if max(codes) >= REFUSED:
+                    refusal = describe_refusal(max(codes))
+                    raise NoAnswer(f"the broker does not let us follow {wanted[0]}: {refusal}; check its ACL")
                 if was_connected:
                     print_note("connected again", "yellow")
                 was_connected = True

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 
 from mqttjobs.domain.durations import parse_duration
 from mqttjobs.domain.model import Json
-from mqttjobs.domain.protocol import decode_json
+from mqttjobs.domain.protocol import decode_json, from_milliseconds
 from mqttjobs.domain.signatures import check_signature
 from mqttjobs.errors import InvalidJson, ReportError
 
@@ -37,10 +37,7 @@ def _moment(value: Any) -> Any:
     if isinstance(value, datetime):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return datetime.fromtimestamp(value / 1000, UTC)
-        except (OverflowError, OSError, ValueError):
-            raise ValueError("must be milliseconds since 1970") from None
+        return from_milliseconds(value)
     if isinstance(value, str):
         at = datetime.fromisoformat(value)
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)

@@ -108,8 +108,13 @@ def _answer(job: Job, blank: Mapping[str, Json]) -> dict[str, Json]:
         "results": [
             {"payload": result.payload, "by": result.by, "timestamp": milliseconds(result.at)} for result in job.results
         ],
-        "process_meta": job.process_meta,
+        "process_meta": _process_meta(job.process_meta),
     }
+
+
+def _process_meta(recorded: Mapping[str, Json] | None) -> Mapping[str, Json] | None:
+    """Return what a job says of the change that started it; jobs of version 0.1.0 recorded no `reported_at`."""
+    return None if recorded is None else {"reported_at": None, **recorded}
 
 
 def _end_order(state: AgentState) -> tuple[datetime, str]:

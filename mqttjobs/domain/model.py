@@ -103,7 +103,8 @@ class Value:
     """One value as it is stored: the facts that every rule about it is computed from.
 
     `since_at` is the receipt of the report that set `text`; `heard_at` the receipt of the last live one that
-    contained it. `payload` is the decoded JSON, or the text, of the report that set it.
+    contained it. `payload` is the decoded JSON, or the text, of the report that set it. `reported_at` is when the
+    sender of that report says that the value changed, None where the report does not say; no rule uses it.
     """
 
     key: ValueKey
@@ -112,12 +113,14 @@ class Value:
     since_at: datetime
     heard_at: datetime | None
     payload: Json = None
+    reported_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """A value that changed, and the report that did it.
 
+    `at` is the time of receipt and `reported_at` the report's own `timestamp`, see Value.
     `silent` is a retained report that only sets the value: it arms holds and fires nothing (behaviour 1.3).
     """
 
@@ -128,6 +131,7 @@ class Change:
     topic: str | None = None
     payload: Json = None
     silent: bool = False
+    reported_at: datetime | None = None
     reported_by: str | None = None
     reason: str | None = None
     user_id: str | None = None
@@ -150,7 +154,6 @@ class Entity:
     source: str | None = None
     target: str | None = None
     follows: str | None = None
-    availability_words: tuple[str, str] = ("online", "offline")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from mqttjobs.errors import InvalidJson, InvalidRequest, ReportError, TooLarge
 DEEPEST = 32
 MOST_NODES = 10_000
 TRANSACTION_BYTES = 256
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BOM = b"\xef\xbb\xbf"
 _LONG_INTEGER = re.compile(rb'"(?:[^"\\]|\\.)*"|(?<![\d.eE+-])(-?\d{19,}+)(?![.eE])', re.DOTALL)
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"?|([\[\]{}])', re.DOTALL)
@@ -121,10 +123,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class ReportMeta:
-    """What a report to an entity's own topic may say beside its state (contract 3)."""
+    """What a report to an entity's own topic may say beside its state (contract 3).
+
+    `reported_at` is the report's `timestamp`: when its sender says that the state began.
+    """
 
     by: str | None = None
-    timestamp_ms: int | None = None
+    reported_at: datetime | None = None
     event_id: str | None = None
     reason: str | None = None
 
@@ -176,10 +181,17 @@ def report_meta(report: Report) -> ReportMeta:
         value = content.get(name)
         if value is not None and not (isinstance(value, str) and len(value) <= 1024):
             raise ReportError(f"{name} must be a text of at most 1024 characters", reason="invalid_report")
-    timestamp = content.get("timestamp")
-    if timestamp is not None and (isinstance(timestamp, bool) or not isinstance(timestamp, int)):
-        raise ReportError("timestamp must be milliseconds", reason="invalid_report")
-    return ReportMeta(content.get("by"), timestamp, content.get("event_id"), content.get("reason"))
+    reported_at = _reported_at(content.get("timestamp"))
+    return ReportMeta(content.get("by"), reported_at, content.get("event_id"), content.get("reason"))
+
+
+def _reported_at(timestamp: Json) -> datetime | None:
+    if timestamp is None:
+        return None
+    if isinstance(timestamp, int) and not isinstance(timestamp, bool):
+        with suppress(ValueError):
+            return from_milliseconds(timestamp)
+    raise ReportError("timestamp must be milliseconds since 1970", reason="invalid_report")
 
 
 def read_state(report: Report, path: tuple[str, ...]) -> str | None:
@@ -254,6 +266,18 @@ def milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
+def from_milliseconds(since_1970: int) -> datetime:
+    """Return the time, in UTC, of milliseconds since 1970.
+
+    Raises:
+        ValueError: it is not within the years 1 to 9999.
+    """
+    try:
+        return _EPOCH + timedelta(milliseconds=since_1970)
+    except OverflowError:
+        raise ValueError("must be milliseconds since 1970") from None
+
+
 def parse_time(value: int | str, now: datetime) -> datetime:
     """Return a time given as ISO 8601, as milliseconds, or as `-24h` before now.
 
@@ -262,12 +286,12 @@ def parse_time(value: int | str, now: datetime) -> datetime:
     """
     try:
         if isinstance(value, int):
-            return datetime.fromtimestamp(value / 1000, UTC)
+            return from_milliseconds(value)
         if value.startswith("-"):
             return now - parse_duration(value[1:])
         if value.isascii() and value.isdigit():
-            return datetime.fromtimestamp(int(value) / 1000, UTC)
+            return from_milliseconds(int(value))
         at = datetime.fromisoformat(value)
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, OverflowError):
         raise ValueError("must be ISO 8601, milliseconds, or a time ago such as -24h") from None

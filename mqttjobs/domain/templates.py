@@ -120,13 +120,13 @@ class Template:
         self._constant = Rendered(source, source) if constant else None
 
     @classmethod
-    def of(cls, value: Json, *, secrets: bool = True) -> Template:
-        """Return the template of a configuration value; `secrets` False leaves every `${…}` as plain text.
+    def of(cls, value: Json) -> Template:
+        """Return the template of a configuration value.
 
         Raises:
             ValueError: a `{{ … }}` that is no dotted path, in words.
         """
-        parts = _compile(value, secrets)
+        parts = _compile(value)
         names = frozenset(part.path for part in _walk(parts) if isinstance(part, _Variable))
         constant = not any(isinstance(part, _Variable | _Secret) for part in _walk(parts))
         return cls(value, parts, names, constant=constant)
@@ -192,22 +192,20 @@ def topic_problem(topic: str, base_topic: str) -> str | None:
     return None
 
 
-def _compile(value: Json, secrets: bool) -> Json:
+def _compile(value: Json) -> Json:
     if isinstance(value, str):
-        return _compile_text(value, secrets)
+        return _compile_text(value)
     if isinstance(value, Mapping):
-        return {key: _compile(item, secrets) for key, item in value.items()}
+        return {key: _compile(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_compile(item, secrets) for item in value]
+        return [_compile(item) for item in value]
     return value
 
 
-def _compile_text(text: str, secrets: bool) -> Json:
+def _compile_text(text: str) -> Json:
     parts: list[str | _Variable | _Secret] = []
     end = 0
     for found in _TOKEN.finditer(text):
-        if found["secret"] is not None and not secrets:
-            continue
         if found.start() > end:
             parts.append(text[end : found.start()])
         end = found.end()

@@ -34,6 +34,7 @@ class Reading:
     payload: Json = None
     retained: bool = False
     live_before: bool = False
+    reported_at: datetime | None = None
 
 
 class Result(NamedTuple):
@@ -72,4 +73,4 @@ def apply_reading(key: ValueKey, source: ValueSource, known: Value | None, readi
 def _changed(key: ValueKey, known: Value | None, text: str, reading: Reading) -> Value:
     previous = known.text if known else None
     heard_at = (known.heard_at if known else None) if reading.retained else reading.at
-    return Value(key, text, previous, reading.at, heard_at, reading.payload)
+    return Value(key, text, previous, reading.at, heard_at, reading.payload, reading.reported_at)

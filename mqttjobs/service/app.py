@@ -81,7 +81,6 @@ class Service:
         self._reload = Reload(self.engine, self._connection, self._scheduler, load) if load else None
         if self._reload is not None:
             self.engine.reloading = self._reload
-        self._failed: asyncio.Future[None] | None = None
 
     async def run(self, stop: asyncio.Event, reload: asyncio.Event | None = None) -> None:
         """Serve until `stop` is set, then finish cleanly.

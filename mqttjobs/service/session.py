@@ -16,7 +16,7 @@ from mqttjobs.service.api.status import info_document
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.scheduler import Scheduler
 from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.transport.base import REASONS, Message, Publication, Session, Subscription
+from mqttjobs.transport.base import REFUSED, Message, Publication, Session, Subscription, describe_refusal
 
 FILTERS_KEY = "filters"
 SESSION_KEY = "session"
@@ -144,10 +144,8 @@ class Connection:
         for name in gone + names:
             engine.notices.pop(f"subscription {name}", None)
         for each, code in zip(fresh, codes, strict=True):
-            if code >= 0x80:
-                message = (
-                    f"the broker refused the subscription {each.filter}: {REASONS.get(code, 'refused')} (0x{code:02X})"
-                )
+            if code >= REFUSED:
+                message = f"the broker refused the subscription {each.filter}: {describe_refusal(code)}"
                 engine.notices[f"subscription {each.filter}"] = message
                 log.error("subscription-refused", filter=each.filter, code=code)
         engine.cache.metadata[FILTERS_KEY] = names

@@ -31,7 +31,10 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One change of one value, for states/history."""
+    """One change of one value, for states/history.
+
+    `at` is the receipt of the report; `reported_at` is the report's own `timestamp`, None where it has none.
+    """
 
     key: ValueKey
     at: datetime
@@ -39,6 +42,7 @@ class HistoryEntry:
     previous: str | None
     reported_by: str | None = None
     reason: str | None = None
+    reported_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

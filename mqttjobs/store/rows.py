@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment, Stage
 from mqttjobs.domain.jobs import CustomResult, Job, OperationState, Phase
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
-from mqttjobs.domain.protocol import encode, milliseconds
+from mqttjobs.domain.protocol import encode, from_milliseconds, milliseconds
 from mqttjobs.domain.status import EventKind, JobEvent, Status
 from mqttjobs.domain.triggers import TriggerState
 from mqttjobs.store.base import HistoryEntry
@@ -44,12 +44,7 @@ def ms(at: datetime | None) -> int | None:
 
 def time(stored: int | None) -> datetime | None:
     """Return a stored time."""
-    return None if stored is None else moment(stored)
-
-
-def moment(stored: int) -> datetime:
-    """Return a stored time that is always there."""
-    return datetime.fromtimestamp(stored / 1000, UTC)
+    return None if stored is None else from_milliseconds(stored)
 
 
 def text(value: Json) -> str:
@@ -112,7 +107,7 @@ def job_of(row: Row, definition: Mapping[str, Json]) -> Job:
         fingerprint=row[9],
         owner=None if row[10] is None else EntityKey(EntityKind(row[10]), row[11]),
         user_id=row[12],
-        created_at=moment(row[13]),
+        created_at=from_milliseconds(row[13]),
         due_at=time(row[14]),
         executed_at=time(row[15]),
         attempts=row[17],
@@ -133,7 +128,7 @@ def event_lines(events: Sequence[JobEvent]) -> str:
 
 def _event_of(line: str) -> JobEvent:
     at, kind, hostname, message, error, report = orjson.loads(line)
-    return JobEvent(moment(at), EventKind(kind), hostname, message, error, report)
+    return JobEvent(from_milliseconds(at), EventKind(kind), hostname, message, error, report)
 
 
 def result_line(result: CustomResult) -> str:
@@ -143,28 +138,53 @@ def result_line(result: CustomResult) -> str:
 
 def _result_of(line: str) -> CustomResult:
     at, by, payload = orjson.loads(line)
-    return CustomResult(payload, by, moment(at))
+    return CustomResult(payload, by, from_milliseconds(at))
+
+
+VALUE_COLUMNS = "kind, id, name, text, previous, since_ms, heard_ms, reported_ms, payload"
 
 
 def value_row(value: Value) -> Row:
-    """Return a value as a row."""
-    return (*value.key, value.text, value.previous, ms(value.since_at), ms(value.heard_at), text(value.payload))
+    """Return a value as a row in the order of VALUE_COLUMNS."""
+    times = (ms(value.since_at), ms(value.heard_at), ms(value.reported_at))
+    return (*value.key, value.text, value.previous, *times, text(value.payload))
 
 
 def value_of(row: Row) -> Value:
     """Return the value of a row."""
     key = ValueKey(EntityKind(row[0]), row[1], row[2])
-    return Value(key, row[3], row[4], moment(row[5]), time(row[6]), orjson.loads(row[7]))
+    return Value(
+        key,
+        text=row[3],
+        previous=row[4],
+        since_at=from_milliseconds(row[5]),
+        heard_at=time(row[6]),
+        payload=orjson.loads(row[8]),
+        reported_at=time(row[7]),
+    )
+
+
+HISTORY_COLUMNS = "at_ms, state, previous, reported_ms, reported_by, reason"
+"""What stands in a row of the history beside the key of its value."""
 
 
 def history_row(entry: HistoryEntry) -> Row:
-    """Return a change as a row, without its number."""
-    return (*entry.key, ms(entry.at), entry.state, entry.previous, entry.reported_by, entry.reason)
+    """Return a change as a row: `kind, id, name`, then HISTORY_COLUMNS."""
+    reported_ms = ms(entry.reported_at)
+    return (*entry.key, ms(entry.at), entry.state, entry.previous, reported_ms, entry.reported_by, entry.reason)
 
 
 def history_of(row: Row, key: ValueKey) -> HistoryEntry:
-    """Return the change of a row `at_ms, state, previous, reported_by, reason`."""
-    return HistoryEntry(key, moment(row[0]), row[1], row[2], row[3], row[4])
+    """Return the change of a row in the order of HISTORY_COLUMNS."""
+    return HistoryEntry(
+        key,
+        at=from_milliseconds(row[0]),
+        state=row[1],
+        previous=row[2],
+        reported_by=row[4],
+        reason=row[5],
+        reported_at=time(row[3]),
+    )
 
 
 TRIGGER_STATE_COLUMNS = "name, kind, id, since_ms, fired_ms, meta, beyond, changed_ms, ran_ms"
@@ -247,7 +267,7 @@ def assignment_of(row: Row) -> Assignment:
         attempt=row[2],
         stage=Stage(row[3]),
         token=row[4],
-        planned_at=moment(row[5]),
+        planned_at=from_milliseconds(row[5]),
         assigned_at=time(row[6]),
         answer_by=time(row[7]),
         deadline_at=time(row[8]),

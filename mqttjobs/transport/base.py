@@ -13,6 +13,11 @@ from urllib.parse import urlsplit
 from mqttjobs.errors import TransportError
 from mqttjobs.registry import plugin_modules
 
+MAXIMUM_PACKET_SIZE = 1024 * 1024
+"""The largest packet, in bytes, that a client accepts unless it says otherwise: no payload can be larger."""
+LARGEST_PACKET = 268_435_455
+"""The largest packet that MQTT has, in bytes without its header (MQTT 5, 2.1.4)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -85,7 +90,7 @@ class ConnectOptions:
     tls: Tls = Tls()
     clean: bool = False
     receive_maximum: int = 500
-    maximum_packet_size: int = 1024 * 1024
+    maximum_packet_size: int = MAXIMUM_PACKET_SIZE
     will: Publication | Callable[[], Publication] | None = None
 
     def last_will(self) -> Publication | None:
@@ -115,7 +120,7 @@ class Session(Protocol):
         """Let the broker forget these, in order; QoS 0 ones are passed over."""
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> Sequence[int]:
-        """Subscribe and return the SUBACK reason code of each, in order (>= 0x80: refused)."""
+        """Subscribe and return the SUBACK reason code of each, in order; one of at least REFUSED is a refusal."""
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
         """Unsubscribe; filters that were not subscribed do no harm."""
@@ -161,14 +166,29 @@ def create_transport(options: ConnectOptions) -> Transport:
     return known[scheme].create(options)
 
 
+NO_MATCHING_SUBSCRIBERS = 0x10
+"""The reason code of a publication that nobody has subscribed to."""
+REFUSED = 0x80
+"""The lowest reason code that is a refusal: unspecified error, and the only one of MQTT 3.1.1."""
+NOT_AUTHORIZED = 0x87
+TOPIC_FILTER_INVALID = 0x8F
+PACKET_TOO_LARGE = 0x95
+
 REASONS: Mapping[int, str] = {
-    0x10: "no matching subscribers",
-    0x80: "unspecified error",
+    NO_MATCHING_SUBSCRIBERS: "no matching subscribers",
+    REFUSED: "unspecified error",
     0x83: "implementation specific error",
-    0x87: "not authorized",
+    NOT_AUTHORIZED: "not authorized",
+    TOPIC_FILTER_INVALID: "topic filter invalid",
     0x90: "topic name invalid",
     0x91: "packet identifier in use",
+    PACKET_TOO_LARGE: "packet too large",
     0x97: "quota exceeded",
     0x99: "payload format invalid",
 }
 """PUBACK and SUBACK reason codes in words (MQTT 5, 2.4)."""
+
+
+def describe_refusal(code: int) -> str:
+    """Return a reason code of at least REFUSED in words: `not authorized (0x87)`."""
+    return f"{REASONS.get(code, 'refused')} (0x{code:02X})"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mqttjobs.transport.base import Message, Publication
+from mqttjobs.transport.base import LARGEST_PACKET, Message, Publication
 
 MOST_PROPERTIES = 1000
 """A packet with more is read without any: a megabyte of them would stop everything for a quarter of a second."""
 
 _PUBLISH = 0x30
-_LARGEST_NUMBER = 268_435_455
 _PAYLOAD_FORMAT, _EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION = 0x01, 0x02, 0x03, 0x08, 0x09
 _SUBSCRIPTION, _TOPIC_ALIAS, _USER = 0x0B, 0x23, 0x26
 
@@ -169,8 +168,8 @@ def _binary(data: bytes) -> bytes:
 def _number(number: int) -> bytes:
     if number < 128:
         return bytes([number])
-    if number > _LARGEST_NUMBER:
-        raise ValueError("a packet has at most 268435455 bytes")
+    if number > LARGEST_PACKET:
+        raise ValueError(f"a packet has at most {LARGEST_PACKET} bytes")
     data = bytearray()
     while number > 127:
         data.append(number & 127 | 128)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from mqttjobs.errors import ConnectionLost
-from mqttjobs.transport.base import Publication, Session
+from mqttjobs.transport.base import REFUSED, Publication, Session
 
 WINDOW = 800
 """Publications in flight at most: the client's bookkeeping is linear in them."""
@@ -17,7 +17,6 @@ SUSPECT = 2
 """After so many lost connections in a row the first that was not confirmed is sent alone, to see whether it is why."""
 MOST_LOST = 10
 """After so many lost connections in a row it is the publication's fault: sent again for ever, it would end them all."""
-UNSPECIFIED_ERROR = 0x80
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +92,7 @@ class Publisher:
         """Take it that the broker ends every connection on which this is sent: 3.1.1 has no other way to say no."""
         log.error("publication-refused", topic=item.publication.topic, bytes=len(item.publication.payload))
         if not item.future.done():
-            item.future.set_result(UNSPECIFIED_ERROR)
+            item.future.set_result(REFUSED)
 
     def _send(self, session: Session, item: _Item) -> None:
         try:

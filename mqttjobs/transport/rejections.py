@@ -1,4 +1,4 @@
-"""What could not be used, told on event/rejected so that its sender can find out; rate limited."""
+"""Messages that could not be used, published on event/rejected so that their senders can find out; rate limited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class Rejections:
-    """Publishes `{topic, reason, details, timestamp}`; beyond the rate they are only counted."""
+    """Publishes `{topic, reason, details, timestamp}`; a rejection beyond the rate is counted and not published."""
 
     def __init__(self, base_topic: str, clock: Clock, publish: Callable[[Publication], object]) -> None:
         self._topic = f"{base_topic}/event/rejected"
@@ -26,16 +26,14 @@ class Rejections:
         self._allowance = BURST
         self._checked_s = clock.monotonic()
         self.total = 0
-        self.untold = 0
 
     def publish(self, topic: str, reason: str, details: str) -> None:
-        """Tell that a message on `topic` was not used, and why; the text never repeats the input."""
+        """Publish that a message on `topic` was not used, and why; `details` never repeats the input."""
         self.total += 1
         now_s = self._clock.monotonic()
         self._allowance = min(BURST, self._allowance + (now_s - self._checked_s) * RATE_PER_S)
         self._checked_s = now_s
         if self._allowance < 1:
-            self.untold += 1
             return
         self._allowance -= 1
         log.info("rejected", topic=topic[:256], reason=reason, details=details)

@@ -307,7 +307,8 @@ async def test_a_database_of_the_first_version_is_brought_up_to_this_one_with_al
         assert (facts.id, facts.active, facts.total, facts.first_run_at) == ("blink", False, 3, NOW)
         assert snapshot.last_uid == 6
         assert await store.answer(b"key", NOW) == b'{"status":"ok"}'
-        assert (await store.history(LAMP_STATE, None, None, 10, 0)).total == 2
+        old = (await store.history(LAMP_STATE, None, None, 10, 0)).entries
+        assert [entry.reported_at for entry in old] == [None, None]
         running = apply(a_job(5, max_running=1, priority=3), started()(a_job(5, max_running=1, priority=3)))
         noted = an_ended_job(1).evolve(results=(CustomResult({"note": "seen"}, "bob", later(5)),))
         assert list((await store.find(JobQuery())).jobs) == [
@@ -318,6 +319,10 @@ async def test_a_database_of_the_first_version_is_brought_up_to_this_one_with_al
         assert list(await store.claim(NOW, 9, uses_slot=True, begin=started())) == []
         await store.record(Changes(updates=[succeeded(running, later(1))], jobs=[an_ended_job(7)]))
         assert [job.uid for job in await store.claim(later(60), 9, uses_slot=True, begin=started())] == [2]
+        entry, value = an_entry(9, reported_at=later(500)), a_value("9", reported_at=later(500))
+        await store.record(Changes(values=[value], history=[entry]))
+        assert list((await store.history(LAMP_STATE, None, None, 10, 0)).entries) == [entry, *old]
+        assert value in (await store.load()).values
         await store.prune(later(86_400 * 60), Retention())
         assert await store.get(4) is not None
     finally:

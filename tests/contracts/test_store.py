@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,13 @@ FOREVER = Retention(
     history=timedelta(days=9999),
     history_per_value=10_000,
 )
+REPORT_TIMES = (
+    datetime(1, 1, 1, tzinfo=UTC),
+    datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
+    NOW,
+    datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
+)
+"""What a sender's clock may say: any time that can be written, to the millisecond."""
 
 
 def url_of(kind: str, directory: Path) -> str:
@@ -110,6 +117,15 @@ async def test_a_value_comes_back_as_it_was(store: Store, payload: object) -> No
     await store.record(Changes(values=[value]))
     await restart(store)
     assert list((await store.load()).values) == [value]
+
+
+@pytest.mark.parametrize("reported_at", REPORT_TIMES)
+async def test_a_value_keeps_when_its_sender_says_that_it_changed(store: Store, reported_at: datetime) -> None:
+    value = a_value("on", reported_at=reported_at)
+    await store.record(Changes(values=[value]))
+    await store.record(Changes(heard=[(LAMP_STATE, later(9))]))
+    await restart(store)
+    assert list((await store.load()).values) == [replace(value, heard_at=later(9))]
 
 
 async def test_a_value_replaces_the_one_of_its_key_and_no_other(store: Store) -> None:
@@ -844,13 +860,17 @@ async def history(store: Store, *args: datetime | None, limit: int = 100, offset
 
 
 async def test_history_is_reported_whole_and_newest_first_for_one_value(store: Store) -> None:
-    entries = [an_entry(1, previous=None), an_entry(2, reported_by="bob", reason="button"), an_entry(3)]
+    entries = [
+        an_entry(1, previous=None),
+        an_entry(2, reported_by="bob", reason="button"),
+        *(an_entry(3 + n, reported_at=reported_at) for n, reported_at in enumerate(REPORT_TIMES)),
+    ]
     await store.record(Changes(history=[entries[0], an_entry(9, OTHER_STATE)]))
     await store.record(Changes(history=entries[1:]))
     await restart(store)
     page = await store.history(LAMP_STATE, None, None, 10, 0)
     assert list(page.entries) == entries[::-1]
-    assert page.total == 3
+    assert page.total == len(entries)
 
 
 async def test_history_has_a_first_moment_that_counts_and_a_last_that_does_not(store: Store) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mqttjobs.domain.documents import event_document, job_document, job_fields, send_document
 from mqttjobs.domain.jobs import CustomResult, Job, OperationState, Outcome, begin, finish, submitted
-from mqttjobs.domain.model import Attach, EntityKey, EntityKind, Operation, Preference, Schedule, Trigger, User
+from mqttjobs.domain.model import Attach, EntityKey, EntityKind, Json, Operation, Preference, Schedule, Trigger, User
 from mqttjobs.domain.operation_document import OperationView, brief_document, operation_document, strategy
 from mqttjobs.domain.protocol import encode
 from mqttjobs.domain.status import ALL, ANY, LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
@@ -229,7 +229,7 @@ def test_a_job_that_completed() -> None:
         "message": "",
         "attempts": 1,
         "results": [],
-        "process_meta": {"triggerStates": ["on"]},
+        "process_meta": {"triggerStates": ["on"], "reported_at": None},
         "responses": {"hub": {"status": "completed", "data": None, "changed": True, "error": "", "hostname": "hub"}},
         "agent_states": {"hub": {"status": "completed", "error": "", "duration": "1.5s"}},
         "timeline": [
@@ -251,6 +251,18 @@ def test_a_job_that_completed() -> None:
         "root_id": "0193",
         "retry_of": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [
+        ({"reported_by": "ada"}, {"reported_by": "ada", "reported_at": None}),
+        ({"reported_at": None}, {"reported_at": None}),
+        ({"reported_at": "2026-03-01T12:00:00.000Z"}, {"reported_at": "2026-03-01T12:00:00.000Z"}),
+    ],
+)
+def test_a_job_of_before_reports_had_a_time_shows_that_it_has_none(recorded: Json, shown: Json) -> None:
+    assert job_document(a_job(process_meta=recorded), MQTT_BLANK)["process_meta"] == shown
 
 
 def test_a_job_that_only_was_submitted_has_every_field_empty_or_null() -> None:

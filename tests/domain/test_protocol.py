@@ -264,7 +264,8 @@ def test_the_largest_report_is_taken() -> None:
 def test_what_a_report_says_beside_its_state() -> None:
     report = decode_report(b'{"state": "on", "by": "ada", "timestamp": 5, "event_id": "e1", "reason": "test"}', KIB64)
     assert report is not None
-    assert report_meta(report) == ReportMeta("ada", 5, "e1", "test")
+    at = datetime(1970, 1, 1, 0, 0, 0, 5000, tzinfo=UTC)
+    assert report_meta(report) == ReportMeta("ada", at, "e1", "test")
     for plain in (b"on", b'"on"', b'{"state": "on"}', b'{"state": "on", "more": 1}', b"[1]"):
         report = decode_report(plain, KIB64)
         assert report is not None
@@ -276,6 +277,28 @@ def test_what_a_report_says_beside_its_state() -> None:
 def test_a_wrong_type_beside_a_state_is_named(key: str, value: Json) -> None:
     with pytest.raises(ReportError, match=key):
         report_meta(Report({"state": "on", key: value}, is_json=True))
+
+
+FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The first and the last millisecond of the years 1 to 9999."""
+
+
+@pytest.mark.parametrize("timestamp", [FIRST_MS - 1, LAST_MS + 1, 2**63 - 1, 2**64 - 1, -(2**63)])
+def test_a_timestamp_that_is_no_time_is_named(timestamp: int) -> None:
+    with pytest.raises(ReportError, match="timestamp must be milliseconds since 1970") as caught:
+        report_meta(Report({"state": "on", "timestamp": timestamp}, is_json=True))
+    assert caught.value.reason == "invalid_report"
+
+
+@given(st.integers(FIRST_MS, LAST_MS))
+@example(FIRST_MS)
+@example(LAST_MS)
+@example(-1)
+def test_a_timestamp_is_kept_to_the_millisecond(timestamp: int) -> None:
+    at = report_meta(Report({"state": "on", "timestamp": timestamp}, is_json=True)).reported_at
+    assert at is not None
+    assert milliseconds(at) == timestamp
+    assert milliseconds(datetime.fromisoformat(iso(at))) == timestamp
 
 
 @given(st.sampled_from(["by", "event_id", "reason", "timestamp", "state"]), json_values)

@@ -61,6 +61,20 @@ def test_the_first_live_report_is_a_change_from_nothing() -> None:
     assert watched.value == Value(LAMP_STATE, "on", None, later(1), later(1), {"state": "on"})
 
 
+def test_the_time_that_a_report_gives_is_kept_with_its_change_and_decides_nothing() -> None:
+    source, long_ago, ahead = a_source(), later(-9_000), later(9_000)
+    first = apply_reading(LAMP_STATE, source, None, Reading("on", later(1), reported_at=ahead)).value
+    assert first == Value(LAMP_STATE, "on", None, later(1), later(1), None, reported_at=ahead)
+    repeated = apply_reading(LAMP_STATE, source, first, Reading("on", later(2), reported_at=long_ago))
+    assert repeated.report_result is ReportResult.UNCHANGED
+    assert repeated.value == Value(LAMP_STATE, "on", None, later(1), later(2), None, reported_at=ahead)
+    older = apply_reading(LAMP_STATE, source, repeated.value, Reading("off", later(3), reported_at=long_ago))
+    assert older.report_result is ReportResult.CHANGED
+    assert older.value == Value(LAMP_STATE, "off", "on", later(3), later(3), None, reported_at=long_ago)
+    silent = apply_reading(LAMP_STATE, source, older.value, Reading("on", later(4)))
+    assert silent.value == Value(LAMP_STATE, "on", "off", later(4), later(4), None, reported_at=None)
+
+
 def test_a_change_remembers_what_was_and_since_when() -> None:
     watched = a_watched("on", "on", "off")
     assert watched.value == Value(LAMP_STATE, "off", "on", later(3), later(3), None)

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from mqttjobs.domain.protocol import iso
 from tests.service.hand_clock import BEGIN
 from tests.service.harness import ServiceHarness, a_link, an_object, an_operation
 
 Build = Callable[..., ServiceHarness]
 
 FIVE_MINUTES = {"states": ["clear"], "duration": "5m"}
+DOOR_REPORTS = "mqttjobs/state/objects/door"
 EVERY_MINUTE = {"states": ["clear"], "duration": "5m", "periodicity": "1m"}
 
 
@@ -330,5 +332,63 @@ async def test_a_job_of_a_hold_tells_the_change_that_began_it(build: Build) -> N
         "attribute": None,
         "topic": "home/motion",
         "received_at": since.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "reported_at": None,
         "reported_by": None,
     }
+
+
+def a_door(**trigger: Any) -> dict[str, Any]:
+    """Return a door that reports on its own topic, and a warning when it is open too long."""
+    return {
+        "objects": {"door": an_object()},
+        "operations": {"warn": an_operation("door", triggers=[{"states": ["open", "ajar"], **trigger}])},
+    }
+
+
+@pytest.mark.parametrize("trigger", [{"duration": "5m"}, {"debounce": "5m"}])
+async def test_a_job_of_a_hold_has_the_time_that_the_report_gave_also_over_a_kill(
+    build: Build, trigger: dict[str, Any]
+) -> None:
+    harness = await build(**a_door(**trigger)).start()
+    received = iso(harness.clock.now())
+    await harness.report(DOOR_REPORTS, {"state": "open", "by": "ada", "timestamp": 1_772_366_400_007})
+    await harness.advance(100)
+    await harness.restart()
+    await harness.advance(299)
+    [job] = await harness.jobs("warn")
+    assert job.process_meta is not None
+    assert {name: job.process_meta[name] for name in ("state", "received_at", "reported_at", "reported_by")} == {
+        "state": "open",
+        "received_at": received,
+        "reported_at": "2026-03-01T12:00:00.007Z",
+        "reported_by": "ada",
+    }
+
+
+async def test_the_time_of_a_hold_is_of_the_same_report_as_its_state(build: Build) -> None:
+    harness = await build(**a_door(duration="5m", periodicity="1m")).start()
+    await harness.report(DOOR_REPORTS, {"state": "open", "timestamp": 1_772_366_400_007})
+    await harness.advance(200)
+    await harness.report(DOOR_REPORTS, {"state": "ajar", "timestamp": 1_772_366_600_008})
+    ajar_at = iso(harness.clock.now())
+    await harness.advance(101)
+    await harness.report(DOOR_REPORTS, "open")
+    open_at = iso(harness.clock.now())
+    await harness.advance(60)
+    metas = [job.process_meta for job in await harness.jobs("warn")]
+    assert [(each["state"], each["reported_at"], each["received_at"]) for each in metas if each] == [
+        ("ajar", "2026-03-01T12:03:20.008Z", ajar_at),
+        ("open", None, open_at),
+    ]
+
+
+async def test_the_time_that_a_report_gives_moves_no_deadline(build: Build) -> None:
+    harness = await build(**a_door(duration="5m")).start()
+    for text, timestamp in (("shut", 0), ("open", 0), ("shut", 9_999_999_999_999), ("open", 9_999_999_999_999)):
+        await harness.report(DOOR_REPORTS, {"state": text, "timestamp": timestamp})
+    await harness.advance(299)
+    assert await harness.jobs("warn") == []
+    await harness.advance(2)
+    [job] = await harness.jobs("warn")
+    assert job.process_meta is not None
+    assert job.process_meta["reported_at"] == "2286-11-20T17:46:39.999Z"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mqttjobs.domain.protocol import iso
 from tests.service.harness import ServiceHarness, a_link, an_object, an_operation
 
 Build = Callable[..., ServiceHarness]
@@ -194,6 +195,106 @@ async def test_event_ids_of_two_entities_have_nothing_to_do_with_each_other(buil
     for name in objects:
         await harness.report(f"mqttjobs/state/objects/{name}", {"state": "press", "event_id": "e1"})
     assert len(await harness.jobs()) == 2
+
+
+LAMP_REPORTS = "mqttjobs/state/objects/lamp"
+SENT_MS, SENT_AT = 1_772_366_400_007, "2026-03-01T12:00:00.007Z"
+
+
+async def reported_ats(harness: ServiceHarness, **owner: str) -> list[tuple[str, str | None]]:
+    """Return the history of a state, oldest first: each state, and when its sender says that it began."""
+    page = await harness.data("states/history", **owner)
+    return [(entry["state"], entry["reported_at"]) for entry in page["items"][::-1]]
+
+
+async def metas(harness: ServiceHarness) -> list[tuple[str, str | None, str]]:
+    """Return of each job, oldest first, the state, when it was reported to have begun, and when it was received."""
+    jobs = [await harness.data("jobs/get", id=job.uid) for job in await harness.jobs()]
+    return [tuple(job["process_meta"][name] for name in ("state", "reported_at", "received_at")) for job in jobs]
+
+
+async def test_the_timestamp_of_a_report_is_shown_with_the_change_that_it_made(build: Build) -> None:
+    objects = {"lamp": an_object(), "door": an_object("home/door")}
+    attach = [{"object": "lamp"}, {"object": "door"}]
+    harness = await build(objects=objects, operations={"echo": echo(attach)}).start()
+    received = iso(harness.clock.now())
+    await harness.report(LAMP_REPORTS, {"state": "on", "timestamp": SENT_MS})
+    await harness.report(LAMP_REPORTS, {"state": "off", "timestamp": None})
+    await harness.report(LAMP_REPORTS, "on")
+    await harness.report("home/door", {"state": "open", "timestamp": SENT_MS})
+    await harness.data("states/set", object="lamp", state="blink")
+    await harness.restart()
+    assert await reported_ats(harness, object="lamp") == [("on", SENT_AT), ("off", None), ("on", None), ("blink", None)]
+    assert await reported_ats(harness, object="door") == [("open", None)]
+    assert await metas(harness) == [
+        ("on", SENT_AT, received),
+        ("off", None, received),
+        ("on", None, received),
+        ("open", None, received),
+        ("blink", None, received),
+    ]
+
+
+async def test_a_repeated_report_leaves_the_time_of_the_change_as_it_was(build: Build) -> None:
+    harness = await build(objects={"lamp": an_object()}, operations={"echo": echo()}).start()
+    await harness.report(LAMP_REPORTS, {"state": "on", "timestamp": SENT_MS})
+    await harness.report(LAMP_REPORTS, {"state": "on", "timestamp": SENT_MS + 5000})
+    await harness.advance(20)
+    assert await reported_ats(harness, object="lamp") == [("on", SENT_AT)]
+    [value] = (await harness.store.load()).values
+    assert value.reported_at is not None
+    assert iso(value.reported_at) == SENT_AT
+
+
+async def test_reports_count_in_the_order_of_receipt_whatever_times_they_give(build: Build) -> None:
+    harness = await build(objects={"lamp": an_object()}, operations={"echo": echo()}).start()
+    since = harness.clock.now()
+    for text, seconds in (("on", 9_000), ("off", -9_000), ("on", 0)):
+        await harness.report(LAMP_REPORTS, {"state": text, "timestamp": SENT_MS + seconds * 1000})
+    assert harness.texts("out/lamp") == ["null>on", "on>off", "off>on"]
+    assert [each[1] for each in await metas(harness)] == [
+        "2026-03-01T14:30:00.007Z",
+        "2026-03-01T09:30:00.007Z",
+        SENT_AT,
+    ]
+    lamp = await harness.data("objects/get", id="lamp")
+    assert (lamp["state"], lamp["state_since"]) == ("on", iso(since))
+    assert (await harness.data("states/history", object="lamp", until=since.isoformat()))["items"] == []
+
+
+async def test_a_retained_report_keeps_its_time_too(build: Build) -> None:
+    harness = build(objects={"lamp": an_object()}, operations={"echo": echo()})
+    harness.send(LAMP_REPORTS, {"state": "on", "timestamp": SENT_MS}, retain=True)
+    await harness.start()
+    assert await harness.jobs() == []
+    await harness.crash()
+    harness.send(LAMP_REPORTS, {"state": "off", "timestamp": SENT_MS + 1}, retain=True)
+    await harness.start()
+    later = SENT_AT.replace("007Z", "008Z")
+    assert await reported_ats(harness, object="lamp") == [("on", SENT_AT), ("off", later)]
+    assert [each[:2] for each in await metas(harness)] == [("off", later)]
+
+
+async def test_a_link_has_the_time_of_the_report_that_it_follows_or_of_its_own(build: Build) -> None:
+    objects, links = {"lamp": an_object(), "hall": an_object()}, {"light": a_link("lamp", "hall")}
+    links["own"] = a_link("lamp", "hall", state={})
+    operations = {"echo": echo([{"link": "light"}, {"link": "own"}])}
+    harness = await build(objects=objects, links=links, operations=operations).start()
+    await harness.report(LAMP_REPORTS, {"state": "on", "timestamp": SENT_MS})
+    await harness.report("mqttjobs/state/links/own", {"state": "busy", "timestamp": SENT_MS + 1})
+    assert await reported_ats(harness, link="light") == [("on", SENT_AT)]
+    assert [each[:2] for each in await metas(harness)] == [("on", SENT_AT), ("busy", SENT_AT.replace("007Z", "008Z"))]
+
+
+@pytest.mark.parametrize("timestamp", ["1772366400007", 1.5, True, 10**18, -(10**18), {}])
+async def test_a_report_whose_timestamp_is_no_time_is_refused(build: Build, timestamp: Any) -> None:
+    harness = await build(objects={"lamp": an_object()}, operations={"echo": echo()}).start()
+    await harness.report(LAMP_REPORTS, {"state": "on", "timestamp": timestamp})
+    assert await harness.jobs() == []
+    assert (await harness.counters())["invalid"] == 1
+    [rejected] = harness.documents("mqttjobs/event/rejected")
+    assert rejected["reason"] == "invalid_report"
+    assert rejected["details"] == "timestamp must be milliseconds since 1970"
 
 
 async def test_each_trigger_that_matches_one_change_makes_exactly_one_job(build: Build) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -134,6 +135,30 @@ def test_the_states_of_a_trigger_without_states_are_the_new_one(home: Client) ->
 
 
 @pytest.mark.proves("operations", "owner_id")
+def test_the_time_that_a_report_gives_is_shown_beside_the_time_of_its_receipt(home: Client) -> None:
+    topic = "mqttjobs/state/objects/sensor"
+    sent = {"state": 30.5, "by": "thermometer", "timestamp": 1_772_366_400_007}
+    home.subscribe("mqttjobs/event/rejected")
+    before = time.time()
+    home.publish(topic, sent)
+    home.publish(topic, sent | {"state": 31, "timestamp": "now"})
+    refused = home.wait_topic("mqttjobs/event/rejected").json
+    assert (refused["topic"], refused["reason"]) == (topic, "invalid_report")
+    home.publish(topic, "32")
+    home.wait_count(lambda each: each.topic.endswith("completed/any/sensor"), 2)
+    jobs = home.data("jobs/list", {"object": "sensor", "limit": 2})["items"][::-1]
+    metas = [job["process_meta"] for job in jobs]
+    assert [meta["state"] for meta in metas] == ["30.5", "32"]
+    assert [meta["reported_at"] for meta in metas] == ["2026-03-01T12:00:00.007Z", None]
+    assert all(datetime.fromisoformat(meta["received_at"]).timestamp() > before - 1 for meta in metas)
+    entries = home.data("states/history", {"object": "sensor", "limit": 2})["items"][::-1]
+    assert [(each["state"], each["reported_at"]) for each in entries] == [
+        ("30.5", "2026-03-01T12:00:00.007Z"),
+        ("32", None),
+    ]
+    assert [each["timestamp"] for each in entries] == [meta["received_at"] for meta in metas]
+
+
 def test_an_operation_of_a_class_runs_for_the_entity_that_changed_and_that_one_owns_the_job(home: Client) -> None:
     home.subscribe("halt/+")
     home.publish("plant/belt_2/belt", {"speed": 3})
@@ -274,6 +299,6 @@ def test_states_have_a_history_too(home: Client) -> None:
     home.until(lambda each: each.data("objects/get", {"id": "lamp"})["state"] == "on")
     page = home.data("states/history", {"object": "lamp", "limit": 1})
     assert page["items"][0] == {
-        "state": "on", "previous_state": None, "timestamp": page["items"][0]["timestamp"], "reported_by": "switch",
-        "reason": "dark",
+        "state": "on", "previous_state": None, "timestamp": page["items"][0]["timestamp"], "reported_at": None,
+        "reported_by": "switch", "reason": "dark",
     }  # fmt: skip

@@ -12,10 +12,7 @@ from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Delivery, Json
 from mqttjobs.domain.templates import Template, topic_problem
 from mqttjobs.executors.base import Executor, Limits, RunContext
-from mqttjobs.transport.base import REASONS, Publication
-
-REFUSED = 0x80
-NO_SUBSCRIBER = 0x10
+from mqttjobs.transport.base import NO_MATCHING_SUBSCRIBERS, REFUSED, Publication, describe_refusal
 
 
 class Mqtt(Executor):
@@ -83,11 +80,11 @@ class Mqtt(Executor):
         code = await sending
         description = {"topic": topic.shown_text, "message": message.shown_text}
         if code >= REFUSED:
-            words = f"the broker refused the publish: {REASONS.get(code, 'refused')} (0x{code:02X})"
-            return Outcome(ok=False, error=words, description=description)
+            error = f"the broker refused the publish: {describe_refusal(code)}"
+            return Outcome(ok=False, error=error, description=description)
         return Outcome(
             ok=True,
             changed=True,
-            message="no subscriber" if code == NO_SUBSCRIBER else "",
+            message="no subscriber" if code == NO_MATCHING_SUBSCRIBERS else "",
             description=description,
         )

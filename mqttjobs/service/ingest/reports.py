@@ -19,7 +19,7 @@ from mqttjobs.domain.model import (
     ValueKey,
     ValueSource,
 )
-from mqttjobs.domain.protocol import Report, ReportMeta, decode_report, digest, read_state, report_meta
+from mqttjobs.domain.protocol import NO_META, Report, ReportMeta, decode_report, digest, read_state, report_meta
 from mqttjobs.domain.triggers import TriggerState, receive, tick, trigger_state_name
 from mqttjobs.domain.values import ORDER, Reading, ReportResult, apply_reading
 from mqttjobs.errors import ReportError
@@ -32,7 +32,6 @@ from mqttjobs.store.base import HistoryEntry
 from mqttjobs.transport.base import Message
 from mqttjobs.transport.rejections import Rejections
 
-NO_META = ReportMeta()
 DEPTH_PROPERTY = "mqttjobs-depth"
 ROOT_PROPERTY = "mqttjobs-root"
 
@@ -168,7 +167,14 @@ class Ingest:
     ) -> ReportResult:
         cache = self._cache
         retained = received.message.retain
-        reading = Reading(text, received.at, received.report.content, retained, key in cache.live)
+        reading = Reading(
+            text,
+            received.at,
+            received.report.content,
+            retained,
+            live_before=key in cache.live,
+            reported_at=received.meta.reported_at,
+        )
         result = apply_reading(key, source, cache.values.get(key), reading)
         if not retained and result.report_result is not ReportResult.IGNORED:
             cache.live.add(key)
@@ -187,6 +193,7 @@ class Ingest:
                 received.message.topic,
                 result.value.payload,
                 silent=result.silent,
+                reported_at=result.value.reported_at,
                 reported_by=received.meta.by,
                 reason=received.meta.reason,
                 depth=depth,
@@ -201,7 +208,15 @@ class Ingest:
         self._cache.heard.pop(change.key, None)
         tx.values[change.key] = value
         tx.history.append(
-            HistoryEntry(change.key, change.at, change.text, change.previous, change.reported_by, change.reason)
+            HistoryEntry(
+                change.key,
+                change.at,
+                change.text,
+                change.previous,
+                change.reported_by,
+                change.reason,
+                change.reported_at,
+            )
         )
 
     def test(self, tx: Transaction, matches: list[Match], changes: Sequence[Change]) -> None:
@@ -308,6 +323,7 @@ class Ingest:
             value.since_at,
             meta.get("topic") or (source.topic if source else None),
             value.payload,
+            reported_at=value.reported_at,
             reported_by=meta.get("reported_by"),
             user_id=meta.get("user_id"),
             depth=meta.get("depth", 0),

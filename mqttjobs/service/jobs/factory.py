@@ -201,6 +201,7 @@ class JobFactory:
                 "attribute": None if change.key.name == AVAILABILITY else change.key.attribute,
                 "topic": change.topic,
                 "received_at": iso(change.at),
+                "reported_at": None if change.reported_at is None else iso(change.reported_at),
                 "reported_by": change.reported_by,
             },
             root_id=change.root_id,

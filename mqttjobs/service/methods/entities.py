@@ -117,6 +117,7 @@ async def history(request: RequestContext, params: History) -> Json:
             "state": entry.state,
             "previous_state": entry.previous,
             "timestamp": iso(entry.at),
+            "reported_at": None if entry.reported_at is None else iso(entry.reported_at),
             "reported_by": entry.reported_by,
             "reason": entry.reason,
         }

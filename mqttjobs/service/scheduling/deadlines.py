@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from mqttjobs.domain.installation import Installation, Watcher
 from mqttjobs.domain.jobs import OperationState
 from mqttjobs.domain.model import EntityKey, Json, Operation, Schedule
-from mqttjobs.domain.protocol import milliseconds
+from mqttjobs.domain.protocol import from_milliseconds, milliseconds
 from mqttjobs.domain.schedules import latest_due, next_due
 from mqttjobs.domain.starting import At, Moment
 from mqttjobs.domain.sun import latest_moment, next_moment
@@ -208,11 +208,7 @@ class Deadlines:
         if operation_state is None:
             return None
         moments = _sun_moments(operation_state, operation).get(operation.trigger_ids[number])
-        return (
-            operation_state.updated_at
-            if moments is None
-            else datetime.fromtimestamp(moments / 1000, operation_state.updated_at.tzinfo)
-        )
+        return operation_state.updated_at if moments is None else from_milliseconds(moments)
 
     def _next_sun(self, trigger_index: tuple[Operation, int], at: At) -> datetime | None:
         location, last = location_of(self._settings.service), self._last_sun(trigger_index)

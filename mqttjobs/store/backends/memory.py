@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from mqttjobs.domain.agents import Agent
@@ -132,8 +133,7 @@ class MemoryStore:
         self._values |= {value.key: value for value in changes.values}
         for key, at in changes.heard:
             if key in self._values:
-                old = self._values[key]
-                self._values[key] = Value(key, old.text, old.previous, old.since_at, at, old.payload)
+                self._values[key] = replace(self._values[key], heard_at=at)
         self._members |= dict.fromkeys(changes.members)
         self._history.extend(changes.history)
         self._trigger_states |= {trigger_state.name: trigger_state for trigger_state in changes.trigger_states}

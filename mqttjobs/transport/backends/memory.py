@@ -11,14 +11,20 @@ from urllib.parse import urlsplit
 
 from mqttjobs.domain.topics import check_filter, check_topic, matches
 from mqttjobs.errors import ClientIdTaken, ConnectionLost, ConnectionRefused, TransportError
-from mqttjobs.transport.base import ConnectOptions, Message, Publication, Session, Subscription
+from mqttjobs.transport.base import (
+    NO_MATCHING_SUBSCRIBERS,
+    NOT_AUTHORIZED,
+    TOPIC_FILTER_INVALID,
+    ConnectOptions,
+    Message,
+    Publication,
+    Session,
+    Subscription,
+)
 
 SCHEMES = frozenset({"memory"})
 UNREAD_MOST = 2000
 """Messages waiting to be received beyond which a session takes no more."""
-NO_SUBSCRIBERS = 0x10
-NOT_AUTHORIZED = 0x87
-FILTER_INVALID = 0x8F
 
 _brokers: dict[str, MemoryBroker] = {}
 
@@ -165,7 +171,7 @@ class MemoryBroker:
                 if matches(subscription.filter, publication.topic):
                     reached = True
                     kept.take(message)
-        return 0 if reached else NO_SUBSCRIBERS
+        return 0 if reached else NO_MATCHING_SUBSCRIBERS
 
     def publish_for(self, session: MemorySession, publication: Publication, future: asyncio.Future[int]) -> None:
         """Take in a client's publication and confirm it, unless the broker hangs."""
@@ -178,7 +184,7 @@ class MemoryBroker:
         try:
             check_filter(subscription.filter)
         except ValueError:
-            return FILTER_INVALID
+            return TOPIC_FILTER_INVALID
         if not self.allows(subscription.filter):
             return NOT_AUTHORIZED
         kept.subscriptions[subscription.filter] = subscription

@@ -26,8 +26,8 @@ class EmbeddedBroker:
     `allow_any`, for it asks nobody for a password.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 1883, *, allow_any: bool = False) -> None:
-        if not allow_any and not _is_loopback(host):
+    def __init__(self, host: str = "127.0.0.1", port: int = 1883) -> None:
+        if not _is_loopback(host):
             raise TransportError(
                 f"the embedded broker listens on loopback addresses only, not on {host!r}: it lets everyone in"
             )

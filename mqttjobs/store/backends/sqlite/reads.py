@@ -12,17 +12,18 @@ import orjson
 
 from mqttjobs.domain.jobs import Job, Phase
 from mqttjobs.domain.model import EntityKey, EntityKind, ValueKey
-from mqttjobs.domain.protocol import milliseconds
+from mqttjobs.domain.protocol import from_milliseconds, milliseconds
 from mqttjobs.domain.status import LOCAL, Status
 from mqttjobs.store.base import EXACT_LIMIT, HistoryPage, JobPage, JobQuery, Runs, Scope, Snapshot
 from mqttjobs.store.rows import (
+    HISTORY_COLUMNS,
     JOB_COLUMNS,
     TRIGGER_STATE_COLUMNS,
+    VALUE_COLUMNS,
     Row,
     agent_of,
     history_of,
     job_of,
-    moment,
     ms,
     operation_state_of,
     text,
@@ -41,13 +42,10 @@ def load(db: sqlite3.Connection) -> Snapshot:
     newest = db.execute("SELECT max(uid) FROM jobs").fetchone()[0] or 0
     metadata = db.execute("SELECT name, note FROM notes WHERE name NOT LIKE '@%'")
     return Snapshot(
-        values=[
-            value_of(row)
-            for row in db.execute('SELECT kind, id, name, text, previous, since_ms, heard_ms, payload FROM "values"')
-        ],
+        values=[value_of(row) for row in db.execute(f'SELECT {VALUE_COLUMNS} FROM "values"')],
         trigger_states=[trigger_state_of(row) for row in db.execute(f"SELECT {TRIGGER_STATE_COLUMNS} FROM holds")],
         packets=dict(db.execute("SELECT packet_id, digest FROM packets").fetchall()),
-        event_ids=[(EntityKey(EntityKind(row[0]), row[1]), row[2], moment(row[3])) for row in events],
+        event_ids=[(EntityKey(EntityKind(row[0]), row[1]), row[2], from_milliseconds(row[3])) for row in events],
         operation_states=[operation_state_of(row) for row in db.execute("SELECT id, facts FROM facts")],
         metadata={name: orjson.loads(note) for name, note in metadata},
         agents=[agent_of(row) for row in db.execute("SELECT hostname, agent FROM agents")],
@@ -265,8 +263,7 @@ def history(
     where = " AND ".join(clauses)
     total = db.execute(f"SELECT count(*) FROM history WHERE {where}", values).fetchone()[0]
     rows = db.execute(
-        "SELECT at_ms, state, previous, reported_by, reason FROM history"
-        f" WHERE {where} ORDER BY n DESC LIMIT ? OFFSET ?",
+        f"SELECT {HISTORY_COLUMNS} FROM history WHERE {where} ORDER BY n DESC LIMIT ? OFFSET ?",
         [*values, limit, offset],
     )
     return HistoryPage([history_of(row, key) for row in rows], total)

@@ -14,8 +14,10 @@ from mqttjobs.store.backends.sqlite import agents
 from mqttjobs.store.backends.sqlite.reads import first_free, jobs_by_uid
 from mqttjobs.store.base import Changes, Retention
 from mqttjobs.store.rows import (
+    HISTORY_COLUMNS,
     JOB_COLUMNS,
     TRIGGER_STATE_COLUMNS,
+    VALUE_COLUMNS,
     Row,
     event_lines,
     history_row,
@@ -73,8 +75,7 @@ def record(db: sqlite3.Connection, changes: Changes, definitions: dict[str, int]
 def _record_values(db: sqlite3.Connection, changes: Changes) -> None:
     if changes.values:
         db.executemany(
-            'INSERT OR REPLACE INTO "values" (kind, id, name, text, previous, since_ms, heard_ms, payload)'
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            f'INSERT OR REPLACE INTO "values" ({VALUE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
             [value_row(each) for each in changes.values],
         )
     if changes.heard:
@@ -84,8 +85,7 @@ def _record_values(db: sqlite3.Connection, changes: Changes) -> None:
         )
     if changes.history:
         db.executemany(
-            "INSERT INTO history (kind, id, name, at_ms, state, previous, reported_by, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO history (kind, id, name, {HISTORY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [history_row(each) for each in changes.history],
         )
     if changes.trigger_states:

@@ -12,14 +12,12 @@ from typing import Any
 from paho.mqtt.enums import MQTTErrorCode
 
 from mqttjobs.errors import ConnectionLost
-from mqttjobs.transport.base import Publication
+from mqttjobs.transport.base import PACKET_TOO_LARGE, REFUSED, Publication
 from mqttjobs.transport.packets import decode_puback, encode_publish
 
 WRITE_AT_ONCE = 64 * 1024
 MOST_IN_FLIGHT = 30_000
 """Publications sent and not confirmed; the packet identifiers would reach for twice as many."""
-REFUSED = 0x80
-PACKET_TOO_LARGE = 0x95
 DISCONNECT = bytes([0xE0, 0])
 """A normal DISCONNECT of any version."""
 

@@ -16,7 +16,7 @@ from mqttjobs.errors import ClientIdTaken, ConnectionLost, ConnectionRefused, Tr
 from mqttjobs.transport.backends.mqtt.client import make_client, shown
 from mqttjobs.transport.backends.mqtt.inbox import Inbox
 from mqttjobs.transport.backends.mqtt.outbox import MOST_IN_FLIGHT, Outbox
-from mqttjobs.transport.base import ConnectOptions, Message, Publication, Subscription
+from mqttjobs.transport.base import TOPIC_FILTER_INVALID, ConnectOptions, Message, Publication, Subscription
 
 FILTERS_AT_ONCE = 100
 SETTLE_S = 4.0
@@ -29,7 +29,6 @@ SESSION_TAKEN_OVER = 0x8E
 UNSUPPORTED_VERSION = 0x84
 CLOSED = 0x80
 """What paho makes of a connection that was closed; a time-out and bytes that are no MQTT have codes of their own."""
-FILTER_INVALID = 0x8F
 
 
 class UnsupportedVersion(ConnectionRefused):
@@ -210,7 +209,7 @@ class MqttSession:
             ]
             codes += map(_code, await self._ask(self._aio.subscribe(wanted)))
         answers = iter(codes)
-        return [next(answers) if _is_filter(each.filter) else FILTER_INVALID for each in subscriptions]
+        return [next(answers) if _is_filter(each.filter) else TOPIC_FILTER_INVALID for each in subscriptions]
 
     def _subscribe_options(self, subscription: Subscription) -> SubscribeOptions | int:
         if self._protocol != "5":
