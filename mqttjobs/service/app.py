@@ -135,9 +135,7 @@ class Service:
         await self.engine.runner.close()
         completer.cancel()
         await asyncio.gather(completer, return_exceptions=True)
-        heard = Transaction(
-            heard=list(self.engine.cache.heard.items()), announced=self.engine.job_events.take_published()
-        )
+        heard = Transaction(heard=dict(self.engine.cache.heard), announced=self.engine.job_events.take_published())
         if heard and not self.engine.runner.completer.failing:
             try:
                 await self.engine.commit(heard)

@@ -155,9 +155,7 @@ class Engine:
         for name in self.cache.take_gone():
             tx.trigger_states[name] = None
         for operation in self.settings.installation.operations.values():
-            before = self.cache.operation_states.get(operation.id)
-            if self.cache.remember(operation, at, by) is not before:
-                tx.operation_states.add(operation.id)
+            self.cache.remember(tx, operation, at, by)
         return tx
 
     async def follow(self, tx: Transaction, job: Job) -> None:
@@ -182,10 +180,10 @@ class Engine:
             if stopping:
                 await self._leave_out_ended(tx)
             tx.jobs = [self.runner.admit(job) for job in tx.jobs]
-            await asyncio.shield(self.store.record(tx.changes(self.cache)))
+            await asyncio.shield(self.store.record(tx))
             recorded = True
         except MqttJobsError:
-            self.cache.stale = self.cache.stale or tx.changes_cache
+            self.cache.stale = self.cache.stale or tx.exclusive
             raise
         finally:
             if stopping:

@@ -26,7 +26,7 @@ async def recover(engine: Engine, now: datetime) -> None:
         update = _recovered(job, engine.resolver, now, hostname)
         tx.updates.append(update)
         after = apply(job, update)
-        engine.cache.record_run(tx.operation_states, after, ended_now=after.ended)
+        engine.cache.record_run(tx, after, ended_now=after.ended)
         await engine.follow(tx, after)
     if tx:
         log.info("recovered", jobs=len(tx.updates))

@@ -152,7 +152,7 @@ class Scheduler:
         now_s = self._clock.monotonic()
         if now_s - self._flushed_s >= FLUSH_S:
             self._flushed_s = now_s
-            tx.heard.extend(self._engine.cache.heard.items())
+            tx.heard |= self._engine.cache.heard
             self._engine.cache.heard.clear()
 
     async def _sweep(self, now: datetime) -> None:

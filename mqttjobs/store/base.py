@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from mqttjobs.domain.agents import Agent
-from mqttjobs.domain.assignments import Assignment
+from mqttjobs.domain.assignments import Assignment, Key
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationState
 from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
 from mqttjobs.domain.status import Status
@@ -19,14 +19,6 @@ from mqttjobs.registry import plugin_module
 
 EXACT_LIMIT = 10_000
 """A listing counts its matches exactly up to here (contract 4, jobs/list)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """A committed QoS 1 message: its packet identifier and a digest of topic and payload (behaviour 1.7)."""
-
-    packet_id: int
-    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,48 +46,59 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Changes:
-    """Everything that happened together: written in one transaction, or not at all.
+    """What one transaction writes: collected field by field, then recorded whole or not at all.
+
+    Whole rows replace the stored row of the same key.
 
     Attributes:
-        values: new facts of values (whole rows, replacing the old).
+        values: whole rows.
         heard: for values that were only repeated, when they were last heard.
         history: changes to keep for states/history.
-        holds: armed or advanced holds (whole rows); dropped_holds: names of those that are gone.
-        packets: packet identifiers of the committed messages; forget_packets clears the old ones first.
+        trigger_states: whole rows by name; None deletes the stored one.
+        packets: packet identifier -> digest of topic and payload of a committed QoS 1 message (behaviour 1.7).
+        forget_packets: delete the stored packets before `packets` are written.
         event_ids: (entity, event_id, receipt) of reports that carried one.
         jobs: new jobs, with their first events in `timeline`.
         updates: what happened to stored jobs, applied in order after `jobs` (see JobUpdate).
-        results: custom results by job uid.
+        results: (uid of the job, custom result).
         deleted: uids of jobs to delete with all that belongs to them.
         answers: answers to keep for repeated requests.
-        facts: facts of operations (whole rows).
+        operation_states: whole rows by operation id.
         announced: uids of ended jobs whose end has been published; every ended job is unannounced until then.
-        notes: small facts of the service itself, each replacing the one of its name (such as its subscriptions).
-        agents, assignments: whole rows, replacing the old; those of a job that is not there are passed over.
+        metadata: small facts of the service itself by name, such as its subscriptions.
+        agents: whole rows by hostname.
+        assignments: whole rows; those of a job that is not stored are passed over.
         members: (class, id) of objects that appeared by reporting.
     """
 
-    values: Sequence[Value] = ()
-    heard: Sequence[tuple[ValueKey, datetime]] = ()
-    history: Sequence[HistoryEntry] = ()
-    trigger_states: Sequence[TriggerState] = ()
-    dropped_trigger_states: Sequence[str] = ()
-    packets: Sequence[Packet] = ()
+    values: dict[ValueKey, Value] = field(default_factory=dict)
+    heard: dict[ValueKey, datetime] = field(default_factory=dict)
+    history: list[HistoryEntry] = field(default_factory=list)
+    trigger_states: dict[str, TriggerState | None] = field(default_factory=dict)
+    packets: dict[int, bytes] = field(default_factory=dict)
     forget_packets: bool = False
-    event_ids: Sequence[tuple[EntityKey, str, datetime]] = ()
-    jobs: Sequence[Job] = ()
-    updates: Sequence[JobUpdate] = ()
-    results: Sequence[tuple[int, CustomResult]] = ()
-    deleted: Sequence[int] = ()
-    answers: Sequence[Answer] = ()
-    operation_states: Sequence[OperationState] = ()
-    announced: Sequence[int] = ()
-    metadata: Mapping[str, Json] = field(default_factory=dict)
-    agents: Sequence[Agent] = ()
-    assignments: Sequence[Assignment] = ()
-    members: Sequence[tuple[str, str]] = ()
+    event_ids: list[tuple[EntityKey, str, datetime]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    updates: list[JobUpdate] = field(default_factory=list)
+    results: list[tuple[int, CustomResult]] = field(default_factory=list)
+    deleted: list[int] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    operation_states: dict[str, OperationState] = field(default_factory=dict)
+    announced: list[int] = field(default_factory=list)
+    metadata: dict[str, Json] = field(default_factory=dict)
+    agents: dict[str, Agent] = field(default_factory=dict)
+    assignments: dict[Key, Assignment] = field(default_factory=dict)
+    members: list[tuple[str, str]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to write."""
+        return any(getattr(self, name) for name in STORED)
+
+
+STORED = tuple(each.name for each in fields(Changes))
+"""The fields of a transaction that a store writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,10 @@ class Store(Protocol):
         """Return what the service starts from."""
 
     async def record(self, changes: Changes) -> None:
-        """Write all of `changes`, durably.
+        """Write all of `changes`, durably; return when they are.
+
+        Records take effect in the order in which the calls were made. The caller changes nothing of `changes` after
+        the call.
 
         Raises:
             TerminalState: a strict update of a job that has ended (nothing of `changes` is written).

@@ -66,6 +66,11 @@ def a_value(text: str = "on", key: ValueKey = LAMP_STATE, **changes: Any) -> Val
     return Value(key, text, **fields)
 
 
+def keyed(*rows: Any) -> dict[Any, Any]:
+    """Return values or assignments as Changes has them: by their keys."""
+    return {row.key: row for row in rows}
+
+
 def an_entry(number: int, key: ValueKey = LAMP_STATE, **changes: Any) -> HistoryEntry:
     """Return the change number `number`, one a minute."""
     fields: dict[str, Any] = {"at": later(60 * number), "state": str(number), "previous": str(number - 1), **changes}

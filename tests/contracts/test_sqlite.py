@@ -32,6 +32,7 @@ from tests.contracts.records import (
     a_value,
     an_ended_job,
     an_entry,
+    keyed,
     later,
     started,
     succeeded,
@@ -369,15 +370,15 @@ async def test_a_refused_record_does_not_touch_those_that_share_its_commit(store
 
 
 async def test_a_full_disk_is_a_store_error_that_writes_nothing_and_passes(store: SqliteStore) -> None:
-    await store.record(Changes(jobs=[a_job(1)], values=[a_value("off")]))
+    await store.record(Changes(jobs=[a_job(1)], values=keyed(a_value("off"))))
     await on_writer(store, "PRAGMA max_page_count = 1")
     many = [a_job(uid, params={"text": BIG}) for uid in range(2, 12)]
     with pytest.raises(StoreError, match="full"):
-        await store.record(Changes(values=[a_value("on")], jobs=many))
+        await store.record(Changes(values=keyed(a_value("on")), jobs=many))
     assert [job.uid for job in (await store.find(JobQuery())).jobs] == [1]
     assert [value.text for value in (await store.load()).values] == ["off"]
     await on_writer(store, "PRAGMA max_page_count = 1000000")
-    await store.record(Changes(values=[a_value("on")], jobs=many))
+    await store.record(Changes(values=keyed(a_value("on")), jobs=many))
     assert (await store.find(JobQuery(limit=100))).jobs == [*many[::-1], a_job(1)]
 
 
@@ -550,7 +551,7 @@ async def test_a_definition_stays_however_long_ago_it_was_first_used(store: Sqli
 
 # -- cancelled calls -------------------------------------------------------------------------------------------------
 
-WHOLE = Changes(jobs=[a_job(1)], values=[a_value("on")], history=[an_entry(1)], metadata={"n": 1})
+WHOLE = Changes(jobs=[a_job(1)], values=keyed(a_value("on")), history=[an_entry(1)], metadata={"n": 1})
 
 
 async def is_whole(store: Store) -> bool:
@@ -575,7 +576,7 @@ async def test_a_cancelled_record_is_whole_or_absent(store: SqliteStore, path: P
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await store.record(Changes(packets=()))
+    await store.record(Changes())
     there = await is_whole(store)
     assert there or turns == 0, "a record that was begun must be finished"
     await store.close()
@@ -607,7 +608,7 @@ async def test_a_store_closed_while_it_writes_finishes_first(store: SqliteStore)
 KILLED = """
 import asyncio, sys
 sys.path[:0] = sys.argv[2:]
-from tests.contracts.records import a_job, a_value, an_entry
+from tests.contracts.records import a_job, a_value, an_entry, keyed
 from mqttjobs.store.base import Changes, create_store
 async def main():
     store = create_store(sys.argv[1])
@@ -615,7 +616,7 @@ async def main():
     n = 0
     while True:
         n += 1
-        await store.record(Changes(jobs=[a_job(n)], values=[a_value(str(n))], history=[an_entry(n)]))
+        await store.record(Changes(jobs=[a_job(n)], values=keyed(a_value(str(n))), history=[an_entry(n)]))
         print(n, flush=True)
 asyncio.run(main())
 """

@@ -23,7 +23,6 @@ from mqttjobs.store.base import (
     Answer,
     Changes,
     JobQuery,
-    Packet,
     Retention,
     Scope,
     Store,
@@ -40,6 +39,7 @@ from tests.contracts.records import (
     an_ended_job,
     an_entry,
     failed,
+    keyed,
     later,
     started,
     succeeded,
@@ -114,7 +114,7 @@ async def test_a_new_store_is_empty(store: Store) -> None:
 @pytest.mark.parametrize("payload", [None, "on", 0, 1.5, True, [], {"a": [1, {"b": None}]}, "é\n\"'{{"])
 async def test_a_value_comes_back_as_it_was(store: Store, payload: object) -> None:
     value = a_value("on", previous="off", heard_at=None, payload=payload)
-    await store.record(Changes(values=[value]))
+    await store.record(Changes(values=keyed(value)))
     await restart(store)
     assert list((await store.load()).values) == [value]
 
@@ -132,8 +132,8 @@ async def test_a_value_replaces_the_one_of_its_key_and_no_other(store: Store) ->
     attribute = ValueKey(EntityKind.OBJECT, "lamp", "brightness")
     of_a_link = ValueKey(EntityKind.LINK, "lamp", "")
     others = [a_value("1", attribute), a_value("2", of_a_link)]
-    await store.record(Changes(values=[a_value("off"), *others]))
-    await store.record(Changes(values=[a_value("on", since_at=later(5))]))
+    await store.record(Changes(values=keyed(a_value("off"), *others)))
+    await store.record(Changes(values=keyed(a_value("on", since_at=later(5)))))
     values = {value.key: value for value in (await store.load()).values}
     assert values == {
         LAMP_STATE: a_value("on", since_at=later(5)),
@@ -143,8 +143,8 @@ async def test_a_value_replaces_the_one_of_its_key_and_no_other(store: Store) ->
 
 
 async def test_hearing_a_value_again_changes_only_when_it_was_heard(store: Store) -> None:
-    await store.record(Changes(values=[a_value("on", previous="off")]))
-    await store.record(Changes(heard=[(LAMP_STATE, later(9)), (OTHER_STATE, later(9))]))
+    await store.record(Changes(values=keyed(a_value("on", previous="off"))))
+    await store.record(Changes(heard={LAMP_STATE: later(9), OTHER_STATE: later(9)}))
     assert list((await store.load()).values) == [a_value("on", previous="off", heard_at=later(9))]
 
 
@@ -152,18 +152,18 @@ async def test_holds_are_kept_replaced_and_dropped_by_name(store: Store) -> None
     armed = TriggerState("a", LAMP, NOW, None, {"trigger": "a", "n": [1]})
     fired = replace(armed, fired_at=later(3))
     other = TriggerState("b", CABLE, NOW)
-    await store.record(Changes(trigger_states=[armed, other, TriggerState("c", LAMP, NOW)]))
-    await store.record(Changes(trigger_states=[fired], dropped_trigger_states=["c", "never there"]))
+    await store.record(Changes(trigger_states={"a": armed, "b": other, "c": TriggerState("c", LAMP, NOW)}))
+    await store.record(Changes(trigger_states={"a": fired, "c": None, "never there": None}))
     await restart(store)
     assert {hold.name: hold for hold in (await store.load()).trigger_states} == {"a": fired, "b": other}
 
 
 async def test_packets_are_kept_and_those_of_a_former_session_forgotten_first(store: Store) -> None:
-    await store.record(Changes(packets=[Packet(1, b"old"), Packet(2, b"old")]))
-    await store.record(Changes(packets=[Packet(2, b"\x00\xff")]))
+    await store.record(Changes(packets={1: b"old", 2: b"old"}))
+    await store.record(Changes(packets={2: b"\x00\xff"}))
     await restart(store)
     assert dict((await store.load()).packets) == {1: b"old", 2: b"\x00\xff"}
-    await store.record(Changes(packets=[Packet(3, b"new")], forget_packets=True))
+    await store.record(Changes(packets={3: b"new"}, forget_packets=True))
     assert dict((await store.load()).packets) == {3: b"new"}
 
 
@@ -182,8 +182,8 @@ async def test_facts_of_operations_are_kept_whole_and_replaced(store: Store) -> 
         ended_at=later(5), extra={"n": [1]},
     )  # fmt: skip
     other = replace(bare, id="beep", active=True)
-    await store.record(Changes(operation_states=[bare, other]))
-    await store.record(Changes(operation_states=[full]))
+    await store.record(Changes(operation_states={"blink": bare, "beep": other}))
+    await store.record(Changes(operation_states={"blink": full}))
     await restart(store)
     assert {facts.id: facts for facts in (await store.load()).operation_states} == {"blink": full, "beep": other}
 
@@ -434,15 +434,15 @@ async def test_updates_of_one_record_are_applied_in_order_and_after_its_jobs(sto
 
 async def test_a_strict_update_of_an_ended_job_writes_nothing_at_all(store: Store) -> None:
     ended = an_ended_job(1, Status.STOPPED)
-    await store.record(Changes(jobs=[ended, a_job(2)], values=[a_value("off")]))
+    await store.record(Changes(jobs=[ended, a_job(2)], values=keyed(a_value("off"))))
     strict = replace(succeeded(a_job(1), later(1)), strict=True)
     with pytest.raises(TerminalState):
         await store.record(
             Changes(
-                values=[a_value("on")],
-                trigger_states=[TriggerState("h", LAMP, NOW)],
+                values=keyed(a_value("on")),
+                trigger_states={"h": TriggerState("h", LAMP, NOW)},
                 history=[an_entry(1)],
-                packets=[Packet(1, b"d")],
+                packets={1: b"d"},
                 jobs=[a_job(3)],
                 updates=[succeeded(a_job(2), later(1)), strict],
                 deleted=[2],
@@ -998,7 +998,10 @@ async def test_event_ids_are_forgotten_after_a_day(store: Store) -> None:
 
 async def test_records_at_once_are_all_written_in_the_order_in_which_they_were_asked(store: Store) -> None:
     await asyncio.gather(
-        *(store.record(Changes(jobs=[a_job(n)], values=[a_value(str(n))], history=[an_entry(n)])) for n in range(1, 51))
+        *(
+            store.record(Changes(jobs=[a_job(n)], values=keyed(a_value(str(n))), history=[an_entry(n)]))
+            for n in range(1, 51)
+        )
     )
     await restart(store)
     assert await found(store, JobQuery(limit=100)) == list(range(50, 0, -1))
@@ -1031,7 +1034,7 @@ def test_a_url_of_no_known_store_is_refused_with_what_to_use(url: str) -> None:
 async def test_everything_that_a_trigger_remembers_is_stored(store: Store) -> None:
     facts = TriggerState("all", LAMP, NOW, later(1), {"topic": "t"}, beyond=True, changed_at=later(2), ran_at=later(3))
     idle = TriggerState("idle", LAMP, beyond=True)
-    await store.record(Changes(trigger_states=[facts, idle]))
+    await store.record(Changes(trigger_states={"all": facts, "idle": idle}))
     await restart(store)
     assert {hold.name: hold for hold in (await store.load()).trigger_states} == {"all": facts, "idle": idle}
 

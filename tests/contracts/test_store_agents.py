@@ -16,7 +16,7 @@ from mqttjobs.domain.assignments import Assignment, Stage
 from mqttjobs.domain.jobs import JobUpdate, Phase
 from mqttjobs.domain.status import ALL, ANY, EventKind, Status
 from mqttjobs.store.base import Changes, Retention, Store, create_store
-from tests.contracts.records import DOOR, NOW, a_job, an_ended_job, later, started
+from tests.contracts.records import DOOR, NOW, a_job, an_ended_job, keyed, later, started
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -61,8 +61,8 @@ async def test_an_agent_comes_back_as_it_was_and_replaces_the_one_of_its_name(st
         connection="abc",
         drained=True,
     )
-    await store.record(Changes(agents=[an_agent(), an_agent("web2")]))
-    await store.record(Changes(agents=[whole]))
+    await store.record(Changes(agents={"web1": an_agent(), "web2": an_agent("web2")}))
+    await store.record(Changes(agents={"web1": whole}))
     await restart(store)
     assert sorted((await store.load()).agents, key=lambda agent: agent.hostname) == [whole, an_agent("web2")]
 
@@ -83,8 +83,8 @@ async def test_an_assignment_comes_back_as_it_was_and_replaces_the_one_of_its_ke
         taken=frozenset({EventKind.ACKNOWLEDGED, EventKind.STARTED}),
         superseded=True,
     )
-    await store.record(Changes(jobs=[a_job(1, target=ANY)], assignments=[an_assignment()]))
-    await store.record(Changes(assignments=[whole]))
+    await store.record(Changes(jobs=[a_job(1, target=ANY)], assignments=keyed(an_assignment())))
+    await store.record(Changes(assignments=keyed(whole)))
     await restart(store)
     assert list(await store.assignments(1)) == [whole]
 
@@ -96,20 +96,20 @@ async def test_without_a_uid_only_open_assignments_are_returned(store: Store) ->
         an_assignment(1, "b", attempt=2, stage=Stage.PLANNED),
         an_assignment(2, "a"),
     ]
-    await store.record(Changes(jobs=[a_job(1, target=ALL), a_job(2, target=ALL)], assignments=rows))
+    await store.record(Changes(jobs=[a_job(1, target=ALL), a_job(2, target=ALL)], assignments=keyed(*rows)))
     assert list(await store.assignments()) == [rows[0], rows[2], rows[3]]
     assert list(await store.assignments(1)) == rows[:3]
 
 
 async def test_assignments_go_with_their_job_and_none_comes_without_one(store: Store) -> None:
-    await store.record(Changes(jobs=[a_job(1, target=ALL)], assignments=[an_assignment(1), an_assignment(9)]))
-    await store.record(Changes(deleted=[1], assignments=[an_assignment(1, "b")]))
+    await store.record(Changes(jobs=[a_job(1, target=ALL)], assignments=keyed(an_assignment(1), an_assignment(9))))
+    await store.record(Changes(deleted=[1], assignments=keyed(an_assignment(1, "b"))))
     assert [list(await store.assignments(uid)) for uid in (None, 1, 9)] == [[], [], []]
 
 
 async def test_retention_takes_assignments_with_their_job(store: Store) -> None:
     rows = [an_assignment(1, stage=Stage.CLOSED), an_assignment(2)]
-    await store.record(Changes(jobs=[an_ended_job(1, target=ALL), a_job(2, target=ALL)], assignments=rows))
+    await store.record(Changes(jobs=[an_ended_job(1, target=ALL), a_job(2, target=ALL)], assignments=keyed(*rows)))
     assert await store.prune(later(86_400), Retention(completed=timedelta(hours=1))) == 1
     assert [list(await store.assignments(uid)) for uid in (1, 2)] == [[], rows[1:]]
 
@@ -156,6 +156,6 @@ async def test_the_service_and_its_agents_each_have_their_own_jobs(store: Store)
 
 async def test_a_large_broadcast_is_written_whole(store: Store) -> None:
     rows = [an_assignment(1, f"h{n:03}", stage=Stage.PLANNED) for n in range(300)]
-    await store.record(Changes(jobs=[a_job(1, target=ALL)], assignments=rows))
-    await store.record(Changes(assignments=[replace(row, stage=Stage.CLOSED) for row in rows[:299]]))
+    await store.record(Changes(jobs=[a_job(1, target=ALL)], assignments=keyed(*rows)))
+    await store.record(Changes(assignments=keyed(*(replace(row, stage=Stage.CLOSED) for row in rows[:299]))))
     assert list(await store.assignments()) == rows[299:]

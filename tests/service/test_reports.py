@@ -357,7 +357,7 @@ async def test_one_report_changes_several_values_of_several_objects_together(bui
         ("echo", "two"),
     ]
     [changes] = written
-    assert {(value.key.id, value.key.name, value.text) for value in changes.values} == {
+    assert {(value.key.id, value.key.name, value.text) for value in changes.values.values()} == {
         ("one", "", "5"),
         ("one", "heat", "true"),
         ("two", "", "x"),

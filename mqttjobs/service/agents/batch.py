@@ -56,9 +56,7 @@ class AssignmentBatch:
         if after.ended and (not job.ended or job.uid in self.tx.ended):
             self.tx.ended[job.uid] = after
         self._jobs[job.uid] = after
-        self._cache.record_run(
-            self.tx.operation_states, after, ended_now=after.ended and after.status is not job.status
-        )
+        self._cache.record_run(self.tx, after, ended_now=after.ended and after.status is not job.status)
         return after
 
     def change(self, job: Job, change: Change) -> Job:

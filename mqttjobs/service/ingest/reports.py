@@ -232,15 +232,14 @@ class Ingest:
         step = receive(watcher.trigger, watcher.owner, name, held, change)
         if step.state is None:
             if held is not None:
-                self._cache.drop_trigger_state(name)
-                tx.trigger_states[name] = None
+                self._cache.drop_trigger_state(tx, name)
         elif step.state != held:
             trigger_state = step.state
             if trigger_state.since_at is not None and (
                 step.fires or held is None or held.since_at != trigger_state.since_at
             ):
                 trigger_state = replace(trigger_state, meta=_origin(change))
-            self._keep(tx, trigger_state)
+            self._cache.put_trigger_state(tx, trigger_state)
         if step.fires:
             job = self._job_factory.create_from_trigger(tx, watcher, change, change.at)
             if job is not None:
@@ -249,7 +248,7 @@ class Ingest:
     def _heard(self, tx: Transaction, key: ValueKey, text: str) -> None:
         """Tell of a live report: a silence is over, and a command may be confirmed by it."""
         if self._cache.fallen and key.entity in self._cache.fallen and key.name != AVAILABILITY:
-            tx.trigger_states |= self._cache.heard_again(key.entity)
+            self._cache.heard_again(tx, key.entity)
         if self._confirmations.waits_for(key):
             self._confirmations.heard(key, text)
 
@@ -301,10 +300,9 @@ class Ingest:
             return
         step = tick(watcher.trigger, trigger_state, now)
         if step.state is not None:
-            self._keep(tx, step.state)
+            self._cache.put_trigger_state(tx, step.state)
         else:
-            self._cache.drop_trigger_state(trigger_state.name)
-            tx.trigger_states[trigger_state.name] = None
+            self._cache.drop_trigger_state(tx, trigger_state.name)
         key = self._installation.watched(watcher.trigger, watcher.owner)
         value = None if key is None else self._cache.values.get(key)
         if step.fires and value is not None:
@@ -329,10 +327,6 @@ class Ingest:
             depth=meta.get("depth", 0),
             root_id=meta.get("root_id"),
         )
-
-    def _keep(self, tx: Transaction, trigger_state: TriggerState) -> None:
-        self._cache.put_trigger_state(trigger_state)
-        tx.trigger_states[trigger_state.name] = trigger_state
 
 
 @dataclass(frozen=True, slots=True)

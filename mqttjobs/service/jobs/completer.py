@@ -46,7 +46,7 @@ class JobCompleter:
         self._writing: set[int] = set()
         self._deferred: set[int] = set()
         self._written = asyncio.Event()
-        self._operation_states: set[str] = set()
+        self._begun: list[Job] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -64,10 +64,8 @@ class JobCompleter:
 
     def started_running(self, jobs: Sequence[Job]) -> None:
         """Remember the first run of operations; their jobs' events are written already."""
-        for job in jobs:
-            self._cache.record_run(self._operation_states, job, ended_now=False)
-        if self._operation_states:
-            self._work.set()
+        self._begun += jobs
+        self._work.set()
 
     async def defer(self, uids: set[int]) -> None:
         """Write no more outcomes of these jobs until `release`, and return when those that are being written are.
@@ -110,9 +108,11 @@ class JobCompleter:
                 self._idle.set()
 
     async def _write(self, batch: list[tuple[JobUpdate, Job]]) -> bool:
+        begun = len(self._begun)
         tx = self._transaction([update for update, _ in batch], [job for _, job in batch])
         tx.announced = self._job_events.take_published()
         if not tx:
+            del self._begun[:begun]
             return True
         try:
             await self._record(tx, [job for _, job in batch])
@@ -126,7 +126,7 @@ class JobCompleter:
             self.failing = True
             return False
         self.failing = False
-        self._operation_states -= tx.operation_states
+        del self._begun[:begun]
         self._publish([job for _, job in batch])
         return True
 
@@ -137,7 +137,7 @@ class JobCompleter:
                 if job.ended and job.status in FAILURES:
                     await self.follow(tx, job)
         try:
-            await asyncio.shield(self._store.record(tx.changes(self._cache)))
+            await asyncio.shield(self._store.record(tx))
         except MqttJobsError:
             self._cache.stale = self._cache.stale or bool(tx.jobs)
             raise
@@ -163,9 +163,9 @@ class JobCompleter:
         return True
 
     def _transaction(self, updates: list[JobUpdate], jobs: list[Job]) -> Transaction:
-        tx = Transaction(updates=updates, operation_states=set(self._operation_states))
-        for job in jobs:
-            self._cache.record_run(tx.operation_states, job, ended_now=job.ended)
+        tx = Transaction(updates=updates)
+        for job in [*self._begun, *jobs]:
+            self._cache.record_run(tx, job, ended_now=job.ended)
         return tx
 
     def _publish(self, jobs: Sequence[Job]) -> None:

@@ -135,8 +135,7 @@ class JobFactory:
             trigger_state = replace(
                 self._cache.trigger_states.get(name) or TriggerState(name, watcher.owner), ran_at=at
             )
-            self._cache.put_trigger_state(trigger_state)
-            tx.trigger_states[name] = trigger_state
+            self._cache.put_trigger_state(tx, trigger_state)
         return self.compose(operation, watcher.owner, self._origin(watcher, change), at)
 
     def start(
@@ -260,10 +259,9 @@ class JobFactory:
         operation_state = self._cache.operation_states.get(job.operation_id or "")
         if operation_state is not None:
             self._cache.change_operation_state(
-                operation_state.id, total=operation_state.total + 1, triggered_at=job.created_at
+                tx, operation_state.id, total=operation_state.total + 1, triggered_at=job.created_at
             )
-            tx.operation_states.add(operation_state.id)
-        self._cache.record_run(tx.operation_states, job, ended_now=job.ended and job.status is not Status.SKIPPED)
+        self._cache.record_run(tx, job, ended_now=job.ended and job.status is not Status.SKIPPED)
 
     def stop(self, tx: Transaction, job: Job, at: datetime, message: str, *, strict: bool = False) -> Job:
         """Put a stop into the draft (behaviour 3.7); return the job as it leaves it. `strict`: see JobUpdate."""
@@ -280,7 +278,7 @@ class JobFactory:
         stopped = apply(job, update)
         tx.updates.append(update)
         tx.stopped.append(stopped)
-        self._cache.record_run(tx.operation_states, stopped, ended_now=True)
+        self._cache.record_run(tx, stopped, ended_now=True)
         return stopped
 
     async def _make_room(self, tx: Transaction, job: Job, operation: Operation) -> str | None:

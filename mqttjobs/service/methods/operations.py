@@ -158,9 +158,8 @@ async def _switch(request: RequestContext, operation_id: str, *, active: bool) -
     async with engine.write_lock:
         await engine.refresh()
         now = engine.clock.now()
-        engine.cache.remember(operation, now, request.caller.user.id)
-        engine.cache.change_operation_state(
-            operation.id, active=active, updated_at=now, updated_by=request.caller.user.id
-        )
+        tx, by = Transaction(), request.caller.user.id
+        engine.cache.remember(tx, operation, now, by)
+        engine.cache.change_operation_state(tx, operation.id, active=active, updated_at=now, updated_by=by)
         reply = Reply(await view(request, operation))
-        return await request.commit(Transaction(operation_states={operation.id}), reply)
+        return await request.commit(tx, reply)

@@ -74,19 +74,16 @@ class Deadlines:
             watcher = self._cache.watcher(trigger_state)
             after = trigger_state if watcher is None else after_restart(watcher.trigger, trigger_state, now)
             if after is None:
-                self._cache.drop_trigger_state(trigger_state.name)
+                self._cache.drop_trigger_state(tx, trigger_state.name)
             elif after is not trigger_state:
-                self._cache.put_trigger_state(after)
-            if after is not trigger_state:
-                tx.trigger_states[trigger_state.name] = after
+                self._cache.put_trigger_state(tx, after)
 
     def triggers_due(self, tx: Transaction, now: datetime) -> list[Match]:
         """Test holds and silences."""
         matches = self._ingest.pass_time(tx, now)
         self._expect_awakened()
-        for silence in self.silences.due(now):
-            tx.trigger_states[silence.trigger_state.name] = silence.trigger_state
-            matches += self._create_job(tx, silence.watcher, now)
+        for watcher in self.silences.due(tx, now):
+            matches += self._create_job(tx, watcher, now)
         return matches
 
     def clock_due(self, tx: Transaction, now: datetime, *, ready: bool) -> list[Match]:
@@ -114,8 +111,7 @@ class Deadlines:
     def follow_wall_clock(self, tx: Transaction, step: timedelta) -> None:
         """Move holds and silences along when the wall clock was set, so that what remains of them stays the same."""
         moved = [shift(trigger_state, step) for trigger_state in self._cache.trigger_states.values()]
-        self._cache.replace_trigger_states(moved)
-        tx.trigger_states |= {trigger_state.name: trigger_state for trigger_state in moved}
+        self._cache.replace_trigger_states(tx, moved)
         for key, at in self.silences.shift(step):
             self._cache.hear(key, at)
         if self._connected_at is not None:
@@ -164,8 +160,7 @@ class Deadlines:
             due = latest_due(schedule, operation_state.due_at or operation_state.created_at, now, self._zone)
             if due is None:
                 continue
-            self._cache.change_operation_state(operation.id, due_at=due)
-            tx.operation_states.add(operation.id)
+            self._cache.change_operation_state(tx, operation.id, due_at=due)
             missed = due < self._started_at
             if (missed and not operation.catch_up) or not self._cache.is_active(operation):
                 continue
@@ -196,8 +191,7 @@ class Deadlines:
             return []
         operation_state = self._cache.operation_states[operation.id]
         moments = _sun_moments(operation_state, operation) | {operation.trigger_ids[number]: milliseconds(due)}
-        self._cache.change_operation_state(operation.id, extra={**operation_state.extra, SUN_KEY: moments})
-        tx.operation_states.add(operation.id)
+        self._cache.change_operation_state(tx, operation.id, extra={**operation_state.extra, SUN_KEY: moments})
         if due < self._started_at and not operation.catch_up:
             return []
         return self._moment(tx, operation, number, now)

@@ -5,19 +5,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from mqttjobs.domain.installation import Installation, Watcher
 from mqttjobs.domain.model import AVAILABILITY, EntityKey, ValueKey
 from mqttjobs.domain.triggers import TriggerState, fall_silent, silence_deadline, trigger_state_name
 from mqttjobs.service.state.cache import StateCache
-
-
-class Silence(NamedTuple):
-    """One that is due: who watches, when it was due, and the hold that says that it has fired."""
-
-    watcher: Watcher
-    trigger_state: TriggerState
+from mqttjobs.service.state.transaction import Transaction
 
 
 class Silences:
@@ -101,23 +94,22 @@ class Silences:
         """Return when to look next, or None."""
         return self._queue[0][0] if self._queue else None
 
-    def due(self, now: datetime) -> list[Silence]:
-        """Take those that are due by now; each is expected again as its trigger says."""
-        found: list[Silence] = []
+    def due(self, tx: Transaction, now: datetime) -> list[Watcher]:
+        """Take those that are due by now and keep that they have fired; each is expected again as its trigger says."""
+        found: dict[str, Watcher] = {}
         taken: list[str] = []
         while self._queue and self._queue[0][0] <= now:
             _, name = heapq.heappop(self._queue)
             watcher = self._watchers[name]
             due = self._deadline(name, watcher)
             taken.append(name)
-            if due is not None and due <= now and not any(each.trigger_state.name == name for each in found):
+            if due is not None and due <= now and name not in found:
                 trigger_state = self._cache.trigger_states.get(name) or TriggerState(name, watcher.owner)
-                silent = fall_silent(watcher.trigger, trigger_state, due, now)
-                self._cache.put_trigger_state(silent)
-                found.append(Silence(watcher, silent))
+                self._cache.put_trigger_state(tx, fall_silent(watcher.trigger, trigger_state, due, now))
+                found[name] = watcher
         for name in dict.fromkeys(taken):
             self._expect(name)
-        return found
+        return list(found.values())
 
     def shift(self, step: timedelta) -> list[tuple[ValueKey, datetime]]:
         """Follow a wall clock that was set: return when each watched value was heard by the new time."""

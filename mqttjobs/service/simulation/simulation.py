@@ -164,7 +164,7 @@ class Simulation:
         self._cache = StateCache() if cache is None else _copy(cache, settings.installation)
         self._cache.install(settings.installation)
         for operation in settings.installation.operations.values():
-            self._cache.remember(operation, at, settings.service.system_user)
+            self._cache.remember(Transaction(), operation, at, settings.service.system_user)
         self._rejected = _Rejected(settings.base_topic, self._clock)
         self._skipped_matches = _SkippedMatches()
         breakers = Breakers(self._clock.monotonic, lambda *_: None)

@@ -13,6 +13,7 @@ from mqttjobs.domain.jobs import Job, OperationState
 from mqttjobs.domain.model import EntityKey, Json, Operation, Trigger, Value, ValueKey
 from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import TriggerState, deadline
+from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.base import Snapshot
 from mqttjobs.transport.base import Message
 
@@ -132,14 +133,15 @@ class StateCache:
         self.values[key] = replace(self.values[key], heard_at=at)
         self.heard[key] = at
 
-    def put_trigger_state(self, trigger_state: TriggerState) -> None:
-        """Arm or advance a hold."""
-        self.trigger_states[trigger_state.name] = trigger_state
+    def put_trigger_state(self, tx: Transaction, trigger_state: TriggerState) -> None:
+        """Keep what a trigger of one entity has to remember from now on."""
+        self.trigger_states[trigger_state.name] = tx.trigger_states[trigger_state.name] = trigger_state
         self._index_trigger_state(trigger_state)
 
-    def drop_trigger_state(self, name: str) -> None:
-        """Forget a hold whose trigger is satisfied no longer."""
+    def drop_trigger_state(self, tx: Transaction, name: str) -> None:
+        """Forget what a trigger of one entity remembered."""
         self.trigger_states.pop(name, None)
+        tx.trigger_states[name] = None
 
     def _index_trigger_state(self, trigger_state: TriggerState) -> None:
         watcher = self.watcher(trigger_state)
@@ -159,18 +161,15 @@ class StateCache:
         watcher = self.watcher(trigger_state)
         return None if watcher is None else deadline(watcher.trigger, trigger_state)
 
-    def heard_again(self, entity: EntityKey) -> dict[str, TriggerState | None]:
-        """Forget that an entity was silent; return what becomes of the holds that said so."""
-        changed: dict[str, TriggerState | None] = {}
+    def heard_again(self, tx: Transaction, entity: EntityKey) -> None:
+        """Forget that an entity was silent."""
         for name in sorted(self.fallen.pop(entity, ())):
-            trigger_state = self.trigger_states.pop(name, None)
+            trigger_state = self.trigger_states.get(name)
             if trigger_state is not None and trigger_state.ran_at is not None:
-                trigger_state = self.trigger_states[name] = replace(trigger_state, fired_at=None)
-                changed[name] = trigger_state
+                self.put_trigger_state(tx, replace(trigger_state, fired_at=None))
             else:
-                changed[name] = None
+                self.drop_trigger_state(tx, name)
             self.awakened.append(name)
-        return changed
 
     def next_deadline(self) -> datetime | None:
         """Return when the next hold is due, or None; entries that no longer hold are thrown out."""
@@ -190,9 +189,10 @@ class StateCache:
             due[name] = self.trigger_states[name]
         return list(due.values())
 
-    def replace_trigger_states(self, trigger_states: Iterable[TriggerState]) -> None:
-        """Put all of `holds` in place of what there was (after the wall clock was set)."""
+    def replace_trigger_states(self, tx: Transaction, trigger_states: Iterable[TriggerState]) -> None:
+        """Put `trigger_states` in place of all that there are (after the wall clock was set)."""
         self.trigger_states = {trigger_state.name: trigger_state for trigger_state in trigger_states}
+        tx.trigger_states |= self.trigger_states
         self._index_trigger_states()
 
     def is_redelivery(self, message: Message, digest: bytes) -> bool:
@@ -204,37 +204,40 @@ class StateCache:
         self.last_uid += 1
         return self.last_uid
 
-    def remember(self, operation: Operation, at: datetime, by: str) -> OperationState:
-        """Return the facts of an operation, made now if it is new, under its present definition."""
-        operation_states = self.operation_states.get(operation.id)
-        if operation_states is None:
-            operation_states = OperationState(operation.id, operation.fingerprint, at, at, by, by)
-        elif operation_states.fingerprint != operation.fingerprint:
-            operation_states = replace(
-                operation_states, fingerprint=operation.fingerprint, updated_at=at, updated_by=by
+    def remember(self, tx: Transaction, operation: Operation, at: datetime, by: str) -> None:
+        """Remember an operation that is new, or the present definition of one that has changed."""
+        state = self.operation_states.get(operation.id)
+        if state is None:
+            made = OperationState(operation.id, operation.fingerprint, at, at, by, by)
+            self.operation_states[operation.id] = tx.operation_states[operation.id] = made
+        elif state.fingerprint != operation.fingerprint:
+            self.change_operation_state(
+                tx, operation.id, fingerprint=operation.fingerprint, updated_at=at, updated_by=by
             )
-        self.operation_states[operation.id] = operation_states
-        return operation_states
 
-    def change_operation_state(self, operation_id: str, **changes: Any) -> None:
+    def change_operation_state(self, tx: Transaction, operation_id: str, **changes: Any) -> None:
         """Change what is remembered of an operation that is known."""
-        operation_states = self.operation_states.get(operation_id)
-        if operation_states is not None:
-            self.operation_states[operation_id] = replace(operation_states, **changes)
+        state = self.operation_states.get(operation_id)
+        if state is not None:
+            self.operation_states[operation_id] = tx.operation_states[operation_id] = replace(state, **changes)
+            tx.runs.discard(operation_id)
 
-    def record_run(self, changed: set[str], job: Job, *, ended_now: bool) -> None:
-        """Remember of a job's operation that it ran, or that it ended; put its id into `changed` if that is news."""
-        operation_states = self.operation_states.get(job.operation_id or "")
-        if operation_states is None:
+    def record_run(self, tx: Transaction, job: Job, *, ended_now: bool) -> None:
+        """Remember of a job's operation when it first ran, and when it last ended."""
+        state = self.operation_states.get(job.operation_id or "")
+        if state is None:
             return
-        if job.executed_at is not None and operation_states.first_run_at is None:
-            self.change_operation_state(operation_states.id, first_run_at=job.executed_at)
-            changed.add(operation_states.id)
+        changes: dict[str, Any] = {}
+        if job.executed_at is not None and state.first_run_at is None:
+            changes["first_run_at"] = job.executed_at
         if ended_now:
-            at = max(event.at for event in job.timeline)
-            done = {"completed_at": at} if job.status is Status.COMPLETED else {}
-            self.change_operation_state(operation_states.id, ended_at=at, **done)
-            changed.add(operation_states.id)
+            changes["ended_at"] = max(event.at for event in job.timeline)
+            if job.status is Status.COMPLETED:
+                changes["completed_at"] = changes["ended_at"]
+        if changes:
+            if state.id not in tx.operation_states:
+                tx.runs.add(state.id)
+            self.operation_states[state.id] = tx.operation_states[state.id] = replace(state, **changes)
 
     def is_active(self, operation: Operation) -> bool:
         """Whether an operation may run: what a user last said, else its definition."""

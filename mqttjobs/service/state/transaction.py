@@ -1,116 +1,56 @@
-"""What is about to be written together: collected while deciding, recorded whole."""
+"""What is recorded together: collected while it is decided, and written whole."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from mqttjobs.domain.agents import Agent
-from mqttjobs.domain.assignments import Assignment, Key
-from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate
-from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
-from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.values import ReportResult
-from mqttjobs.service.state.cache import StateCache
-from mqttjobs.store.base import Answer, Changes, HistoryEntry, Packet
+from mqttjobs.store.base import STORED, Changes
+
+NOT_DECIDED_BY = frozenset({"heard", "history", "updates", "results", "answers", "announced", "operation_states"})
+"""Fields by which nobody decides, unless other fields come with them; see Transaction.exclusive."""
 
 
 @dataclass(slots=True)
-class Transaction:
-    """One transaction in the making. Values, holds and facts are put into the mirror at the same time.
+class Transaction(Changes):
+    """What the store writes, and what the service itself counts and starts once it is written.
 
-    `changed` are jobs of agents whose status is another now, `ended` those of them that have ended with it. `stopped`
-    are jobs as an update of this draft leaves them: what runs of them is ended once it is recorded. `reports`,
-    `skipped` and `fired` (matches that became jobs) are counted then.
+    Attributes:
+        runs: ids of the `operation_states` in which runs alone are noted: when they began and ended.
+        stopped: jobs as an update of this transaction leaves them; what runs of them is ended.
+        changed: jobs of agents whose status changes, by uid.
+        ended: jobs that end with this transaction, by uid; what follows a failure is recorded with it.
+        reports: messages on state topics, by result.
+        skipped: matches that did not run, by reason.
+        fired: how many matches became jobs.
     """
 
-    values: dict[ValueKey, Value] = field(default_factory=dict)
-    heard: list[tuple[ValueKey, datetime]] = field(default_factory=list)
-    history: list[HistoryEntry] = field(default_factory=list)
-    trigger_states: dict[str, TriggerState | None] = field(default_factory=dict)
-    packets: dict[int, bytes] = field(default_factory=dict)
-    forget_packets: bool = False
-    event_ids: list[tuple[EntityKey, str, datetime]] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
-    updates: list[JobUpdate] = field(default_factory=list)
+    runs: set[str] = field(default_factory=set)
     stopped: list[Job] = field(default_factory=list)
-    results: list[tuple[int, CustomResult]] = field(default_factory=list)
-    deleted: list[int] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    operation_states: set[str] = field(default_factory=set)
-    announced: list[int] = field(default_factory=list)
-    metadata: dict[str, Json] = field(default_factory=dict)
-    agents: dict[str, Agent] = field(default_factory=dict)
-    assignments: dict[Key, Assignment] = field(default_factory=dict)
     changed: dict[int, Job] = field(default_factory=dict)
     ended: dict[int, Job] = field(default_factory=dict)
-    members: list[tuple[str, str]] = field(default_factory=list)
     reports: Counter[ReportResult] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     fired: int = 0
 
-    def changes(self, cache: StateCache) -> Changes:
-        """Return what is to be recorded; facts are taken from the mirror as they are now."""
-        return Changes(
-            values=list(self.values.values()),
-            heard=self.heard,
-            history=self.history,
-            trigger_states=[
-                trigger_state for trigger_state in self.trigger_states.values() if trigger_state is not None
-            ],
-            dropped_trigger_states=[
-                name for name, trigger_state in self.trigger_states.items() if trigger_state is None
-            ],
-            packets=[Packet(packet_id, digest) for packet_id, digest in self.packets.items()],
-            forget_packets=self.forget_packets,
-            event_ids=self.event_ids,
-            jobs=self.jobs,
-            updates=self.updates,
-            results=self.results,
-            deleted=self.deleted,
-            answers=self.answers,
-            operation_states=[
-                cache.operation_states[name] for name in self.operation_states if name in cache.operation_states
-            ],
-            announced=self.announced,
-            metadata=self.metadata,
-            agents=list(self.agents.values()),
-            assignments=list(self.assignments.values()),
-            members=self.members,
-        )
-
     @property
-    def changes_cache(self) -> bool:
-        """Whether the mirror or the roster has been changed with it: if it is not recorded they are to be read anew."""
-        return bool(
-            self.values
-            or self.trigger_states
-            or self.operation_states
-            or self.packets
-            or self.agents
-            or self.assignments
-            or self.members
+    def exclusive(self) -> bool:
+        """Whether others decide by what this changes, so that nobody may decide until it is stored.
+
+        False for outcomes, progress, results and answers alone: only the runner of a job decides by its outcome.
+        """
+        return (
+            any(getattr(self, name) for name in _DECIDED_BY)
+            or bool(self.stopped or self.changed)
+            or not self.operation_states.keys() <= self.runs
         )
 
-    def __bool__(self) -> bool:
-        """Whether there is anything to write."""
-        return bool(
-            self.values
-            or self.heard
-            or self.trigger_states
-            or self.packets
-            or self.forget_packets
-            or self.event_ids
-            or self.jobs
-            or self.updates
-            or self.results
-            or self.deleted
-            or self.answers
-            or self.operation_states
-            or self.announced
-            or self.metadata
-            or self.agents
-            or self.assignments
-            or self.members
-        )
+
+_DECIDED_BY = tuple(name for name in STORED if name not in NOT_DECIDED_BY)
+
+OpenTransaction = Callable[[], AbstractAsyncContextManager[Transaction]]
+"""See Engine.transaction."""

@@ -101,12 +101,10 @@ class MemoryStore:
         for uid in changes.announced:
             self._unannounced.pop(uid, None)
         self._answers |= {answer.key: answer for answer in changes.answers}
-        self._operation_states |= {
-            operation_states.id: operation_states for operation_states in changes.operation_states
-        }
+        self._operation_states |= changes.operation_states
         self._metadata |= changes.metadata
-        self._agents |= {agent.hostname: agent for agent in changes.agents}
-        self._assignments |= {row.key: row for row in changes.assignments if row.uid in self._jobs}
+        self._agents |= changes.agents
+        self._assignments |= {key: row for key, row in changes.assignments.items() if key.uid in self._jobs}
 
     def _check_writable(self) -> None:
         if self.broken:
@@ -130,18 +128,20 @@ class MemoryStore:
                 phases[update.uid] = update.phase
 
     def _record_values(self, changes: Changes) -> None:
-        self._values |= {value.key: value for value in changes.values}
-        for key, at in changes.heard:
+        self._values |= changes.values
+        for key, at in changes.heard.items():
             if key in self._values:
                 self._values[key] = replace(self._values[key], heard_at=at)
         self._members |= dict.fromkeys(changes.members)
         self._history.extend(changes.history)
-        self._trigger_states |= {trigger_state.name: trigger_state for trigger_state in changes.trigger_states}
-        for name in changes.dropped_trigger_states:
-            self._trigger_states.pop(name, None)
+        for name, trigger_state in changes.trigger_states.items():
+            if trigger_state is None:
+                self._trigger_states.pop(name, None)
+            else:
+                self._trigger_states[name] = trigger_state
         if changes.forget_packets:
             self._packets.clear()
-        self._packets |= {packet.packet_id: packet.digest for packet in changes.packets}
+        self._packets |= changes.packets
         self._event_ids |= {(entity, event_id): at for entity, event_id, at in changes.event_ids}
 
     def _remove(self, uid: int) -> None:

@@ -28,10 +28,10 @@ _NEXT = f"SELECT min(due_ms) FROM jobs WHERE phase = 0 AND target <> '{LOCAL}' A
 def record(db: sqlite3.Connection, changes: Changes) -> None:
     """Write the agents and assignments of `changes`."""
     if changes.agents:
-        rows = [agent_row(each) for each in changes.agents]
+        rows = [agent_row(each) for each in changes.agents.values()]
         db.executemany("INSERT OR REPLACE INTO agents (hostname, agent) VALUES (?, ?)", rows)
     if changes.assignments:
-        db.executemany(_PUT, [assignment_row(each) for each in changes.assignments])
+        db.executemany(_PUT, [assignment_row(each) for each in changes.assignments.values()])
 
 
 def assignments(db: sqlite3.Connection, uid: int | None) -> list[Assignment]:

@@ -65,7 +65,7 @@ def record(db: sqlite3.Connection, changes: Changes, definitions: dict[str, int]
     if changes.operation_states:
         db.executemany(
             "INSERT OR REPLACE INTO facts (id, facts) VALUES (?, ?)",
-            [operation_state_row(each) for each in changes.operation_states],
+            [operation_state_row(each) for each in changes.operation_states.values()],
         )
     if changes.metadata:
         rows = [(name, text(metadata_key)) for name, metadata_key in changes.metadata.items()]
@@ -76,12 +76,12 @@ def _record_values(db: sqlite3.Connection, changes: Changes) -> None:
     if changes.values:
         db.executemany(
             f'INSERT OR REPLACE INTO "values" ({VALUE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
-            [value_row(each) for each in changes.values],
+            [value_row(each) for each in changes.values.values()],
         )
     if changes.heard:
         db.executemany(
             'UPDATE "values" SET heard_ms = ? WHERE kind = ? AND id = ? AND name = ?',
-            [(ms(at), *key) for key, at in changes.heard],
+            [(ms(at), *key) for key, at in changes.heard.items()],
         )
     if changes.history:
         db.executemany(
@@ -91,20 +91,20 @@ def _record_values(db: sqlite3.Connection, changes: Changes) -> None:
     if changes.trigger_states:
         db.executemany(
             f"INSERT OR REPLACE INTO holds ({TRIGGER_STATE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [trigger_state_row(each) for each in changes.trigger_states],
+            [trigger_state_row(each) for each in changes.trigger_states.values() if each is not None],
         )
+        dropped = [(name,) for name, each in changes.trigger_states.items() if each is None]
+        if dropped:
+            db.executemany("DELETE FROM holds WHERE name = ?", dropped)
     if changes.members:
         db.executemany("INSERT OR IGNORE INTO members (class_id, id) VALUES (?, ?)", changes.members)
-    if changes.dropped_trigger_states:
-        db.executemany("DELETE FROM holds WHERE name = ?", [(name,) for name in changes.dropped_trigger_states])
 
 
 def _record_packets(db: sqlite3.Connection, changes: Changes) -> None:
     if changes.forget_packets:
         db.execute("DELETE FROM packets")
     if changes.packets:
-        rows = [(each.packet_id, each.digest) for each in changes.packets]
-        db.executemany("INSERT OR REPLACE INTO packets (packet_id, digest) VALUES (?, ?)", rows)
+        db.executemany("INSERT OR REPLACE INTO packets (packet_id, digest) VALUES (?, ?)", changes.packets.items())
     if changes.event_ids:
         ids = [(entity.kind.value, entity.id, event_id, ms(at)) for entity, event_id, at in changes.event_ids]
         db.executemany("INSERT OR REPLACE INTO event_ids (kind, id, event_id, at_ms) VALUES (?, ?, ?, ?)", ids)
