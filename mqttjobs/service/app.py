@@ -24,7 +24,6 @@ from mqttjobs.service.reload import Reload
 from mqttjobs.service.scheduler import Scheduler
 from mqttjobs.service.session import Connection
 from mqttjobs.service.settings import LoadSettings, Settings
-from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.base import Store, create_store
 from mqttjobs.transport.base import Publication, Transport, create_transport
 from mqttjobs.transport.reconnect import stay_connected
@@ -113,12 +112,10 @@ class Service:
     async def _start(self) -> None:
         """Take up where the last run ended: read what is stored, give back what a crash interrupted."""
         engine = self.engine
-        await engine.load()
         now = self._clock.now()
-        tx = await engine.adopt(now, engine.settings.service.system_user)
-        engine.deadlines.begin(tx, now)
-        if tx:
-            await engine.commit(tx)
+        async with engine.transaction() as tx:
+            engine.adopt(tx, now, engine.settings.service.system_user)
+            engine.deadlines.begin(tx, now)
         if not engine.settings.installation.users:
             log.warning(
                 "open-to-everyone",
@@ -135,10 +132,11 @@ class Service:
         await self.engine.runner.close()
         completer.cancel()
         await asyncio.gather(completer, return_exceptions=True)
-        heard = Transaction(heard=dict(self.engine.cache.heard), announced=self.engine.job_events.take_published())
-        if heard and not self.engine.runner.completer.failing:
+        if not self.engine.runner.completer.failing:
             try:
-                await self.engine.commit(heard)
+                async with self.engine.transaction() as tx:
+                    tx.heard |= self.engine.cache.heard
+                    tx.announced += self.engine.job_events.published
             except StoreError as error:
                 log.error("store-unavailable", details=str(error))
 

@@ -9,7 +9,6 @@ import structlog
 from mqttjobs.errors import NotFound, StoreError
 from mqttjobs.service.agents.scheduler import STORE_RETRY_S
 from mqttjobs.service.engine import Engine
-from mqttjobs.service.state.transaction import Transaction
 
 log = structlog.get_logger(__name__)
 
@@ -41,13 +40,9 @@ class Dispatcher:
         engine = self._engine
         if not engine.agent_scheduler.enabled or not engine.publisher.connected:
             return None
-        async with engine.write_lock:
-            await engine.refresh()
-            tx = Transaction()
+        async with engine.transaction() as tx:
             settled = self._settled() or engine.agent_registry.is_settled(engine.clock.now())
             outgoing, pause_s = await engine.agent_scheduler.run_pass(tx, settled=settled)
-            if tx:
-                await engine.commit(tx)
-            for publication in outgoing:
-                engine.publisher.publish(publication)
+        for publication in outgoing:
+            engine.publisher.publish(publication)
         return pause_s

@@ -11,7 +11,6 @@ from mqttjobs.domain.model import Delivery
 from mqttjobs.errors import ConfigError
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.jobs.definitions import OperationResolver
-from mqttjobs.service.state.transaction import Transaction
 
 INTERRUPTED = "interrupted"
 
@@ -21,16 +20,16 @@ log = structlog.get_logger(__name__)
 async def recover(engine: Engine, now: datetime) -> None:
     """Give every job that was claimed when the process ended back to the queue, or end it as interrupted."""
     hostname = engine.settings.service.hostname
-    tx = Transaction()
-    for job in await engine.store.claimed():
-        update = _recovered(job, engine.resolver, now, hostname)
-        tx.updates.append(update)
-        after = apply(job, update)
-        engine.cache.record_run(tx, after, ended_now=after.ended)
-        await engine.follow(tx, after)
-    if tx:
+    async with engine.transaction() as tx:
+        for job in await engine.store.claimed():
+            update = _recovered(job, engine.resolver, now, hostname)
+            tx.updates.append(update)
+            after = apply(job, update)
+            engine.cache.record_run(tx, after, ended_now=after.ended)
+            if after.ended:
+                tx.ended[after.uid] = after
+    if tx.updates:
         log.info("recovered", jobs=len(tx.updates))
-        await engine.commit(tx)
 
 
 def _recovered(job: Job, resolver: OperationResolver, now: datetime, hostname: str) -> JobUpdate:

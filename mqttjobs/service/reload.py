@@ -42,20 +42,17 @@ class Reload:
         except ConfigError as error:
             log.error("reload-refused", problems=[str(each) for each in error.problems])
             raise
-        async with engine.write_lock:
-            await engine.refresh()
-            old = engine.settings
-            differences = _differences(old, engine.with_members(new))
-            engine.install(_keeping(old, new))
-            tx = await engine.adopt(engine.clock.now(), by)
-            await self._connection.resubscribe(tx)
-            try:
-                await engine.commit(tx)
-            except StoreError:
-                engine.install(old)
-                engine.cache.stale = True
-                await self._connection.resubscribe(Transaction())
-                raise
+        old = engine.settings
+        try:
+            async with engine.transaction() as tx:
+                differences = _differences(old, engine.with_members(new))
+                engine.install(_keeping(old, new))
+                engine.adopt(tx, engine.clock.now(), by)
+                await self._connection.resubscribe(tx)
+        except StoreError:
+            engine.install(old)
+            await self._connection.resubscribe(Transaction())
+            raise
         self._scheduler.nudge()
         engine.runner.wake()
         engine.agent_scheduler.wake()

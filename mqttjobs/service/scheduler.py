@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 
 import structlog
@@ -35,16 +34,13 @@ class Scheduler:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        engine.recorded = self._recorded
         self._clock = engine.clock
-        self._wake = asyncio.Event()
         self._connected_s: float | None = None
         self._heard_s = 0.0
         self._settled = False
         self._schedules_open = False
         self._started_s = self._clock.monotonic()
         self._offset_s = self._wall_offset_s()
-        self._next_run_at = self._clock.now()
         self._flushed_s = self._started_s
         self._pruned_s = self._started_s
 
@@ -53,7 +49,7 @@ class Scheduler:
         self._connected_s = self._heard_s = self._clock.monotonic()
         self._settled = False
         self._engine.deadlines.connected(self._clock.now())
-        self._wake.set()
+        self._engine.deadlines.wake.set()
 
     def disconnected(self) -> None:
         """The session is gone: holds wait for the next."""
@@ -71,15 +67,9 @@ class Scheduler:
         """Reports were taken in: intake is not quiet yet."""
         self._heard_s = self._clock.monotonic()
 
-    def _recorded(self) -> None:
-        """Something was recorded: its holds may be due sooner than what is waited for."""
-        due = self._engine.deadlines.next_trigger()
-        if due is not None and due < self._next_run_at:
-            self._wake.set()
-
     def nudge(self) -> None:
         """Look now: the configuration or an activation changed."""
-        self._wake.set()
+        self._engine.deadlines.wake.set()
 
     @property
     def settled(self) -> bool:
@@ -88,22 +78,21 @@ class Scheduler:
 
     async def run(self) -> None:
         """Test what is due, again and again, until cancelled."""
+        deadlines = self._engine.deadlines
         while True:
-            self._wake.clear()
+            deadlines.wake.clear()
             try:
                 pause_s = await self.run_due()
             except StoreError as error:
                 log.error("store-unavailable", details=str(error))
                 pause_s = QUIET_S
-            self._next_run_at = self._clock.now() + timedelta(seconds=pause_s)
-            await self._clock.wait(self._wake, pause_s)
+            deadlines.next_look_at = self._clock.now() + timedelta(seconds=pause_s)
+            await self._clock.wait(deadlines.wake, pause_s)
 
     async def run_due(self) -> float:
         """Do everything that is due now; return the seconds until something is due next."""
         engine = self._engine
-        async with engine.write_lock:
-            await engine.refresh()
-            tx = Transaction()
+        async with engine.transaction() as tx:
             self._follow_wall_clock(tx)
             now = self._clock.now()
             matches: list[Match] = []
@@ -113,8 +102,6 @@ class Scheduler:
                 matches += engine.deadlines.clock_due(tx, now, ready=self._settled)
             self._flush_heard(tx)
             await engine.ingest.enqueue(tx, matches)
-            if tx:
-                await engine.commit(tx)
         await self._sweep(now)
         return self._pause_s(now)
 

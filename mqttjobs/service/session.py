@@ -81,12 +81,11 @@ class Connection:
         engine = self._engine
         engine.protocol = session.protocol
         self._session = session
-        async with engine.write_lock:
-            engine.cache.live.clear()
-            tx = self._greeting  # what an earlier one could not record is still owed
-            if not session.resumed:
-                self._new_session(tx)
-            await self._subscribe(session, tx)
+        engine.cache.live.clear()
+        tx = self._greeting  # what an earlier one could not record is still owed
+        if not session.resumed:
+            self._new_session(tx)
+        await self._subscribe(session, tx)
         engine.publisher.attach(session)
         engine.job_events.behind = True
         engine.agent_registry.connected(engine.clock.now())
@@ -194,8 +193,7 @@ class Connection:
     async def _commit(self, messages: Sequence[Message]) -> list[Message]:
         """Decide and record one batch, with what the greeting has still to record; return its requests that are new."""
         engine = self._engine
-        async with engine.write_lock:
-            await engine.refresh()
+        async with engine.transaction() as tx:
             greeting = self._greeting
             if greeting.forget_packets:
                 engine.cache.packets.clear()
@@ -203,18 +201,14 @@ class Connection:
             others = [each for each in messages if self._is_request(each) or self._is_of_agent(each)]
             known = set(map(id, others))
             reports = [each for each in messages if id(each) not in known]
-            tx, now = Transaction(), engine.clock.now()
+            now = engine.clock.now()
             await engine.ingest.take(tx, reports, now, self._scheduler.before_batch(tx, now))
             fresh = [each for each in others if engine.ingest.note_packet(tx, each)]
             await engine.agent_inbox.take(tx, [each for each in fresh if self._is_of_agent(each)], now)
             requests = [each for each in fresh if self._is_request(each)]
             tx.forget_packets = greeting.forget_packets
             tx.metadata |= greeting.metadata
-            if tx:
-                await engine.commit(tx)
-            else:
-                engine.counters.add(tx)
-            self._greeting = Transaction()
+        self._greeting = Transaction()
         return requests
 
     async def _meanwhile(self, session: Session, held: int) -> list[Message]:

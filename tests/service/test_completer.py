@@ -9,8 +9,10 @@ from typing import Any
 
 from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, begin, finish, submitted
 from mqttjobs.errors import StoreError
+from mqttjobs.service.engine import Engine
 from mqttjobs.service.jobs.completer import JobCompleter
 from mqttjobs.service.jobs.events import JobEventPublisher
+from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.store.backends.memory import MemoryStore
 from mqttjobs.store.base import Changes
@@ -52,7 +54,8 @@ async def test_outcomes_beside_that_of_a_deleted_job_are_each_written_once_thoug
     await store.record(Changes(deleted=[2]))
     done: list[int] = []
     job_events = JobEventPublisher(store, Publisher(), "mqttjobs", 0)
-    completer = JobCompleter(store, StateCache(), job_events, loop.clock, lambda job: done.append(job.uid))
+    engine = Engine(Settings(), store, loop.clock, new_id=str, new_token=str)
+    completer = JobCompleter(engine.transaction, StateCache(), job_events, loop.clock, lambda job: done.append(job.uid))
     all_at_once, one_by_one = 1, 3
     store.fails_at = {store.writes + all_at_once + one_by_one}
     working = asyncio.create_task(completer.run())

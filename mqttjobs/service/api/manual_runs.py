@@ -55,14 +55,14 @@ async def start(
         Inactive, Conflict: its operation is deactivated, or its mode lets no other job run now.
     """
     engine = request.engine
-    async with engine.write_lock:
-        tx, job = await _transaction(request, run)
+    async with engine.transaction() as tx:
+        job = await _create(request, tx, run)
         event = JobEvent(
             job.created_at, EventKind.RETRIED, engine.settings.service.hostname, f"Job retried as {job.id}"
         )
         if retried is not None:
             tx.updates.append(JobUpdate(retried.uid, (event,), only_events=True))
-        reply = await request.commit(tx, answer(job))
+        reply = request.keep_answer(tx, answer(job))
     if retried is not None:
         engine.runner.noted(retried.uid, event)
     return reply
@@ -80,10 +80,9 @@ async def finish(request: RequestContext, run: Run, seconds: float) -> Job:
     engine = request.engine
     uid = request.pending_job
     if uid is None:
-        async with engine.write_lock:
-            tx, job = await _transaction(request, run)
+        async with engine.transaction() as tx:
+            job = await _create(request, tx, run)
             request.keep_pending_job(tx, job)
-            await engine.commit(tx)
         uid = job.uid
     with request.parked():
         ended = await engine.runner.wait_for_end(uid, seconds)
@@ -93,22 +92,20 @@ async def finish(request: RequestContext, run: Run, seconds: float) -> Job:
     return found
 
 
-async def _transaction(request: RequestContext, run: Run) -> tuple[Transaction, Job]:
-    """Return the draft with the new job in it; call it with `turn` held."""
+async def _create(request: RequestContext, tx: Transaction, run: Run) -> Job:
+    """Put the new job into a transaction and return it."""
     engine = request.engine
-    await engine.refresh()
     if not engine.is_active(run.operation):
         raise Inactive("the operation is deactivated; operations/activate switches it on")
-    tx = Transaction()
     job = engine.job_factory.compose(run.operation, run.owner, run.origin, engine.clock.now())
     if run.invalid_fields:
         job = refuse(job, job.created_at, engine.settings.service.hostname, run.invalid_fields)
         engine.job_factory.add(tx, job)
-        return tx, job
+        return job
     job = engine.job_factory.resolve_target(job)
     if job.ended:
         message = f"no ready agent for the target {job.target}"
         raise InvalidRequest("wrong parameters: target", {"target": [message]})
     if await engine.job_factory.enqueue(tx, job, run.operation) is not None:
         raise Conflict(f"another job of this operation is running and its mode is {run.operation.mode.value}")
-    return tx, job
+    return job

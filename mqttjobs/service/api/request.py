@@ -61,31 +61,23 @@ class RequestContext:
     pending_job: int | None = None
     parked: Callable[[], AbstractContextManager[object]] = nullcontext
 
-    async def commit(self, tx: Transaction, reply: Reply) -> Reply:
-        """Record the work together with its answer, start what it started, and return the answer."""
-        self.keep_answer(tx, reply)
-        await self.engine.commit(tx)
+    def keep_answer(self, tx: Transaction, reply: Reply) -> Reply:
+        """Record the answer together with the work, to be given again when the same is asked again; return it."""
+        self._keep(tx, envelope(reply, self.transaction))
         return reply
-
-    def keep_answer(self, tx: Transaction, reply: Reply) -> None:
-        """Put the answer into the draft, to be given again when the same is asked again."""
-        if self.repeat_key is not None:
-            body = encode(envelope(reply, self.transaction))
-            tx.answers.append(Answer(self.repeat_key, self.engine.clock.now(), body))
 
     def keep_pending_job(self, tx: Transaction, job: Job) -> None:
-        """Put into the draft which job the answer is waiting for, to wait on when the same is asked again."""
+        """Record which job the answer waits for, to wait on when the same is asked again."""
+        self._keep(tx, {PENDING_JOB: job.uid})
+
+    def _keep(self, tx: Transaction, body: dict[str, Json]) -> None:
         if self.repeat_key is not None:
-            body = encode({PENDING_JOB: job.uid})
-            tx.answers.append(Answer(self.repeat_key, self.engine.clock.now(), body))
+            tx.answers.append(Answer(self.repeat_key, self.engine.clock.now(), encode(body)))
 
     async def replace_answer(self, reply: Reply) -> Reply:
-        """Put a final answer in place of the one that was kept when the work began, and return it."""
-        tx = Transaction()
-        self.keep_answer(tx, reply)
-        if tx:
-            await self.engine.commit(tx)
-        return reply
+        """Record the final answer in place of what was kept when the work began, and return it."""
+        async with self.engine.transaction() as tx:
+            return self.keep_answer(tx, reply)
 
     def entity(self, object_id: str | None, link_id: str | None) -> Entity:
         """Return the entity that is meant, in the caller's scope.

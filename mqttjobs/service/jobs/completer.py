@@ -1,22 +1,19 @@
-"""Writes down what happened to running jobs, many at a time, and never lets go of an outcome."""
+"""Records what happened to running jobs, many at a time, and never lets go of an outcome."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from mqttjobs.clock import Clock
 from mqttjobs.domain.jobs import Job, JobUpdate, Phase
-from mqttjobs.domain.status import Status
-from mqttjobs.errors import MqttJobsError, NotFound, StoreError
+from mqttjobs.errors import NotFound, StoreError
 from mqttjobs.service.jobs.events import JobEventPublisher
 from mqttjobs.service.state.cache import StateCache
-from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.store.base import Store
+from mqttjobs.service.state.transaction import OpenTransaction
 
-FAILURES = (Status.FAILED, Status.PARTIAL_FAILURE)
 RETRY_S = 1.0
 """Wait between attempts to write while the store is unavailable."""
 
@@ -24,28 +21,26 @@ log = structlog.get_logger(__name__)
 
 
 class JobCompleter:
-    """One writer of outcomes: takes all that has come together, writes it in one transaction, then tells it.
+    """One writer of outcomes: records all that wait in one transaction, then publishes their events.
 
-    While the store is unavailable the outcomes wait here and are written when it is back: a job whose outcome was
-    lost with the process is treated as one that a crash interrupted.
-
-    `follow` puts what follows an end into the draft that records it, and `started` starts it once it is recorded.
+    An outcome waits here until it is stored. A job whose outcome is lost with the process is treated as one that a
+    crash interrupted.
     """
 
     def __init__(
-        self, store: Store, cache: StateCache, job_events: JobEventPublisher, clock: Clock, done: Callable[[Job], None]
+        self,
+        transaction: OpenTransaction,
+        cache: StateCache,
+        job_events: JobEventPublisher,
+        clock: Clock,
+        done: Callable[[Job], None],
     ) -> None:
-        self._store = store
+        self._transaction = transaction
         self._cache = cache
         self._job_events = job_events
         self._clock = clock
         self._done = done
-        self.follow: Callable[[Transaction, Job], Awaitable[None]] | None = None
-        self.started: Callable[[Transaction], None] | None = None
         self._waiting: list[tuple[JobUpdate, Job]] = []
-        self._writing: set[int] = set()
-        self._deferred: set[int] = set()
-        self._written = asyncio.Event()
         self._begun: list[Job] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -53,122 +48,76 @@ class JobCompleter:
         self.failing = False
 
     def write(self, update: JobUpdate, job: Job) -> None:
-        """Have `update` written; `job` is the job as it leaves it."""
+        """Have `update` recorded; `job` is the job as it leaves it."""
         self._waiting.append((update, job))
         self._idle.clear()
         self._work.set()
 
     def nudge(self) -> None:
-        """Write the uids of told ends even if no job ends soon."""
+        """Record which ends were published even if no job ends soon."""
         self._work.set()
 
     def started_running(self, jobs: Sequence[Job]) -> None:
-        """Remember the first run of operations; their jobs' events are written already."""
+        """Remember the first run of operations; their jobs' events are recorded already."""
         self._begun += jobs
         self._work.set()
 
-    async def defer(self, uids: set[int]) -> None:
-        """Write no more outcomes of these jobs until `release`, and return when those that are being written are.
-
-        A stop is being recorded: whichever of it and an outcome comes first is the end, and the other is none. While
-        the store is unavailable this does not wait.
-        """
-        self._deferred |= uids
-        while self._writing & uids and not self.failing:
-            self._written.clear()
-            await self._written.wait()
-
-    def release(self, uids: set[int], *, stopped: bool) -> None:
-        """Go on after `hold`; of jobs that were stopped meanwhile the outcomes are let go of."""
-        self._deferred -= uids
-        if stopped:
-            self._waiting = [
-                each for each in self._waiting if each[0].uid not in uids or each[1].phase is Phase.CLAIMED
-            ]
+    def forget(self, uids: set[int]) -> None:
+        """Let go of the outcomes of jobs that were recorded as stopped; what they did before is still recorded."""
+        self._waiting = [each for each in self._waiting if each[0].uid not in uids or each[1].phase is Phase.CLAIMED]
         self._work.set()
 
     async def drained(self) -> None:
-        """Return when everything given so far is written."""
+        """Return when everything given so far is recorded."""
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Write until cancelled; a write that was begun is finished."""
+        """Record until cancelled; a record that was begun is finished."""
         while True:
             await self._work.wait()
             self._work.clear()
-            batch = [each for each in self._waiting if each[0].uid not in self._deferred]
-            self._waiting = [each for each in self._waiting if each[0].uid in self._deferred]
-            self._writing = {update.uid for update, _ in batch}
-            while not await self._write(batch):
-                self._written.set()
-                await self._clock.wait(asyncio.Event(), RETRY_S)
-            self._writing = set()
-            self._written.set()
-            if not self._waiting:
-                self._idle.set()
-
-    async def _write(self, batch: list[tuple[JobUpdate, Job]]) -> bool:
-        begun = len(self._begun)
-        tx = self._transaction([update for update, _ in batch], [job for _, job in batch])
-        tx.announced = self._job_events.take_published()
-        if not tx:
-            del self._begun[:begun]
-            return True
-        try:
-            await self._record(tx, [job for _, job in batch])
-        except NotFound:
-            self._job_events.published.extend(tx.announced)
-            return await self._write_one_by_one(batch)
-        except StoreError as error:
-            self._job_events.published.extend(tx.announced)
-            if not self.failing:
-                log.error("store-unavailable", details=str(error), outcomes_waiting=len(batch))
-            self.failing = True
-            return False
-        self.failing = False
-        del self._begun[:begun]
-        self._publish([job for _, job in batch])
-        return True
-
-    async def _record(self, tx: Transaction, jobs: Sequence[Job]) -> None:
-        """Record a draft with what follows the ends in it, and start that."""
-        if self.follow is not None:
-            for job in jobs:
-                if job.ended and job.status in FAILURES:
-                    await self.follow(tx, job)
-        try:
-            await asyncio.shield(self._store.record(tx))
-        except MqttJobsError:
-            self._cache.stale = self._cache.stale or bool(tx.jobs)
-            raise
-        if self.started is not None and (tx.jobs or tx.skipped):
-            self.started(tx)
-
-    async def _write_one_by_one(self, batch: list[tuple[JobUpdate, Job]]) -> bool:
-        """Write each on its own: some job of the batch was deleted, and its outcome goes with it.
-
-        What is written leaves the batch, which is tried again when the store failed.
-        """
-        while batch:
-            update, job = batch[0]
             try:
-                await self._record(self._transaction([update], [job]), [job])
-            except NotFound:
-                log.info("outcome-of-deleted-job", job=job.id)
-            except StoreError:
-                return False
+                await self._write()
+            except StoreError as error:
+                if not self.failing:
+                    log.error("store-unavailable", details=str(error), outcomes_waiting=len(self._waiting))
+                self.failing = True
+                await self._clock.wait(asyncio.Event(), RETRY_S)
+                self._work.set()
             else:
-                self._publish([job])
-            del batch[0]
-        return True
+                self.failing = False
+                if not self._waiting:
+                    self._idle.set()
 
-    def _transaction(self, updates: list[JobUpdate], jobs: list[Job]) -> Transaction:
-        tx = Transaction(updates=updates)
-        for job in [*self._begun, *jobs]:
-            self._cache.record_run(tx, job, ended_now=job.ended)
-        return tx
+    async def _write(self) -> None:
+        try:
+            await self._record()
+        except NotFound:  # some job was deleted, and its outcome goes with it
+            for _ in range(len(self._waiting)):
+                await self._record(1)
 
-    def _publish(self, jobs: Sequence[Job]) -> None:
-        self._job_events.publish(job for job in jobs if job.ended)
-        for job in jobs:
+    async def _record(self, most: int | None = None) -> None:
+        """Record the oldest outcomes that wait, at most so many; the only one, of a job that is gone, is let go of."""
+        batch: list[tuple[JobUpdate, Job]] = []
+        begun = list(self._begun)
+        try:
+            async with self._transaction() as tx:
+                batch += self._waiting[:most]
+                tx.updates += [update for update, _ in batch]
+                tx.announced += self._job_events.published
+                for job in [*begun, *(job for _, job in batch)]:
+                    self._cache.record_run(tx, job, ended_now=job.ended)
+                tx.ended |= {job.uid: job for _, job in batch if job.ended}
+        except NotFound:
+            if most is None:
+                raise
+            log.info("outcome-of-deleted-job", job=batch[0][1].id)
+            self._waiting.remove(batch[0])
+            return
+        recorded = set(map(id, batch))
+        self._waiting = [each for each in self._waiting if id(each) not in recorded]
+        del self._begun[: len(begun)]
+        self._job_events.announced(tx.announced)
+        self._job_events.publish(job for _, job in batch if job.ended)
+        for _, job in batch:
             self._done(job)

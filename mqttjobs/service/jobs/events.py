@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from mqttjobs.domain.documents import event_document
 from mqttjobs.domain.jobs import Job
@@ -20,8 +20,8 @@ NOTHING = "_"
 class JobEventPublisher:
     """Publishes job events. What could not be sent stays in the store's outbox and is told at the next connection.
 
-    `told` collects the uids whose end was sent; whoever writes next takes them along. `behind` says that the
-    outbox holds ends that were passed over.
+    `published` are the uids whose end was sent and is not recorded as announced yet, oldest first. `behind` says that
+    the outbox holds ends that were passed over.
     """
 
     def __init__(self, store: Store, publisher: Publisher, base_topic: str, qos: int) -> None:
@@ -70,7 +70,6 @@ class JobEventPublisher:
             self._publish(job)
         self.behind = self.behind or len(fresh) >= PAGE
 
-    def take_published(self) -> list[int]:
-        """Return the uids whose end was sent and forget them: the caller records them as announced."""
-        published, self.published = self.published, []
-        return published
+    def announced(self, uids: Collection[int]) -> None:
+        """Forget uids whose end was sent: they are recorded as announced."""
+        del self.published[: len(uids)]

@@ -23,6 +23,7 @@ from mqttjobs.service.jobs.events import JobEventPublisher
 from mqttjobs.service.jobs.factory import value_key
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.cache import StateCache
+from mqttjobs.service.state.transaction import OpenTransaction
 from mqttjobs.store.base import Store
 from mqttjobs.transport.publisher import Publisher
 
@@ -58,6 +59,8 @@ class Runner:
         job_events: JobEventPublisher,
         clock: Clock,
         confirmations: Confirmations,
+        *,
+        transaction: OpenTransaction,
     ) -> None:
         self._confirmations = confirmations
         self._store = store
@@ -75,7 +78,7 @@ class Runner:
         self._times_left = 0
         self._due_at: datetime | None = None
         self._closing = False
-        self.completer = JobCompleter(store, cache, job_events, clock, self._written)
+        self.completer = JobCompleter(transaction, cache, job_events, clock, self._written)
 
     def install(self, settings: Settings) -> None:
         """Use a configuration from now on; what runs goes on as it began."""
@@ -307,6 +310,7 @@ class Runner:
 
     def stopped(self, jobs: Sequence[Job]) -> None:
         """End what runs of jobs that were recorded as stopped, or deleted: process groups get TERM, then KILL."""
+        self.completer.forget({job.uid for job in jobs})
         for job in jobs:
             running_job = self._running.get(job.uid)
             if running_job is not None and running_job.task is not None:

@@ -9,7 +9,6 @@ from mqttjobs.domain.model import Json
 from mqttjobs.errors import NotFound
 from mqttjobs.service.api.request import Params, Reply, RequestContext, method
 from mqttjobs.service.methods.jobs import Paging
-from mqttjobs.service.state.transaction import Transaction
 
 READ = "agent:read"
 WRITE = "agent:write"
@@ -61,10 +60,9 @@ async def undrain_agent(request: RequestContext, params: OneAgent) -> Reply:
 
 async def _order(request: RequestContext, hostname: str, *, drained: bool) -> Reply:
     engine = request.engine
-    async with engine.write_lock:
-        await engine.refresh()
+    async with engine.transaction() as tx:
         agent = replace(_find(request, hostname), drained=drained)
-        engine.agent_registry.agents[hostname] = agent
-        reply = await request.commit(Transaction(agents={hostname: agent}), Reply(_document(request, agent)))
+        engine.agent_registry.agents[hostname] = tx.agents[hostname] = agent
+        reply = request.keep_answer(tx, Reply(_document(request, agent)))
     engine.agent_scheduler.order(hostname, "drain" if drained else "undrain")
     return reply

@@ -11,7 +11,6 @@ from mqttjobs.domain.protocol import iso
 from mqttjobs.errors import Conflict, InvalidRequest, NotFound
 from mqttjobs.service.api.request import Params, Reply, RequestContext, method
 from mqttjobs.service.methods.jobs import Moment, Paging, moment
-from mqttjobs.service.state.transaction import Transaction
 
 READ = "job:read"
 
@@ -137,16 +136,13 @@ async def set_state(request: RequestContext, params: SetState) -> Reply:
     source = engine.settings.installation.source_of(ValueKey(entity.key.kind, entity.key.id, STATE))
     if source is not None and text in source.ignore:
         raise InvalidRequest("wrong parameters: state", {"state": ["is among the states that this entity ignores"]})
-    async with engine.write_lock:
-        await engine.refresh()
-        tx = Transaction()
+    async with engine.transaction() as tx:
         key = ValueKey(entity.key.kind, entity.key.id, STATE)
         matches = engine.ingest.set_state(
             tx, key, text, engine.clock.now(), by=request.caller.user.id, reason=params.reason
         )
         await engine.ingest.enqueue(tx, matches)
-        reply = Reply(entity_document(request, entity))
-        return await request.commit(tx, reply)
+        return request.keep_answer(tx, Reply(entity_document(request, entity)))
 
 
 def _text(state: str | float | bool) -> str:

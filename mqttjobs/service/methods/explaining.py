@@ -44,8 +44,7 @@ async def simulate(request: RequestContext, params: Simulate) -> Json:
     engine = request.engine
     sees = request.caller.sees
     steps = read_steps(engine.settings.installation, params.reports, sees)
-    async with engine.write_lock:
-        await engine.refresh()
+    async with engine.transaction():
         simulation = Simulation(
             engine.settings,
             engine.clock.now(),

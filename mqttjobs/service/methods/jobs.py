@@ -176,7 +176,9 @@ async def add_result(request: RequestContext, params: AddResult) -> Reply:
     job = await find_job(request, params.id)
     result = CustomResult(params.payload, request.caller.user.id, request.engine.clock.now())
     data = {"payload": result.payload, "by": result.by, "timestamp": milliseconds(result.at)}
-    return await request.commit(Transaction(results=[(job.uid, result)]), Reply(data))
+    async with request.engine.transaction() as tx:
+        tx.results.append((job.uid, result))
+        return request.keep_answer(tx, Reply(data))
 
 
 @method("jobs/progress", "job:write", params=AddProgress, changes=True)
@@ -187,9 +189,9 @@ async def add_progress(request: RequestContext, params: AddProgress) -> Reply:
     if job.ended:
         raise TerminalState(f"the job is {job.status.value}")
     event = JobEvent(engine.clock.now(), EventKind.PROGRESS, engine.settings.service.hostname, params.message)
-    update = JobUpdate(job.uid, (event,), strict=True, only_events=True)
-    reply = Reply({"id": job.id, "uid": job.uid, "message": params.message})
-    await request.commit(Transaction(updates=[update]), reply)
+    async with engine.transaction() as tx:
+        tx.updates.append(JobUpdate(job.uid, (event,), strict=True, only_events=True))
+        reply = request.keep_answer(tx, Reply({"id": job.id, "uid": job.uid, "message": params.message}))
     engine.runner.noted(job.uid, event)
     return reply
 
@@ -200,25 +202,23 @@ async def stop_job(request: RequestContext, params: OneJob) -> Reply:
     job = await find_job(request, params.id)
     if job.ended:
         raise TerminalState(f"the job is {job.status.value}")
-    tx = Transaction()
-    async with request.engine.write_lock:
-        stopped = await _stop(request, tx, job)
-        return await request.commit(tx, Reply(document(request, stopped)))
+    async with request.engine.transaction() as tx:
+        stopped = _stop(request, tx, job)
+        return request.keep_answer(tx, Reply(document(request, stopped)))
 
 
 @method("jobs/delete", "job:write", params=OneJob, changes=True)
 async def delete_job(request: RequestContext, params: OneJob) -> Reply:
     """Delete a job and all that belongs to it; a running one is stopped first."""
     job = await find_job(request, params.id)
-    tx = Transaction(deleted=[job.uid])
-    async with request.engine.write_lock:
+    async with request.engine.transaction() as tx:
+        tx.deleted.append(job.uid)
         if not job.ended:
-            await _stop(request, tx, job, strict=False)
-        return await request.commit(tx, Reply({"id": job.id, "uid": job.uid}, code=204))
+            _stop(request, tx, job, strict=False)
+        return request.keep_answer(tx, Reply({"id": job.id, "uid": job.uid}, code=204))
 
 
-async def _stop(request: RequestContext, tx: Transaction, job: Job, *, strict: bool = True) -> Job:
+def _stop(request: RequestContext, tx: Transaction, job: Job, *, strict: bool = True) -> Job:
     engine = request.engine
-    await engine.refresh()
     message = f"Job stopped by {request.caller.user.id}"
     return engine.job_factory.stop(tx, job, engine.clock.now(), message, strict=strict)

@@ -17,7 +17,6 @@ from mqttjobs.service.api.request import Params, Reply, RequestContext, method
 from mqttjobs.service.jobs.definitions import executor_of
 from mqttjobs.service.jobs.factory import JobOrigin
 from mqttjobs.service.methods.jobs import Ids, Paging, document
-from mqttjobs.service.state.transaction import Transaction
 
 READ = "operation:read"
 EXECUTE = "operation:execute"
@@ -155,11 +154,8 @@ async def deactivate(request: RequestContext, params: Switch) -> Reply:
 async def _switch(request: RequestContext, operation_id: str, *, active: bool) -> Reply:
     engine = request.engine
     operation = find_operation(request, operation_id)
-    async with engine.write_lock:
-        await engine.refresh()
-        now = engine.clock.now()
-        tx, by = Transaction(), request.caller.user.id
+    async with engine.transaction() as tx:
+        now, by = engine.clock.now(), request.caller.user.id
         engine.cache.remember(tx, operation, now, by)
         engine.cache.change_operation_state(tx, operation.id, active=active, updated_at=now, updated_by=by)
-        reply = Reply(await view(request, operation))
-        return await request.commit(tx, reply)
+        return request.keep_answer(tx, Reply(await view(request, operation)))

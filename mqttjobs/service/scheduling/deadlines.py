@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
@@ -31,6 +32,9 @@ class Deadlines:
     Args:
         mirror: what is stored.
         started_at: when the process began: what was due before was missed.
+
+    Attributes:
+        wake: set when the scheduler has to look before `next_look_at`.
     """
 
     def __init__(self, cache: StateCache, started_at: datetime) -> None:
@@ -38,6 +42,8 @@ class Deadlines:
         self._started_at = started_at
         self._connected_at: datetime | None = None
         self._start_fired = False
+        self.wake = asyncio.Event()
+        self.next_look_at = started_at
 
     def install(self, settings: Settings, ingest: Ingest, job_factory: JobFactory) -> None:
         """Use a configuration from now on."""
@@ -63,6 +69,12 @@ class Deadlines:
     def connected_at(self) -> datetime | None:
         """Since when silences are counted, or None while there is no connection."""
         return self._connected_at
+
+    def recorded(self) -> None:
+        """Wake the scheduler if a trigger is now due sooner than it will look."""
+        due = self.next_trigger()
+        if due is not None and due < self.next_look_at:
+            self.wake.set()
 
     def skip_start(self) -> None:
         """Take what waits for the start as done."""

@@ -33,7 +33,6 @@ class StateCache:
         fallen: entities whose silence has fired, and the holds that say so.
         members: (class, id) of every stored object that appeared by reporting; `joined` are those that are new.
         awakened: names of such holds since something was heard, until their next silence is waited for.
-        stale: a write failed, so that this may be ahead of the store.
     """
 
     def __init__(self) -> None:
@@ -50,7 +49,6 @@ class StateCache:
         self.members: set[tuple[str, str]] = set()
         self.joined: list[EntityKey] = []
         self.last_uid = 0
-        self.stale = False
         self._installation = Installation()
         self._triggers: dict[str, tuple[Operation, int, Trigger]] = {}
         self._deadlines: list[tuple[datetime, str]] = []
@@ -79,7 +77,6 @@ class StateCache:
         self.last_uid = max(self.last_uid, snapshot.last_uid)
         self.trigger_states = {trigger_state.name: trigger_state for trigger_state in snapshot.trigger_states}
         self.install(installation)
-        self.stale = False
 
     def install(self, installation: Installation) -> None:
         """Index the holds under a configuration; those that it no longer has are gone."""
