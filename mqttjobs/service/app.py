@@ -10,22 +10,30 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import structlog
 import uuid_utils
 
 from mqttjobs.clock import Clock, SystemClock
 from mqttjobs.errors import ConfigError, StoreError
+from mqttjobs.service.api.request import RequestContext
 from mqttjobs.service.api.router import RequestRouter
+from mqttjobs.service.api.status import ServiceStatus, offline
 from mqttjobs.service.dispatcher import Dispatcher
 from mqttjobs.service.engine import Engine
+from mqttjobs.service.explaining import Explainer
+from mqttjobs.service.intake import Intake
+from mqttjobs.service.parts import Parts
 from mqttjobs.service.recovery import recover
 from mqttjobs.service.reload import Reload
 from mqttjobs.service.scheduler import Scheduler
 from mqttjobs.service.session import Connection
 from mqttjobs.service.settings import LoadSettings, Settings
+from mqttjobs.service.simulation.simulation import Simulation
+from mqttjobs.service.subscriptions import Subscriptions
 from mqttjobs.store.base import Store, create_store
-from mqttjobs.transport.base import Publication, Transport, create_transport
+from mqttjobs.transport.base import Transport, create_transport
 from mqttjobs.transport.reconnect import stay_connected
 
 RELOAD_RETRY_S = 1.0
@@ -69,17 +77,87 @@ class Service:
         load: LoadSettings | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.engine = Engine(settings, store, clock, new_id, new_token)
+        parts = self._parts = Parts(settings, store, clock, new_id, new_token)
+        engine = self._engine = Engine(settings, parts)
         self._transport = transport
         self._clock = clock
         self._jitter = jitter
-        self._scheduler = Scheduler(self.engine)
-        self._dispatcher = Dispatcher(self.engine, lambda: self._scheduler.settled)
-        self._router = RequestRouter(self.engine)
-        self._connection = Connection(self.engine, self._scheduler, self._router)
-        self._reload = Reload(self.engine, self._connection, self._scheduler, load) if load else None
-        if self._reload is not None:
-            self.engine.reloading = self._reload
+        self._scheduler = Scheduler(
+            engine, store, parts.cache, parts.agent_registry, parts.deadlines, parts.job_events, clock
+        )
+        self._dispatcher = Dispatcher(
+            engine, parts.agent_scheduler, parts.agent_registry, parts.publisher, clock, self._scheduler.is_settled
+        )
+        status = ServiceStatus(
+            engine,
+            store,
+            parts.agent_registry,
+            parts.breakers,
+            parts.counters,
+            parts.publisher,
+            parts.rejections,
+            clock,
+        )
+        subscriptions = Subscriptions(engine.configuration.settings, parts.cache, status.notices)
+        self._reload = Reload(engine, parts.configure, subscriptions, status, load) if load else None
+        new_context = partial(
+            RequestContext,
+            engine=engine,
+            store=store,
+            cache=parts.cache,
+            agent_registry=parts.agent_registry,
+            agent_scheduler=parts.agent_scheduler,
+            clock=clock,
+            status=status,
+            explainer=Explainer(
+                engine, store, parts.cache, parts.deadlines, parts.breakers, parts.skipped_matches, clock
+            ),
+            new_simulation=self._new_simulation,
+            reload=self._reload,
+        )
+        self._router = RequestRouter(
+            engine, store, parts.publisher, parts.rejections, parts.counters.requests, clock, new_context
+        )
+        intake = Intake(
+            engine,
+            parts.cache,
+            self._scheduler,
+            self._router,
+            subscriptions,
+            parts.rejections,
+            status.notices,
+            settings.base_topic,
+            clock,
+        )
+        self._connection = Connection(
+            subscriptions,
+            intake,
+            self._router,
+            parts.publisher,
+            status,
+            parts.job_events,
+            self._scheduler,
+            engine.runner,
+            parts.agent_scheduler,
+            settings.base_topic,
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session with the broker."""
+        return self._parts.publisher.connected
+
+    def _new_simulation(self) -> Simulation:
+        """Begin a simulation with what is stored."""
+        parts = self._parts
+        return Simulation(
+            self._engine.configuration.settings,
+            self._clock.now(),
+            parts.new_id,
+            cache=parts.cache,
+            agent_registry=parts.agent_registry,
+            connected_at=parts.deadlines.connected_at,
+        )
 
     async def run(self, stop: asyncio.Event, reload: asyncio.Event | None = None) -> None:
         """Serve until `stop` is set, then finish cleanly.
@@ -90,8 +168,8 @@ class Service:
         """
         await self._start()
         loops = [
-            self.engine.runner.completer.run(),
-            self.engine.runner.run(),
+            self._engine.runner.completer.run(),
+            self._engine.runner.run(),
             self._scheduler.run(),
             self._dispatcher.run(),
         ]
@@ -111,17 +189,17 @@ class Service:
 
     async def _start(self) -> None:
         """Take up where the last run ended: read what is stored, give back what a crash interrupted."""
-        engine = self.engine
-        now = self._clock.now()
+        engine, parts, now = self._engine, self._parts, self._clock.now()
+        settings = engine.configuration.settings
         async with engine.transaction() as tx:
-            engine.adopt(tx, now, engine.settings.service.system_user)
-            engine.deadlines.begin(tx, now)
-        if not engine.settings.installation.users:
+            engine.adopt(tx, engine.configuration, settings.service.system_user)
+            parts.deadlines.begin(tx, now)
+        if not settings.installation.users:
             log.warning(
                 "open-to-everyone",
                 details="no users are configured: whoever can publish to the broker may read and run; see `users`",
             )
-        await recover(engine, now)
+        await recover(engine, parts.store, parts.cache, now)
 
     async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:
         completer, *others = tasks
@@ -129,14 +207,14 @@ class Service:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self.engine.runner.close()
+        await self._engine.runner.close()
         completer.cancel()
         await asyncio.gather(completer, return_exceptions=True)
-        if not self.engine.runner.completer.failing:
+        if not self._engine.runner.completer.failing:
             try:
-                async with self.engine.transaction() as tx:
-                    tx.heard |= self.engine.cache.heard
-                    tx.announced += self.engine.job_events.published
+                async with self._engine.transaction() as tx:
+                    tx.heard |= self._parts.cache.heard
+                    tx.announced += self._parts.job_events.published
             except StoreError as error:
                 log.error("store-unavailable", details=str(error))
 
@@ -149,7 +227,7 @@ class Service:
                 continue
             try:
                 with suppress(ConfigError):
-                    await self._reload(self.engine.settings.service.system_user)
+                    await self._reload(self._engine.configuration.settings.service.system_user)
             except StoreError as error:
                 log.error("reload-waits", details=str(error))
                 await self._clock.wait(asyncio.Event(), RELOAD_RETRY_S)
@@ -159,11 +237,6 @@ class Service:
 def new_uuid() -> str:
     """Return a time-ordered uuid (RFC 9562, version 7)."""
     return str(uuid_utils.uuid7())
-
-
-def will_of(settings: Settings) -> Publication:
-    """Return the last will: `offline`, retained, on <base>/status."""
-    return Publication(f"{settings.base_topic}/status", b"offline", qos=1, retain=True)
 
 
 async def serve(settings: Settings, load: LoadSettings, *, stop: asyncio.Event, reload: asyncio.Event) -> None:
@@ -178,7 +251,7 @@ async def serve(settings: Settings, load: LoadSettings, *, stop: asyncio.Event, 
     store = create_store(settings.store_url)
     await store.open()
     try:
-        transport = create_transport(replace(settings.connect, will=will_of(settings)))
+        transport = create_transport(replace(settings.connect, will=offline(settings.base_topic)))
         service = Service(settings, store, transport, clock=SystemClock(), new_id=new_uuid, load=load)
         await service.run(stop, reload)
     finally:

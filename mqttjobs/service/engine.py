@@ -1,136 +1,62 @@
-"""The parts that the use cases share, and the one way in which what they decided becomes durable and starts."""
+"""The configuration in use, and the one way in which what is decided becomes durable and starts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import datetime
 
-from mqttjobs.clock import Clock
-from mqttjobs.domain.model import EntityKey, Json, Operation
 from mqttjobs.domain.status import LOCAL
-from mqttjobs.service.agents.batch import AssignmentBatch
-from mqttjobs.service.agents.inbox import AgentInbox
-from mqttjobs.service.agents.scheduler import AgentScheduler
-from mqttjobs.service.guards.breakers import Breakers
-from mqttjobs.service.guards.guard import SkippedMatches, TriggerGuard
-from mqttjobs.service.ingest.reports import Ingest
-from mqttjobs.service.jobs.confirmations import Confirmations
-from mqttjobs.service.jobs.definitions import OperationResolver
-from mqttjobs.service.jobs.events import JobEventPublisher
-from mqttjobs.service.jobs.factory import JobFactory
-from mqttjobs.service.jobs.on_failure import OnFailure
 from mqttjobs.service.jobs.runner import Runner
-from mqttjobs.service.scheduling.deadlines import Deadlines
-from mqttjobs.service.settings import LoadSettings, Settings
-from mqttjobs.service.state.agents import AgentRegistry
-from mqttjobs.service.state.cache import StateCache
-from mqttjobs.service.state.counters import Counters
+from mqttjobs.service.parts import Configuration, Parts
+from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.store.base import Store
-from mqttjobs.transport.publisher import Publisher
-from mqttjobs.transport.rejections import Rejections
 
 
 class Engine:
-    """Everything between the transport and the store, for one run of the service.
+    """What every use case shares: transactions, and the configuration by which they are decided.
 
     Attributes:
-        notices: what makes health degraded, by name; empty when all is well.
+        configuration: what is in use now. A use case reads it anew each time; it changes between transactions alone.
+        runner: runs the jobs that transactions have made.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        clock: Clock,
-        new_id: Callable[[], str],
-        new_token: Callable[[], str],
-        load: LoadSettings | None = None,
-    ) -> None:
-        self.store = store
-        self.clock = clock
-        self.new_id = new_id
-        self.load_settings = load
-        self.started_at = clock.now()
-        self.cache = StateCache()
-        self.counters = Counters()
-        self.publisher = Publisher()
-        self.rejections = Rejections(settings.base_topic, clock, self.publisher.publish)
-        self.job_events = JobEventPublisher(store, self.publisher, settings.base_topic, settings.service.event_qos)
-        self.confirmations = Confirmations(clock)
-        self.runner = Runner(
-            settings,
-            store,
-            self.cache,
-            self.publisher,
-            self.job_events,
-            clock,
-            self.confirmations,
-            transaction=self.transaction,
-        )
-        self.breakers = Breakers(clock.monotonic, self._publish_breaker)
-        self.skipped_matches = SkippedMatches()
-        self.deadlines = Deadlines(self.cache, self.started_at)
-        self.agent_registry = AgentRegistry()
-        self.agent_scheduler = AgentScheduler(
-            store,
-            self.agent_registry,
-            clock,
-            new_batch=self._new_batch,
-            new_token=new_token,
-            publish=self.publisher.publish,
-        )
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        self._parts = parts
         self._lock = asyncio.Lock()
         self._stale = True
         self._handed_over: set[asyncio.Future[None]] = set()
-        self.notices: dict[str, str] = {}
-        self.protocol: str | None = None
-        self.reloading: Callable[[str], Awaitable[dict[str, Json]]] | None = None
-        self.install(settings)
-
-    def install(self, settings: Settings) -> None:
-        """Use a configuration from now on: the parts that are made of one are made anew."""
-        self.settings = settings = self.with_members(settings)
-        self.resolver = OperationResolver(settings)
-        self.runner.install(settings)
-        service = settings.service
-        self.breakers.install(settings.installation.operations.values())
-        self.guard = TriggerGuard(settings, self.cache, self.breakers)
-        self.job_factory = JobFactory(
-            settings, self.cache, self.agent_registry, self.store, self.guard, self.skipped_matches, self.new_id
+        self.runner = Runner(
+            settings.service.hostname,
+            parts.store,
+            parts.cache,
+            parts.publisher,
+            parts.job_events,
+            parts.clock,
+            parts.confirmations,
+            transaction=self.transaction,
         )
-        self.ingest = Ingest(
-            settings.installation,
-            self.cache,
-            self.job_factory,
-            self.rejections,
-            self.confirmations,
-            base_topic=settings.base_topic,
-            max_payload=service.max_payload,
-            max_objects=service.max_objects,
-        )
-        self.on_failure_jobs = OnFailure(settings, self.job_factory)
-        self.deadlines.install(settings, self.ingest, self.job_factory)
+        self.use(parts.configure(settings))
 
-        self.agent_scheduler.install(settings, self.resolver)
-        self.agent_inbox = AgentInbox(
-            settings, self.resolver, self.agent_registry, self.rejections, self._new_batch, self.counters.agents
-        )
+    def use(self, configuration: Configuration) -> None:
+        """Decide by a configuration from now on, and look anew at everything that waits."""
+        parts, settings = self._parts, configuration.settings
+        self.configuration = configuration
+        self.runner.install(settings, configuration.resolver)
+        parts.breakers.install(settings.installation.operations.values())
+        parts.deadlines.install(settings, configuration.ingest, configuration.job_factory)
+        parts.agent_scheduler.install(settings, configuration.resolver)
+        parts.deadlines.wake.set()
+        parts.agent_scheduler.wake()
+        self.runner.wake()
 
-    def with_members(self, settings: Settings) -> Settings:
-        """Return settings in which the members that are known by their reports are there."""
-        if not settings.installation.membership:
-            return settings
-        installation = settings.installation.copy()
-        for class_id, member in sorted(self.cache.members):
-            installation.register(class_id, member)
-        return replace(settings, installation=installation)
-
-    def _new_batch(self, tx: Transaction) -> AssignmentBatch:
-        return AssignmentBatch(tx, self.store, self.agent_registry, self.cache)
+    def adopt(self, tx: Transaction, configuration: Configuration, by: str) -> None:
+        """Bring what is remembered in line with a configuration, which is used once that is recorded."""
+        cache, installation, now = self._parts.cache, configuration.settings.installation, self._parts.clock.now()
+        cache.install(installation)
+        tx.trigger_states |= dict.fromkeys(cache.take_gone())
+        for operation in installation.operations.values():
+            cache.remember(tx, operation, now, by)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -177,13 +103,13 @@ class Engine:
         if not self._stale:
             return
         await self._settle()
-        snapshot = await self.store.load()
-        self.agent_registry.load(snapshot.agents, await self.store.assignments())
+        parts, installation = self._parts, self.configuration.settings.installation
+        snapshot = await parts.store.load()
+        parts.agent_registry.load(snapshot.agents, await parts.store.assignments())
         for class_id, member in snapshot.members:
-            self.settings.installation.register(class_id, member)
-        self.cache.load(snapshot, self.settings.installation)
-        self.job_factory.refresh_values()
-        self.deadlines.restore()
+            installation.register(class_id, member)
+        parts.cache.load(snapshot, installation)
+        parts.deadlines.restore()
         self._stale = False
 
     async def _settle(self) -> None:
@@ -193,14 +119,14 @@ class Engine:
 
     async def _complete(self, tx: Transaction) -> None:
         """Add what follows from the decisions, and take away what came too late."""
-        now = self.clock.now()
+        follow, now = self.configuration.on_failure.follow, self._parts.clock.now()
         for job in tx.ended.values():
-            await self.on_failure_jobs.follow(tx, job, now)
+            await follow(tx, job, now)
         followed = 0
         while followed < len(tx.jobs):
             job = tx.jobs[followed]
             if job.ended and job.target != LOCAL and job.invalid_fields is None:  # it found no agent
-                await self.on_failure_jobs.follow(tx, job, now)
+                await follow(tx, job, now)
             followed += 1
         if tx.stopped:
             await self._settle()
@@ -214,23 +140,10 @@ class Engine:
             recording = asyncio.get_running_loop().create_future()
             recording.set_result(None)
             return recording
-        recording = asyncio.ensure_future(self.store.record(tx))
+        recording = asyncio.ensure_future(self._parts.store.record(tx))
         self._handed_over.add(recording)
         recording.add_done_callback(self._handed_over.discard)
         return recording
-
-    def _publish_breaker(self, operation: Operation, owner: EntityKey | None, message: str) -> None:
-        nobody = "_"
-        topic = f"{self.settings.base_topic}/event/job/skipped/{operation.id}/{owner.id if owner else nobody}"
-        self.rejections.publish(topic, "breaker_open", message)
-
-    def adopt(self, tx: Transaction, at: datetime, by: str) -> None:
-        """Bring what is remembered in line with the installed configuration."""
-        self.cache.install(self.settings.installation)
-        for name in self.cache.take_gone():
-            tx.trigger_states[name] = None
-        for operation in self.settings.installation.operations.values():
-            self.cache.remember(tx, operation, at, by)
 
     async def _leave_out_ended(self, tx: Transaction) -> None:
         """Leave out stops of jobs that ended by themselves meanwhile; a strict one is left to be refused."""
@@ -239,7 +152,7 @@ class Engine:
         gone = set()
         for job in tx.stopped:
             if job.uid not in fresh | strict:
-                stored = await self.store.get(job.uid)
+                stored = await self._parts.store.get(job.uid)
                 if stored is None or stored.ended:
                     gone.add(job.uid)
         if gone:
@@ -248,16 +161,13 @@ class Engine:
 
     def _recorded(self, tx: Transaction) -> None:
         """Count what was recorded, end what it stopped and start its jobs."""
-        self.counters.add(tx)
+        self._parts.counters.add(tx)
         if not tx:
             return
+        self._parts.cache.metadata |= tx.metadata
         if tx.stopped:
             self.runner.stopped(tx.stopped)
         self.runner.start(tx.jobs)
         self.runner.publish_changed(tx.changed.values())
-        self.agent_scheduler.recorded(tx)
-        self.deadlines.recorded()
-
-    def is_active(self, operation: Operation) -> bool:
-        """Whether an operation may run."""
-        return self.cache.is_active(operation)
+        self._parts.agent_scheduler.recorded(tx)
+        self._parts.deadlines.recorded()

@@ -5,96 +5,148 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from mqttjobs.clock import Clock
 from mqttjobs.domain.descriptions import describe_duration, describe_start, describe_wanted, describe_watched
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Operation, Trigger, Value, ValueKey
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.schedules import next_due
+from mqttjobs.domain.starting import Condition
 from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import TriggerState, deadline, lasts, trigger_state_name
 from mqttjobs.service.engine import Engine
-from mqttjobs.service.guards.context import zone_of
-from mqttjobs.service.guards.guard import REMEMBERED, SkippedMatch
-from mqttjobs.store.base import JobQuery
+from mqttjobs.service.guards.breakers import Breakers
+from mqttjobs.service.guards.context import StoredConditionContext, zone_of
+from mqttjobs.service.guards.guard import REMEMBERED, SkippedMatch, SkippedMatches
+from mqttjobs.service.scheduling.deadlines import Deadlines
+from mqttjobs.service.state.cache import StateCache
+from mqttjobs.store.base import JobQuery, Store
 
 LOOKED_THROUGH = 200
 """Jobs in which the last firing of each trigger is looked for."""
 
 
-async def explanation(engine: Engine, operation: Operation, owner: EntityKey | None) -> dict[str, Json]:
-    """Return the document of operations/explain for an operation and one entity that it is attached to."""
-    now = engine.clock.now()
-    fired = await _last_fired(engine, operation, owner)
-    triggers = []
-    if owner is not None or not operation.attach:
-        for trigger_index in range(len(operation.triggers)):
-            described = _Trigger(engine, operation, trigger_index, owner, now).document(
-                fired.get(operation.trigger_ids[trigger_index])
-            )
-            written = operation.definition.get("triggers")
-            triggers.append({"trigger": written[trigger_index] if isinstance(written, list) else None, **described})
-    conditions = None
-    if operation.conditions is not None:
-        context = engine.guard.context(owner, now)
-        conditions = {"satisfied": operation.conditions.holds(context), "told": operation.conditions.describe(context)}
-    open_for_s = engine.breakers.open_for_s(operation, owner)
-    skipped_matches = [
-        skipped_match
-        for skipped_match in engine.skipped_matches.of(operation.id)
-        if owner is None or skipped_match.owner == owner
-    ]
-    return {
-        "id": operation.id,
-        "name": operation.name,
-        **_named(owner),
-        "active": engine.is_active(operation),
-        "event_driven": operation.event_driven,
-        "triggers": triggers,
-        "conditions": conditions,
-        "schedule": _schedule(engine, operation),
-        "breaker": None if open_for_s is None else {"open_for": round(open_for_s, 3)},
-        "not_run": [_skipped_match(skipped_match) for skipped_match in skipped_matches[:REMEMBERED]],
-    }
+class Explainer:
+    """Describes operations as they stand, and what each trigger waits for.
+
+    Args:
+        engine: the configuration in use.
+        store: when triggers last fired.
+        cache: stored values and trigger states.
+        deadlines: when something is due.
+        breakers, skipped_matches: why something did not run.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        cache: StateCache,
+        deadlines: Deadlines,
+        breakers: Breakers,
+        skipped_matches: SkippedMatches,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._cache = cache
+        self._deadlines = deadlines
+        self._breakers = breakers
+        self._skipped_matches = skipped_matches
+        self._clock = clock
+
+    async def explain(self, operation: Operation, owner: EntityKey | None) -> dict[str, Json]:
+        """Return the document of operations/explain for an operation and one entity that it is attached to."""
+        now = self._clock.now()
+        fired = await self._last_fired(operation, owner)
+        context = self._engine.configuration.guard.context(owner, now)
+        triggers = []
+        if owner is not None or not operation.attach:
+            for trigger_index, trigger_id in enumerate(operation.trigger_ids):
+                described = _Trigger(self._cache, self._deadlines, context, operation, trigger_index)
+                written = operation.definition.get("triggers")
+                document = described.document(fired.get(trigger_id))
+                triggers.append({"trigger": written[trigger_index] if isinstance(written, list) else None, **document})
+        open_for_s = self._breakers.open_for_s(operation, owner)
+        skipped_matches = [
+            skipped_match
+            for skipped_match in self._skipped_matches.of(operation.id)
+            if owner is None or skipped_match.owner == owner
+        ]
+        return {
+            "id": operation.id,
+            "name": operation.name,
+            **_named(owner),
+            "active": self._cache.is_active(operation),
+            "event_driven": operation.event_driven,
+            "triggers": triggers,
+            "conditions": _conditions(operation.conditions, context),
+            "schedule": self._schedule(operation),
+            "breaker": None if open_for_s is None else {"open_for": round(open_for_s, 3)},
+            "not_run": [_skipped_match(skipped_match) for skipped_match in skipped_matches[:REMEMBERED]],
+        }
+
+    async def _last_fired(self, operation: Operation, owner: EntityKey | None) -> dict[str, datetime]:
+        """Return when each trigger last started the operation, as far as recent jobs tell."""
+        ids = None if owner is None else frozenset({owner.id})
+        is_link = owner is not None and owner.kind is EntityKind.LINK
+        query = JobQuery(
+            operation_id=operation.id,
+            objects=None if is_link else ids,
+            links=ids if is_link else None,
+            limit=LOOKED_THROUGH,
+        )
+        found: dict[str, datetime] = {}
+        for job in (await self._store.find(query)).jobs:
+            if job.trigger is not None and job.status is not Status.SKIPPED:
+                found.setdefault(job.trigger, job.created_at)
+        return found
+
+    def _schedule(self, operation: Operation) -> Json:
+        operation_state = self._cache.operation_states.get(operation.id)
+        if operation.schedule is None or operation_state is None:
+            return None
+        zone = zone_of(self._engine.configuration.settings.service)
+        due = next_due(operation.schedule, operation_state.due_at or operation_state.created_at, zone)
+        return {
+            "scheduled": operation.schedule.text,
+            "told": f"runs {describe_start(operation)}",
+            "next": None if due is None else iso(due),
+            "last": None if operation_state.due_at is None else iso(operation_state.due_at),
+        }
 
 
-async def _last_fired(engine: Engine, operation: Operation, owner: EntityKey | None) -> dict[str, datetime]:
-    """Return when each trigger last started the operation, as far as recent jobs tell."""
-    ids = None if owner is None else frozenset({owner.id})
-    is_link = owner is not None and owner.kind is EntityKind.LINK
-    query = JobQuery(
-        operation_id=operation.id,
-        objects=None if is_link else ids,
-        links=ids if is_link else None,
-        limit=LOOKED_THROUGH,
-    )
-    found: dict[str, datetime] = {}
-    for job in (await engine.store.find(query)).jobs:
-        if job.trigger is not None and job.status is not Status.SKIPPED:
-            found.setdefault(job.trigger, job.created_at)
-    return found
+def _conditions(conditions: Condition | None, context: StoredConditionContext) -> Json:
+    if conditions is None:
+        return None
+    return {"satisfied": conditions.holds(context), "told": conditions.describe(context)}
 
 
 class _Trigger:
     """One trigger of one owner, as it stands at a moment."""
 
     def __init__(
-        self, engine: Engine, operation: Operation, trigger_index: int, owner: EntityKey | None, now: datetime
+        self,
+        cache: StateCache,
+        deadlines: Deadlines,
+        context: StoredConditionContext,
+        operation: Operation,
+        trigger_index: int,
     ) -> None:
-        self._engine = engine
+        self._deadlines = deadlines
+        self._context = context
         self._operation = operation
         self._trigger_index = trigger_index
-        self._owner = owner
-        self._now = now
         self._trigger: Trigger = operation.triggers[trigger_index]
         self._trigger_state: TriggerState | None = None
         self._key: ValueKey | None = None
         self._value: Value | None = None
+        owner = context.owner
         if owner is not None:
-            self._trigger_state = engine.cache.trigger_states.get(
-                trigger_state_name(operation.trigger_ids[trigger_index], owner)
-            )
-            self._key = engine.settings.installation.watched(self._trigger, owner)
-            context = engine.guard.context(owner, now)
+            name = trigger_state_name(operation.trigger_ids[trigger_index], owner)
+            self._trigger_state = cache.trigger_states.get(name)
+            self._key = context.installation.watched(self._trigger, owner)
             self._value = None if self._key is None else context.value(self._key)
 
     def document(self, last_fired: datetime | None) -> dict[str, Json]:
@@ -110,7 +162,7 @@ class _Trigger:
                 "state": value.text if value else None,
                 "since": iso(value.since_at) if value else None,
             }
-        document = {
+        return {
             "enabled": self._trigger.enabled,
             "watches": watches,
             "satisfied": satisfied,
@@ -118,15 +170,9 @@ class _Trigger:
             "waiting_for": waiting,
             "until": None if until is None else iso(until),
             "last_fired": None if last_fired is None else iso(last_fired),
+            "told": self._sentence(),
+            "conditions": _conditions(self._trigger.conditions, self._context),
         }
-        return document | {"told": self._sentence()} | self._conditions()
-
-    def _conditions(self) -> dict[str, Json]:
-        conditions = self._trigger.conditions
-        if conditions is None:
-            return {"conditions": None}
-        context = self._engine.guard.context(self._owner, self._now)
-        return {"conditions": {"satisfied": conditions.holds(context), "told": conditions.describe(context)}}
 
     def _sentence(self) -> str:
         if self._trigger.at is not None:
@@ -156,10 +202,10 @@ class _Trigger:
         if not trigger.enabled:
             return None, None
         if trigger.at is not None:
-            return describe_wanted(trigger), self._engine.deadlines.next_sun(self._operation, self._trigger_index)
-        if trigger.silence is not None and self._owner is not None:
-            watcher = Watcher(self._operation, self._trigger_index, trigger, self._owner)
-            due = self._engine.deadlines.silences.deadline(watcher)
+            return describe_wanted(trigger), self._deadlines.next_sun(self._operation, self._trigger_index)
+        if trigger.silence is not None and self._context.owner is not None:
+            watcher = Watcher(self._operation, self._trigger_index, trigger, self._context.owner)
+            due = self._deadlines.silences.deadline(watcher)
             return ("that nothing is heard" if due else "that something is heard again"), due
         due = None if trigger_state is None else deadline(trigger, trigger_state)
         if due is not None and trigger_state is not None:
@@ -168,7 +214,7 @@ class _Trigger:
             return f"that it stays {self._state()}", due
         if trigger_state is not None and trigger_state.ran_at is not None and trigger.throttle is not None:
             free = trigger_state.ran_at + trigger.throttle
-            if free > self._now:
+            if free > self._context.now:
                 return f"that {describe_duration(trigger.throttle)} have passed since it ran, and then a change", free
         return f"that it {describe_wanted(trigger)}", None
 
@@ -178,21 +224,6 @@ class _Trigger:
 
 def _named(key: EntityKey | None) -> dict[str, str]:
     return {} if key is None else {key.kind.value: key.id}
-
-
-def _schedule(engine: Engine, operation: Operation) -> Json:
-    operation_state = engine.cache.operation_states.get(operation.id)
-    if operation.schedule is None or operation_state is None:
-        return None
-    due = next_due(
-        operation.schedule, operation_state.due_at or operation_state.created_at, zone_of(engine.settings.service)
-    )
-    return {
-        "scheduled": operation.schedule.text,
-        "told": f"runs {describe_start(operation)}",
-        "next": None if due is None else iso(due),
-        "last": None if operation_state.due_at is None else iso(operation_state.due_at),
-    }
 
 
 def _skipped_match(skipped_match: SkippedMatch) -> Mapping[str, Json]:

@@ -11,21 +11,23 @@ from mqttjobs.domain.model import Delivery
 from mqttjobs.errors import ConfigError
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.jobs.definitions import OperationResolver
+from mqttjobs.service.state.cache import StateCache
+from mqttjobs.store.base import Store
 
 INTERRUPTED = "interrupted"
 
 log = structlog.get_logger(__name__)
 
 
-async def recover(engine: Engine, now: datetime) -> None:
+async def recover(engine: Engine, store: Store, cache: StateCache, now: datetime) -> None:
     """Give every job that was claimed when the process ended back to the queue, or end it as interrupted."""
-    hostname = engine.settings.service.hostname
+    resolver, hostname = engine.configuration.resolver, engine.configuration.settings.service.hostname
     async with engine.transaction() as tx:
-        for job in await engine.store.claimed():
-            update = _recovered(job, engine.resolver, now, hostname)
+        for job in await store.claimed():
+            update = _recovered(job, resolver, now, hostname)
             tx.updates.append(update)
             after = apply(job, update)
-            engine.cache.record_run(tx, after, ended_now=after.ended)
+            cache.record_run(tx, after, ended_now=after.ended)
             if after.ended:
                 tx.ended[after.uid] = after
     if tx.updates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,23 +11,40 @@ import structlog
 
 from mqttjobs.domain.model import EntityKind, Json
 from mqttjobs.errors import ConfigError, StoreError
+from mqttjobs.service.api.status import ServiceStatus
 from mqttjobs.service.engine import Engine
-from mqttjobs.service.scheduler import Scheduler
-from mqttjobs.service.session import Connection
+from mqttjobs.service.parts import Configuration
 from mqttjobs.service.settings import LoadSettings, Settings
-from mqttjobs.service.state.transaction import Transaction
+from mqttjobs.service.subscriptions import Subscriptions
 
 log = structlog.get_logger(__name__)
 
 
 class Reload:
-    """Reads the configuration anew and puts it in place of the old one, whole or not at all."""
+    """Reads the configuration anew and puts it in place of the old one, whole or not at all.
 
-    def __init__(self, engine: Engine, connection: Connection, scheduler: Scheduler, load: LoadSettings) -> None:
+    Args:
+        engine: transactions, and the configuration in use.
+        configure: makes what is made of a configuration (see Parts).
+        subscriptions: follow the configuration.
+        status: is published again.
+        load: reads the configuration.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        configure: Callable[[Settings], Configuration],
+        subscriptions: Subscriptions,
+        status: ServiceStatus,
+        load: LoadSettings,
+    ) -> None:
         self._engine = engine
-        self._connection = connection
-        self._scheduler = scheduler
+        self._configure = configure
+        self._subscriptions = subscriptions
+        self._status = status
         self._load = load
+        self._lock = asyncio.Lock()
 
     async def __call__(self, by: str) -> dict[str, Json]:
         """Reload on behalf of `by`; return what was added, removed and changed.
@@ -36,26 +53,25 @@ class Reload:
             ConfigError: the file is bad; nothing was changed.
             StoreError: the store is unavailable; nothing was changed.
         """
-        engine = self._engine
-        try:
-            new = await asyncio.to_thread(self._load)
-        except ConfigError as error:
-            log.error("reload-refused", problems=[str(each) for each in error.problems])
-            raise
-        old = engine.settings
-        try:
-            async with engine.transaction() as tx:
-                differences = _differences(old, engine.with_members(new))
-                engine.install(_keeping(old, new))
-                engine.adopt(tx, engine.clock.now(), by)
-                await self._connection.resubscribe(tx)
-        except StoreError:
-            engine.install(old)
-            await self._connection.resubscribe(Transaction())
-            raise
-        self._scheduler.nudge()
-        engine.runner.wake()
-        engine.agent_scheduler.wake()
+        async with self._lock:
+            try:
+                new = await asyncio.to_thread(self._load)
+            except ConfigError as error:
+                log.error("reload-refused", problems=[str(each) for each in error.problems])
+                raise
+            old = self._engine.configuration.settings
+            try:
+                async with self._engine.transaction() as tx:
+                    configuration = self._configure(_keeping(old, new))
+                    self._engine.adopt(tx, configuration, by)
+                    await self._subscriptions.follow(configuration.settings)
+                    tx.metadata |= self._subscriptions.unrecorded()
+            except StoreError:
+                await self._subscriptions.follow(old)
+                raise
+            self._engine.use(configuration)
+        self._status.announce()
+        differences = _differences(old, replace(new, installation=configuration.settings.installation))
         log.info("reloaded", **differences)
         return differences
 

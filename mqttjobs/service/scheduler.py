@@ -6,10 +6,16 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from mqttjobs.clock import Clock
 from mqttjobs.errors import StoreError
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.ingest.reports import Match
+from mqttjobs.service.jobs.events import JobEventPublisher
+from mqttjobs.service.scheduling.deadlines import Deadlines
+from mqttjobs.service.state.agents import AgentRegistry
+from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
+from mqttjobs.store.base import Store
 
 QUIET_S = 1.0
 """Deadlines that passed while away are tested once intake has been quiet this long…"""
@@ -32,9 +38,23 @@ class Scheduler:
     tested against the values as they then are (behaviour 2). Schedules wait for that too, but at start alone.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        cache: StateCache,
+        agent_registry: AgentRegistry,
+        deadlines: Deadlines,
+        job_events: JobEventPublisher,
+        clock: Clock,
+    ) -> None:
         self._engine = engine
-        self._clock = engine.clock
+        self._store = store
+        self._cache = cache
+        self._agent_registry = agent_registry
+        self._deadlines = deadlines
+        self._job_events = job_events
+        self._clock = clock
         self._connected_s: float | None = None
         self._heard_s = 0.0
         self._settled = False
@@ -48,37 +68,28 @@ class Scheduler:
         """A session's subscriptions are granted: wait for its replays."""
         self._connected_s = self._heard_s = self._clock.monotonic()
         self._settled = False
-        self._engine.deadlines.connected(self._clock.now())
-        self._engine.deadlines.wake.set()
+        self._deadlines.connected(self._clock.now())
+        self._deadlines.wake.set()
 
     def disconnected(self) -> None:
         """The session is gone: holds wait for the next."""
         self._connected_s = None
         self._settled = False
-        self._engine.deadlines.connected(None)
+        self._deadlines.connected(None)
 
     def before_batch(self, tx: Transaction, now: datetime) -> list[Match]:
         """Return what fell due before a batch came: a hold that lasted long enough is not undone by a later change."""
         self._follow_wall_clock(tx)
-        due = self._engine.deadlines.next_trigger() if self._settled and self._connected_s is not None else None
-        return self._engine.deadlines.triggers_due(tx, now) if due is not None and due <= now else []
+        due = self._deadlines.next_trigger() if self._settled and self._connected_s is not None else None
+        return self._deadlines.triggers_due(tx, now) if due is not None and due <= now else []
 
     def heard(self) -> None:
         """Reports were taken in: intake is not quiet yet."""
         self._heard_s = self._clock.monotonic()
 
-    def nudge(self) -> None:
-        """Look now: the configuration or an activation changed."""
-        self._engine.deadlines.wake.set()
-
-    @property
-    def settled(self) -> bool:
-        """Whether there is a session and what came with it has been taken in."""
-        return self._may_test_triggers()
-
     async def run(self) -> None:
         """Test what is due, again and again, until cancelled."""
-        deadlines = self._engine.deadlines
+        deadlines = self._deadlines
         while True:
             deadlines.wake.clear()
             try:
@@ -91,17 +102,16 @@ class Scheduler:
 
     async def run_due(self) -> float:
         """Do everything that is due now; return the seconds until something is due next."""
-        engine = self._engine
-        async with engine.transaction() as tx:
+        async with self._engine.transaction() as tx:
             self._follow_wall_clock(tx)
             now = self._clock.now()
             matches: list[Match] = []
-            if self._may_test_triggers():
-                matches = engine.deadlines.triggers_due(tx, now)
+            if self.is_settled():
+                matches = self._deadlines.triggers_due(tx, now)
             if self._may_test_schedules():
-                matches += engine.deadlines.clock_due(tx, now, ready=self._settled)
+                matches += self._deadlines.clock_due(tx, now, ready=self._settled)
             self._flush_heard(tx)
-            await engine.ingest.enqueue(tx, matches)
+            await self._engine.configuration.ingest.enqueue(tx, matches)
         await self._sweep(now)
         return self._pause_s(now)
 
@@ -115,13 +125,12 @@ class Scheduler:
         if abs(step) < STEP:
             return
         self._offset_s = offset_s
-        log.warning(
-            "wall-clock-set", seconds=step.total_seconds(), trigger_states=len(self._engine.cache.trigger_states)
-        )
-        self._engine.deadlines.follow_wall_clock(tx, step)
-        tx.assignments |= {row.key: row for row in self._engine.agent_registry.move(step)}
+        log.warning("wall-clock-set", seconds=step.total_seconds(), trigger_states=len(self._cache.trigger_states))
+        self._deadlines.follow_wall_clock(tx, step)
+        tx.assignments |= {row.key: row for row in self._agent_registry.move(step)}
 
-    def _may_test_triggers(self) -> bool:
+    def is_settled(self) -> bool:
+        """Whether there is a session and what came with it has been taken in."""
         if self._connected_s is None:
             return False
         now_s = self._clock.monotonic()
@@ -139,24 +148,23 @@ class Scheduler:
         now_s = self._clock.monotonic()
         if now_s - self._flushed_s >= FLUSH_S:
             self._flushed_s = now_s
-            tx.heard |= self._engine.cache.heard
-            self._engine.cache.heard.clear()
+            tx.heard |= self._cache.heard
+            self._cache.heard.clear()
 
     async def _sweep(self, now: datetime) -> None:
-        engine = self._engine
         now_s = self._clock.monotonic()
         if now_s - self._pruned_s >= PRUNE_S:
             self._pruned_s = now_s
-            gone = await engine.store.prune(now, engine.settings.retention)
+            gone = await self._store.prune(now, self._engine.configuration.settings.retention)
             if gone:
                 log.info("pruned", jobs=gone)
                 self._pruned_s = now_s - PRUNE_S
-        if engine.job_events.behind:
-            await engine.job_events.catch_up()
-        engine.runner.completer.nudge()
+        if self._job_events.behind:
+            await self._job_events.catch_up()
+        self._engine.runner.completer.nudge()
 
     def _pause_s(self, now: datetime) -> float:
-        deadlines = self._engine.deadlines
+        deadlines = self._deadlines
         dues = [deadlines.next_trigger()] if self._settled else []
         seconds = []
         if self._schedules_open:
@@ -166,6 +174,6 @@ class Scheduler:
         seconds += [max(0.0, (due - now) / timedelta(seconds=1)) for due in dues if due is not None]
         if self._connected_s is not None and not self._settled:
             seconds.append(QUIET_S - (self._clock.monotonic() - self._heard_s))
-        if self._engine.cache.heard:
+        if self._cache.heard:
             seconds.append(FLUSH_S - (self._clock.monotonic() - self._flushed_s))
         return max(0.0, min([LONGEST_SLEEP_S, *seconds]))

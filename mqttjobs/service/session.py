@@ -1,42 +1,55 @@
-"""One session with the broker: subscribe, take batches in, commit, acknowledge, answer, and say goodbye."""
+"""One session with the broker: say hello, take batches in until it ends, and say goodbye."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 
 import structlog
 
-from mqttjobs.domain.protocol import encode
-from mqttjobs.domain.topics import minimal_filters
-from mqttjobs.errors import NotFound, StoreError, TransportError
+from mqttjobs.errors import TransportError
+from mqttjobs.service.agents.scheduler import AgentScheduler
 from mqttjobs.service.api.router import RequestRouter
-from mqttjobs.service.api.status import info_document
-from mqttjobs.service.engine import Engine
+from mqttjobs.service.api.status import ServiceStatus, offline
+from mqttjobs.service.intake import Intake
+from mqttjobs.service.jobs.events import JobEventPublisher
+from mqttjobs.service.jobs.runner import Runner
 from mqttjobs.service.scheduler import Scheduler
-from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.transport.base import REFUSED, Message, Publication, Session, Subscription, describe_refusal
+from mqttjobs.service.subscriptions import Subscriptions
+from mqttjobs.transport.base import Session
+from mqttjobs.transport.publisher import Publisher
 
-FILTERS_KEY = "filters"
-SESSION_KEY = "session"
-STORE_RETRY_S = 1.0
-HELD_BACK = 10_000
-"""Messages held while the store is unavailable; beyond this nothing more is received."""
 GOODBYE_S = 2.0
 
 log = structlog.get_logger(__name__)
 
 
 class Connection:
-    """What happens while there is a session."""
+    """What happens while there is a session: whoever depends on one learns when it begins and when it is gone."""
 
-    def __init__(self, engine: Engine, scheduler: Scheduler, router: RequestRouter) -> None:
-        self._engine = engine
-        self._scheduler = scheduler
+    def __init__(
+        self,
+        subscriptions: Subscriptions,
+        intake: Intake,
+        router: RequestRouter,
+        publisher: Publisher,
+        status: ServiceStatus,
+        job_events: JobEventPublisher,
+        scheduler: Scheduler,
+        runner: Runner,
+        agent_scheduler: AgentScheduler,
+        base_topic: str,
+    ) -> None:
+        self._subscriptions = subscriptions
+        self._intake = intake
         self._router = router
-        self._session: Session | None = None
-        self._greeting = Transaction()
+        self._publisher = publisher
+        self._status = status
+        self._job_events = job_events
+        self._scheduler = scheduler
+        self._runner = runner
+        self._agent_scheduler = agent_scheduler
+        self._base_topic = base_topic
         self._receiving = False
 
     async def serve(self, session: Session, stop: asyncio.Event, loops: Sequence[asyncio.Task[None]]) -> None:
@@ -61,8 +74,8 @@ class Connection:
             pump.cancel()
             stopping.cancel()
             await asyncio.gather(pump, stopping, return_exceptions=True)
-            self._session = None
-            self._engine.publisher.detach()
+            self._subscriptions.detach()
+            self._publisher.detach()
             self._scheduler.disconnected()
 
     async def _pump(self, session: Session, stop: asyncio.Event) -> None:
@@ -74,168 +87,27 @@ class Connection:
                 messages = await session.receive()
             finally:
                 self._receiving = False
-            await self._take(session, messages, stop)
+            await self._intake.take(session, messages, stop)
 
     async def _greet(self, session: Session, stop: asyncio.Event) -> None:
         """Subscribe, remember what is subscribed, and say that we are here."""
-        engine = self._engine
-        engine.protocol = session.protocol
-        self._session = session
-        engine.cache.live.clear()
-        tx = self._greeting  # what an earlier one could not record is still owed
-        if not session.resumed:
-            self._new_session(tx)
-        await self._subscribe(session, tx)
-        engine.publisher.attach(session)
-        engine.job_events.behind = True
-        engine.agent_registry.connected(engine.clock.now())
+        self._status.protocol = session.protocol
+        self._intake.begin(session)
+        await self._subscriptions.attach(session)
+        self._publisher.attach(session)
+        self._job_events.behind = True
+        self._agent_scheduler.connected()
         self._scheduler.connected()
         log.info("connected", protocol=session.protocol, resumed=session.resumed)
-        await self._take(session, [], stop)
-        self._announce()
-        engine.runner.wake()
-        engine.agent_scheduler.wake()
-
-    def _announce(self) -> None:
-        base = self._engine.settings.base_topic
-        info = encode(info_document(self._engine))
-        publish = self._engine.publisher.publish
-        publish(Publication(f"{base}/info", info, qos=1, retain=True, content_type="application/json"))
-        publish(Publication(f"{base}/status", b"online", qos=1, retain=True))
-
-    def _new_session(self, tx: Transaction) -> None:
-        """Packet identifiers begin anew; if there was a session before, what came meanwhile may be missing."""
-        engine = self._engine
-        tx.forget_packets = True
-        if engine.cache.metadata.get(SESSION_KEY):
-            message = "the broker lost our session: changes that came while we were away may be missing"
-            log.warning("session-lost", details=message)
-            engine.rejections.publish(f"{engine.settings.base_topic}/status", "session_lost", message)
-        tx.metadata[SESSION_KEY] = True
-
-    def _wanted(self) -> list[Subscription]:
-        """Return what to subscribe to: states with their retained messages, requests without; so too of agents."""
-        settings = self._engine.settings
-        base = settings.base_topic
-        states = minimal_filters([*settings.installation.filters(), f"{base}/state/#"])
-        requests = [f"{base}/request/+/+", f"{base}/users/+/request/+/+"]
-        statuses: list[str] = []
-        if self._engine.agent_scheduler.enabled:
-            status, report = self._engine.agent_inbox.filters()
-            statuses.append(status)
-            requests.append(report)
-        return [
-            *(Subscription(each) for each in statuses),
-            *(Subscription(each) for each in states),
-            *(Subscription(each, replay=False) for each in requests),
-        ]
-
-    async def _subscribe(self, session: Session, tx: Transaction, known: frozenset[str] = frozenset()) -> None:
-        """Subscribe to what is wanted and not in `known`, and unsubscribe what is wanted no longer."""
-        engine = self._engine
-        wanted = self._wanted()
-        names = [each.filter for each in wanted]
-        gone = sorted(set(engine.cache.metadata.get(FILTERS_KEY) or ()) - set(names))
-        if gone:
-            await session.unsubscribe(gone)
-        fresh = [each for each in wanted if each.filter not in known]
-        codes = await session.subscribe(fresh) if fresh else []
-        for name in gone + names:
-            engine.notices.pop(f"subscription {name}", None)
-        for each, code in zip(fresh, codes, strict=True):
-            if code >= REFUSED:
-                message = f"the broker refused the subscription {each.filter}: {describe_refusal(code)}"
-                engine.notices[f"subscription {each.filter}"] = message
-                log.error("subscription-refused", filter=each.filter, code=code)
-        engine.cache.metadata[FILTERS_KEY] = names
-        tx.metadata[FILTERS_KEY] = names
-
-    async def resubscribe(self, tx: Transaction) -> None:
-        """Follow a new configuration, if there is a session and it lasts; otherwise the next one does."""
-        if self._session is not None:
-            known = frozenset(self._engine.cache.metadata.get(FILTERS_KEY) or ())
-            with suppress(TransportError):
-                await self._subscribe(self._session, tx, known)
-                self._greeting.metadata.pop(FILTERS_KEY, None)
-            self._announce()
-
-    async def _take(self, session: Session, messages: list[Message], stop: asyncio.Event) -> None:
-        """Commit a batch, and only then acknowledge it and answer its requests.
-
-        While the store is unavailable nothing is acknowledged: the batch is held and tried again, with what
-        arrives meanwhile, until `stop`; requests are answered, so that service/health can say what is wrong.
-        """
-        engine = self._engine
-        answered = 0
-        while True:
-            try:
-                requests = await self._commit(messages)
-            except NotFound:
-                continue  # a job that a report is about was pruned in this moment: decide anew
-            except StoreError as error:
-                if "store" not in engine.notices:
-                    log.error("store-unavailable", details=str(error), messages_held=len(messages))
-                engine.notices["store"] = f"store: {error}"
-                self._router.accept([each for each in messages[answered:] if self._is_request(each)])
-                answered = len(messages)
-                if stop.is_set():
-                    return
-                messages += await self._meanwhile(session, len(messages))
-            else:
-                break
-        engine.notices.pop("store", None)
-        session.acknowledge(messages)
-        held = {id(each) for each in messages[:answered]}
-        self._router.accept([each for each in requests if id(each) not in held])
-        if not all(self._is_request(each) or self._is_of_agent(each) for each in messages):
-            self._scheduler.heard()
-
-    async def _commit(self, messages: Sequence[Message]) -> list[Message]:
-        """Decide and record one batch, with what the greeting has still to record; return its requests that are new."""
-        engine = self._engine
-        async with engine.transaction() as tx:
-            greeting = self._greeting
-            if greeting.forget_packets:
-                engine.cache.packets.clear()
-            engine.cache.metadata |= greeting.metadata
-            others = [each for each in messages if self._is_request(each) or self._is_of_agent(each)]
-            known = set(map(id, others))
-            reports = [each for each in messages if id(each) not in known]
-            now = engine.clock.now()
-            await engine.ingest.take(tx, reports, now, self._scheduler.before_batch(tx, now))
-            fresh = [each for each in others if engine.ingest.note_packet(tx, each)]
-            await engine.agent_inbox.take(tx, [each for each in fresh if self._is_of_agent(each)], now)
-            requests = [each for each in fresh if self._is_request(each)]
-            tx.forget_packets = greeting.forget_packets
-            tx.metadata |= greeting.metadata
-        self._greeting = Transaction()
-        return requests
-
-    async def _meanwhile(self, session: Session, held: int) -> list[Message]:
-        if held >= HELD_BACK:
-            await self._engine.clock.wait(asyncio.Event(), STORE_RETRY_S)
-            return []
-        receiving = asyncio.ensure_future(session.receive())
-        waiting = asyncio.Event()
-        receiving.add_done_callback(lambda _: waiting.set())
-        await self._engine.clock.wait(waiting, STORE_RETRY_S)
-        if not receiving.done():
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
-        return [] if receiving.cancelled() else receiving.result()
-
-    def _is_request(self, message: Message) -> bool:
-        base = self._engine.settings.base_topic
-        return message.topic.startswith((f"{base}/request/", f"{base}/users/"))
-
-    def _is_of_agent(self, message: Message) -> bool:
-        return message.topic.startswith(f"{self._engine.settings.base_topic}/agents/")
+        await self._intake.take(session, [], stop)
+        self._status.announce()
+        self._runner.wake()
+        self._agent_scheduler.wake()
 
     async def _goodbye(self, session: Session) -> None:
         """Say offline before a clean stop: a clean disconnect sends no will."""
         await self._router.close()
-        status = Publication(f"{self._engine.settings.base_topic}/status", b"offline", qos=1, retain=True)
-        sending = session.publish(status)
+        sending = session.publish(offline(self._base_topic))
         try:
             async with asyncio.timeout(GOODBYE_S):
                 await sending

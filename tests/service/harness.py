@@ -183,7 +183,7 @@ class ServiceHarness:
 
     @property
     def connected(self) -> bool:
-        return self.process is not None and self.process.service.engine.publisher.connected
+        return self.process is not None and self.process.service.connected
 
     # -- time ----------------------------------------------------------------------------------------------------
 

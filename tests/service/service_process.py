@@ -9,7 +9,8 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mqttjobs.service.app import Service, will_of
+from mqttjobs.service.api.status import offline
+from mqttjobs.service.app import Service
 from mqttjobs.store.backends.memory import MemoryStore
 from mqttjobs.transport.backends.memory import MemoryTransport
 from mqttjobs.transport.base import Session, Transport
@@ -96,7 +97,7 @@ class ServiceProcess:
         self._fate: str | None = None
         self._times = 0
         settings = harness.settings
-        options = replace(settings.connect, will=will_of(settings))
+        options = replace(settings.connect, will=offline(settings.base_topic))
         self.service = Service(
             settings,
             _StoreProxy(self, harness.store),  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from mqttjobs.errors import StoreError
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.jobs.completer import JobCompleter
 from mqttjobs.service.jobs.events import JobEventPublisher
+from mqttjobs.service.parts import Parts
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.store.backends.memory import MemoryStore
@@ -54,7 +55,7 @@ async def test_outcomes_beside_that_of_a_deleted_job_are_each_written_once_thoug
     await store.record(Changes(deleted=[2]))
     done: list[int] = []
     job_events = JobEventPublisher(store, Publisher(), "mqttjobs", 0)
-    engine = Engine(Settings(), store, loop.clock, new_id=str, new_token=str)
+    engine = Engine(Settings(), Parts(Settings(), store, loop.clock, new_id=str, new_token=str))
     completer = JobCompleter(engine.transaction, StateCache(), job_events, loop.clock, lambda job: done.append(job.uid))
     all_at_once, one_by_one = 1, 3
     store.fails_at = {store.writes + all_at_once + one_by_one}

@@ -25,6 +25,11 @@ AT_ONCE = 50
 """Messages that are taken in before others have their turn."""
 
 
+def agent_filters(base_topic: str) -> tuple[str, str]:
+    """Return what to subscribe to for messages of agents: statuses, and reports."""
+    return f"{base_topic}/agents/+/status", f"{base_topic}/agents/+/report"
+
+
 class AgentInbox:
     """Turns messages of agents into a draft. One for each installation; `counts` is what came, by what became of it."""
 
@@ -44,10 +49,6 @@ class AgentInbox:
         self._new_batch = new_batch
         self._counts = counts
         self._prefix = f"{settings.base_topic}/agents/"
-
-    def filters(self) -> tuple[str, str]:
-        """Return what to subscribe to: statuses, and reports."""
-        return f"{self._prefix}+/status", f"{self._prefix}+/report"
 
     async def take(self, tx: Transaction, messages: Sequence[Message], at: datetime) -> None:
         """Put what messages do into the draft; what cannot be used is told on event/rejected."""

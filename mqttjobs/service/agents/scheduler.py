@@ -89,6 +89,10 @@ class AgentScheduler:
         """Whether there can be agents."""
         return self._settings.agents.key is not None
 
+    def connected(self) -> None:
+        """Count the silence of agents from now at the earliest."""
+        self._agent_registry.connected(self._clock.now())
+
     def wake(self) -> None:
         """Look now: something changed."""
         self._wake.set()

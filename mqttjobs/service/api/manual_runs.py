@@ -28,7 +28,7 @@ def choose_owner(
     request: RequestContext, operation: Operation, object_id: str | None, link_id: str | None
 ) -> EntityKey | None:
     """Return the entity that a run by hand is for: the one that is named, or the only one there is."""
-    installation = request.engine.settings.installation
+    installation = request.installation
     if object_id is not None or link_id is not None:
         key = request.entity(object_id, link_id).key
         if not installation.is_attached(operation, key):
@@ -54,17 +54,16 @@ async def start(
     Raises:
         Inactive, Conflict: its operation is deactivated, or its mode lets no other job run now.
     """
-    engine = request.engine
-    async with engine.transaction() as tx:
+    async with request.engine.transaction() as tx:
         job = await _create(request, tx, run)
         event = JobEvent(
-            job.created_at, EventKind.RETRIED, engine.settings.service.hostname, f"Job retried as {job.id}"
+            job.created_at, EventKind.RETRIED, request.settings.service.hostname, f"Job retried as {job.id}"
         )
         if retried is not None:
             tx.updates.append(JobUpdate(retried.uid, (event,), only_events=True))
         reply = request.keep_answer(tx, answer(job))
     if retried is not None:
-        engine.runner.noted(retried.uid, event)
+        request.engine.runner.noted(retried.uid, event)
     return reply
 
 
@@ -77,16 +76,15 @@ async def finish(request: RequestContext, run: Run, seconds: float) -> Job:
         Inactive, Conflict: see start.
         NotFound: the job was deleted meanwhile.
     """
-    engine = request.engine
     uid = request.pending_job
     if uid is None:
-        async with engine.transaction() as tx:
+        async with request.engine.transaction() as tx:
             job = await _create(request, tx, run)
             request.keep_pending_job(tx, job)
         uid = job.uid
     with request.parked():
-        ended = await engine.runner.wait_for_end(uid, seconds)
-    found = await engine.store.get(uid) or ended
+        ended = await request.engine.runner.wait_for_end(uid, seconds)
+    found = await request.store.get(uid) or ended
     if found is None:
         raise NotFound("Job", "the job was deleted before it ended")
     return found
@@ -94,18 +92,18 @@ async def finish(request: RequestContext, run: Run, seconds: float) -> Job:
 
 async def _create(request: RequestContext, tx: Transaction, run: Run) -> Job:
     """Put the new job into a transaction and return it."""
-    engine = request.engine
-    if not engine.is_active(run.operation):
+    job_factory = request.engine.configuration.job_factory
+    if not request.cache.is_active(run.operation):
         raise Inactive("the operation is deactivated; operations/activate switches it on")
-    job = engine.job_factory.compose(run.operation, run.owner, run.origin, engine.clock.now())
+    job = job_factory.compose(run.operation, run.owner, run.origin, request.clock.now())
     if run.invalid_fields:
-        job = refuse(job, job.created_at, engine.settings.service.hostname, run.invalid_fields)
-        engine.job_factory.add(tx, job)
+        job = refuse(job, job.created_at, request.settings.service.hostname, run.invalid_fields)
+        job_factory.add(tx, job)
         return job
-    job = engine.job_factory.resolve_target(job)
+    job = job_factory.resolve_target(job)
     if job.ended:
         message = f"no ready agent for the target {job.target}"
         raise InvalidRequest("wrong parameters: target", {"target": [message]})
-    if await engine.job_factory.enqueue(tx, job, run.operation) is not None:
+    if await job_factory.enqueue(tx, job, run.operation) is not None:
         raise Conflict(f"another job of this operation is running and its mode is {run.operation.mode.value}")
     return job

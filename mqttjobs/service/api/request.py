@@ -6,20 +6,31 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from mqttjobs.clock import Clock
+from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json
 from mqttjobs.domain.protocol import encode
 from mqttjobs.errors import InvalidRequest, NotFound
 from mqttjobs.registry import plugin_modules
+from mqttjobs.service.agents.scheduler import AgentScheduler
 from mqttjobs.service.api.auth import Caller
 from mqttjobs.service.engine import Engine
+from mqttjobs.service.explaining import Explainer
+from mqttjobs.service.settings import Settings
+from mqttjobs.service.simulation.simulation import Simulation
+from mqttjobs.service.state.agents import AgentRegistry
+from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.store.base import Answer
+from mqttjobs.store.base import Answer, Store
+
+if TYPE_CHECKING:
+    from mqttjobs.service.api.status import ServiceStatus
 
 PENDING_JOB = "begun"
 """The only key of what is kept for a repeated request while its answer waits for a job's end."""
@@ -43,23 +54,54 @@ class Reply:
     code: int = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """One request being carried out.
+    """One request being carried out, and what a method may use.
 
     Attributes:
+        engine: transactions, the configuration in use, and the runner of jobs.
+        store: for reading.
+        cache: what the store knows of values and operations.
+        agent_registry: what the store knows of agents.
+        agent_scheduler: sends orders to agents.
+        clock: time.
+        status: info and health.
+        explainer: why an operation ran or did not.
+        new_simulation: begins a simulation with what is stored; call it in a transaction.
+        reload: reads the configuration anew on behalf of a user and returns the differences; None: there is no file.
+        caller: who asks.
+        transaction: of the request, repeated in its answer.
         repeat_key: set when the same request asked again must not do its work again.
-        begun: uid of the job that the same request made before, when its answer waits for that job's end and was not
-            given: the process ended meanwhile. The method waits on and makes no other.
-        aside: entered while waiting for something that may take long, so that the wait does not hold up intake.
+        pending_job: uid of the job that the same request made before, when its answer waits for that job's end and was
+            not given: the process ended meanwhile. The method waits on and makes no other.
+        parked: entered while waiting for something that may take long, so that the wait does not hold up intake.
     """
 
     engine: Engine
+    store: Store
+    cache: StateCache
+    agent_registry: AgentRegistry
+    agent_scheduler: AgentScheduler
+    clock: Clock
+    status: ServiceStatus
+    explainer: Explainer
+    new_simulation: Callable[[], Simulation]
+    reload: Callable[[str], Awaitable[dict[str, Json]]] | None
     caller: Caller
     transaction: Json = None
     repeat_key: bytes | None = None
     pending_job: int | None = None
     parked: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in use."""
+        return self.engine.configuration.settings
+
+    @property
+    def installation(self) -> Installation:
+        """Objects, links, operations and users as they are configured."""
+        return self.settings.installation
 
     def keep_answer(self, tx: Transaction, reply: Reply) -> Reply:
         """Record the answer together with the work, to be given again when the same is asked again; return it."""
@@ -72,7 +114,7 @@ class RequestContext:
 
     def _keep(self, tx: Transaction, body: dict[str, Json]) -> None:
         if self.repeat_key is not None:
-            tx.answers.append(Answer(self.repeat_key, self.engine.clock.now(), encode(body)))
+            tx.answers.append(Answer(self.repeat_key, self.clock.now(), encode(body)))
 
     async def replace_answer(self, reply: Reply) -> Reply:
         """Record the final answer in place of what was kept when the work began, and return it."""
@@ -90,7 +132,7 @@ class RequestContext:
             raise InvalidRequest("give either object or link", {"object": ["give either object or link"]})
         kind, entity_id = (EntityKind.OBJECT, object_id) if object_id is not None else (EntityKind.LINK, link_id)
         key = EntityKey(kind, str(entity_id))
-        found = self.engine.settings.installation.entities.get(key)
+        found = self.installation.entities.get(key)
         if found is None or not self.caller.sees(key):
             raise NotFound(kind.value.capitalize(), f"no {kind.value} has this id")
         return found

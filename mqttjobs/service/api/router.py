@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -12,6 +13,7 @@ from datetime import timedelta
 import structlog
 from pydantic import ValidationError
 
+from mqttjobs.clock import Clock
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import check_transaction, decode_request, encode
 from mqttjobs.domain.topics import reply_topic_allowed
@@ -28,7 +30,10 @@ from mqttjobs.errors import (
 from mqttjobs.service.api.auth import Caller, identify
 from mqttjobs.service.api.request import Method, Reply, RequestContext, envelope, methods, pending_job_of
 from mqttjobs.service.engine import Engine
+from mqttjobs.store.base import Store
 from mqttjobs.transport.base import Message, Publication
+from mqttjobs.transport.publisher import Publisher
+from mqttjobs.transport.rejections import Rejections
 
 REPEAT_MEMORY = timedelta(minutes=10)
 AT_ONCE = 1000
@@ -56,17 +61,42 @@ class Address:
 
 
 class RequestRouter:
-    """Answers requests, each in a task of its own."""
+    """Answers requests, each in a task of its own.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: the configuration in use.
+        store: answers that were given before.
+        publisher: sends answers.
+        rejections: where retained requests are published.
+        counts: requests by result.
+        clock: time.
+        new_context: makes the context of a request of its caller, transaction, repeat_key and parked.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        publisher: Publisher,
+        rejections: Rejections,
+        counts: Counter[str],
+        clock: Clock,
+        new_context: Callable[..., RequestContext],
+    ) -> None:
         self._engine = engine
+        self._store = store
+        self._publisher = publisher
+        self._rejections = rejections
+        self._counts = counts
+        self._clock = clock
+        self._new_context = new_context
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_work: dict[bytes, asyncio.Future[bytes]] = {}
         self._parked = 0
         self._room = asyncio.Event()
         self._room.set()
         self._refusals = REFUSALS_PER_S
-        self._refused_s = engine.clock.monotonic()
+        self._refused_s = clock.monotonic()
 
     def accept(self, messages: Sequence[Message]) -> None:
         """Start answering; the messages are committed and acknowledged."""
@@ -100,7 +130,7 @@ class RequestRouter:
     async def room(self) -> None:
         """Wait, a moment at most, while too many requests are in work; those that wait for jobs do not stop intake."""
         if not self._room.is_set():
-            await self._engine.clock.wait(self._room, 1.0)
+            await self._clock.wait(self._room, 1.0)
 
     async def close(self) -> None:
         """Let go of what is still waiting."""
@@ -109,29 +139,28 @@ class RequestRouter:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _answer(self, message: Message) -> None:
-        engine = self._engine
         if message.retain:
-            engine.rejections.publish(message.topic, "retained_request", "requests are not to be published retained")
-            engine.counters.requests["retained"] += 1
+            self._rejections.publish(message.topic, "retained_request", "requests are not to be published retained")
+            self._counts["retained"] += 1
             return
-        body, problem = _decode(message.payload, engine.settings.service.max_payload)
+        body, problem = _decode(message.payload, self._engine.configuration.settings.service.max_payload)
         address = self._address(message, body)
         transaction = None if problem is not None else body.get("transaction")
         try:
             answer = await self._carry_out(message, body, problem, address)
         except MqttJobsError as error:
             if isinstance(error, Unauthorized) and not self._may_refuse():
-                engine.counters.requests["401_dropped"] += 1
+                self._counts["401_dropped"] += 1
                 return
             answer = encode(error_body(error, transaction))
-            engine.counters.requests[str(error.code)] += 1
+            self._counts[str(error.code)] += 1
         except Exception:
             log.exception("request-failed", method=address.name)
             answer = encode(error_body(MqttJobsError(), transaction))
-            engine.counters.requests["500"] += 1
+            self._counts["500"] += 1
         else:
-            engine.counters.requests["ok"] += 1
-        engine.publisher.publish(
+            self._counts["ok"] += 1
+        self._publisher.publish(
             Publication(
                 address.reply if address.allowed else address.cache,
                 answer,
@@ -142,7 +171,7 @@ class RequestRouter:
         )
 
     def _address(self, message: Message, body: Mapping[str, Json]) -> Address:
-        base = self._engine.settings.base_topic
+        base = self._engine.configuration.settings.base_topic
         levels = message.topic[len(base) + 1 :].split("/")
         lane = levels[1] if levels[0] == "users" else None
         name = "/".join(levels[-2:])
@@ -153,7 +182,7 @@ class RequestRouter:
             wanted = body.get("reply_to")
         if wanted is None:
             return Address(name, lane, cache, cache, allowed=True)
-        filters = [f"{base}/response/#", *self._engine.settings.reply_topics]
+        filters = [f"{base}/response/#", *self._engine.configuration.settings.reply_topics]
         if lane is not None:
             filters.append(f"{prefix}/response/#")
         allowed = isinstance(wanted, str) and reply_topic_allowed(wanted, filters)
@@ -168,7 +197,7 @@ class RequestRouter:
                 "the Response Topic or reply_to is not one that answers may go to; see mqtt.reply_topics",
                 reason="reply_topic_not_allowed",
             )
-        caller = identify(self._engine.settings, _api_key(message, body), address.lane)
+        caller = identify(self._engine.configuration.settings, _api_key(message, body), address.lane)
         method = methods().get(address.name)
         if method is None:
             raise UnknownMethod("there is no such method; service/info lists them")
@@ -180,15 +209,12 @@ class RequestRouter:
             raise Throttled("too many requests are waiting")
         params = parse_params(method, body)
         transaction = body.get("transaction")
-        parked = self._park
-        if not method.changes or not (message.correlation_data or transaction not in (None, "")):
-            return await self._handle(
-                method, RequestContext(self._engine, caller, transaction, None, None, parked), params
-            )
-        key = _repeat_key(message, address, caller, transaction)
-        return await self._once(
-            key, method, RequestContext(self._engine, caller, transaction, key, None, parked), params
-        )
+        repeatable = method.changes and (message.correlation_data or transaction not in (None, ""))
+        key = _repeat_key(message, address, caller, transaction) if repeatable else None
+        request = self._new_context(caller=caller, transaction=transaction, repeat_key=key, parked=self._park)
+        if key is None:
+            return await self._handle(method, request, params)
+        return await self._once(key, method, request, params)
 
     async def _once(self, key: bytes, method: Method, request: RequestContext, params: object) -> bytes:
         """Do the work of a repeated request once, also when it is asked again before it has been answered."""
@@ -199,8 +225,8 @@ class RequestRouter:
         mine: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._in_work[key] = mine
         try:
-            since = self._engine.clock.now() - REPEAT_MEMORY
-            kept = await self._engine.store.answer(key, since)
+            since = self._clock.now() - REPEAT_MEMORY
+            kept = await self._store.answer(key, since)
             pending_job = None if kept is None else pending_job_of(kept)
             if kept is None or pending_job is not None:
                 answer = await self._handle(method, replace(request, pending_job=pending_job), params)
@@ -222,7 +248,7 @@ class RequestRouter:
         return encode(envelope(reply, request.transaction))
 
     def _may_refuse(self) -> bool:
-        now_s = self._engine.clock.monotonic()
+        now_s = self._clock.monotonic()
         self._refusals = min(REFUSALS_PER_S, self._refusals + (now_s - self._refused_s) * REFUSALS_PER_S)
         self._refused_s = now_s
         if self._refusals < 1:

@@ -1,61 +1,117 @@
-"""What the service tells about itself: info and health."""
+"""What the service reports about itself: info, health, and whether it is online."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import mqttjobs
+from mqttjobs.clock import Clock
 from mqttjobs.domain.model import EntityKind, Json
-from mqttjobs.domain.protocol import iso
+from mqttjobs.domain.protocol import encode, iso
 from mqttjobs.errors import StoreError
 from mqttjobs.service.api.request import methods
 from mqttjobs.service.engine import Engine
+from mqttjobs.service.guards.breakers import Breakers
+from mqttjobs.service.state.agents import AgentRegistry
+from mqttjobs.service.state.counters import Counters
+from mqttjobs.store.base import Store
+from mqttjobs.transport.base import Publication
+from mqttjobs.transport.publisher import Publisher
+from mqttjobs.transport.rejections import Rejections
 
 
-def info_document(engine: Engine) -> dict[str, Json]:
-    """Return what is published, retained, on <base>/info."""
-    settings = engine.settings
-    kinds = Counter(key.kind for key in settings.installation.entities)
-    return {
-        "name": "mqttjobs",
-        "version": mqttjobs.__version__,
-        "started_at": iso(engine.started_at),
-        "limits": {
-            "max_payload": settings.service.max_payload,
-            "max_objects": settings.service.max_objects,
-            "concurrency": settings.service.concurrency,
-            "poll_window": settings.service.poll_window.total_seconds(),
-            "timeout": settings.service.timeout.total_seconds(),
-            "list_limit": 100,
-        },
-        "methods": list(methods()),
-        "objects": kinds[EntityKind.OBJECT],
-        "links": kinds[EntityKind.LINK],
-        "operations": len(settings.installation.operations),
-        "agents": len(engine.agent_registry.agents),
-    }
+def offline(base_topic: str) -> Publication:
+    """Return what is published when the service goes, also as its last will: `offline`, retained, on <base>/status."""
+    return Publication(f"{base_topic}/status", b"offline", qos=1, retain=True)
 
 
-async def health_document(engine: Engine) -> dict[str, Json]:
-    """Return `service/health`: degraded as long as there is a reason, each told in words."""
-    reasons = [*engine.notices.values(), *engine.breakers.reasons()]
-    try:
-        store: dict[str, Json] = {"status": "ok", **await engine.store.health()}
-    except StoreError as error:
-        store = {"status": "unavailable", "details": str(error)}
-        reasons.append(f"store: {error}")
-    if engine.runner.completer.failing and store["status"] == "ok":
-        reasons.append("store: outcomes of jobs cannot be written at the moment")
-    return {
-        "status": "degraded" if reasons else "ok",
-        "reasons": reasons,
-        "counters": engine.counters.document(),
-        "store": store,
-        "broker": {
-            "connected": engine.publisher.connected,
-            "protocol": engine.protocol,
-            "outgoing_waiting": engine.publisher.backlog,
-        },
-        "queue": {"running": engine.runner.running, "rejected": engine.rejections.total},
-        "agents": engine.agent_registry.document(engine.clock.now()),
-    }
+class ServiceStatus:
+    """Info and health.
+
+    Attributes:
+        notices: what makes health degraded, by name; empty when all is well.
+        protocol: of the last session.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        agent_registry: AgentRegistry,
+        breakers: Breakers,
+        counters: Counters,
+        publisher: Publisher,
+        rejections: Rejections,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._agent_registry = agent_registry
+        self._breakers = breakers
+        self._counters = counters
+        self._publisher = publisher
+        self._rejections = rejections
+        self._clock = clock
+        self._started_at = clock.now()
+        self.notices: dict[str, str] = {}
+        self.protocol: str | None = None
+
+    @property
+    def uptime_s(self) -> float:
+        """How long the service has been running, in seconds."""
+        return (self._clock.now() - self._started_at).total_seconds()
+
+    def info(self) -> dict[str, Json]:
+        """Return what is published, retained, on <base>/info."""
+        settings = self._engine.configuration.settings
+        kinds = Counter(key.kind for key in settings.installation.entities)
+        return {
+            "name": "mqttjobs",
+            "version": mqttjobs.__version__,
+            "started_at": iso(self._started_at),
+            "limits": {
+                "max_payload": settings.service.max_payload,
+                "max_objects": settings.service.max_objects,
+                "concurrency": settings.service.concurrency,
+                "poll_window": settings.service.poll_window.total_seconds(),
+                "timeout": settings.service.timeout.total_seconds(),
+                "list_limit": 100,
+            },
+            "methods": list(methods()),
+            "objects": kinds[EntityKind.OBJECT],
+            "links": kinds[EntityKind.LINK],
+            "operations": len(settings.installation.operations),
+            "agents": len(self._agent_registry.agents),
+        }
+
+    async def health(self) -> dict[str, Json]:
+        """Return `service/health`: degraded as long as there is a reason, each reason a sentence."""
+        reasons = [*self.notices.values(), *self._breakers.reasons()]
+        try:
+            store: dict[str, Json] = {"status": "ok", **await self._store.health()}
+        except StoreError as error:
+            store = {"status": "unavailable", "details": str(error)}
+            reasons.append(f"store: {error}")
+        if self._engine.runner.completer.failing and store["status"] == "ok":
+            reasons.append("store: outcomes of jobs cannot be written at the moment")
+        return {
+            "status": "degraded" if reasons else "ok",
+            "reasons": reasons,
+            "counters": self._counters.document(),
+            "store": store,
+            "broker": {
+                "connected": self._publisher.connected,
+                "protocol": self.protocol,
+                "outgoing_waiting": self._publisher.backlog,
+            },
+            "queue": {"running": self._engine.runner.running, "rejected": self._rejections.total},
+            "agents": self._agent_registry.document(self._clock.now()),
+        }
+
+    def announce(self) -> None:
+        """Publish info, and that the service is online; without a session the next one does."""
+        if self._publisher.connected:
+            base = self._engine.configuration.settings.base_topic
+            info = Publication(f"{base}/info", encode(self.info()), qos=1, retain=True, content_type="application/json")
+            self._publisher.publish(info)
+            self._publisher.publish(Publication(f"{base}/status", b"online", qos=1, retain=True))

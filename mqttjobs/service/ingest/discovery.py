@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mqttjobs.domain.installation import Installation, Reader
+from mqttjobs.domain.installation import Reader
 from mqttjobs.domain.model import Entity
 from mqttjobs.domain.protocol import decode_report, read_state
 from mqttjobs.errors import ReportError
+from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.transport.base import Message
@@ -17,23 +18,14 @@ from mqttjobs.transport.rejections import Rejections
 class Discovery:
     """Finds the values that a topic feeds, and takes up whoever is new. One for each installation."""
 
-    def __init__(
-        self,
-        installation: Installation,
-        cache: StateCache,
-        rejections: Rejections,
-        *,
-        base_topic: str,
-        max_payload: int,
-        max_objects: int,
-    ) -> None:
-        self._base_topic = base_topic
-        self._installation = installation
+    def __init__(self, settings: Settings, cache: StateCache, rejections: Rejections) -> None:
+        self._base_topic = settings.base_topic
+        self._installation = settings.installation
         self._cache = cache
         self._rejections = rejections
-        self._max_payload = max_payload
-        self._max_objects = max_objects
-        self._objects = installation.objects
+        self._max_payload = settings.service.max_payload
+        self._max_objects = settings.service.max_objects
+        self._objects = settings.installation.objects
 
     def readers(self, tx: Transaction, message: Message) -> Sequence[Reader]:
         """Return the values that a message's topic feeds, those of a member that appears with it included."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from mqttjobs.domain.installation import Installation, Reader, Watcher
+from mqttjobs.domain.installation import Reader, Watcher
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import (
     AVAILABILITY,
@@ -26,6 +26,7 @@ from mqttjobs.errors import ReportError
 from mqttjobs.service.ingest.discovery import Discovery
 from mqttjobs.service.jobs.confirmations import Confirmations
 from mqttjobs.service.jobs.factory import JobFactory
+from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.cache import EVENT_ID_MEMORY, StateCache
 from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.base import HistoryEntry
@@ -49,31 +50,20 @@ class Ingest:
 
     def __init__(
         self,
-        installation: Installation,
+        settings: Settings,
         cache: StateCache,
         job_factory: JobFactory,
         rejections: Rejections,
         confirmations: Confirmations,
-        *,
-        base_topic: str,
-        max_payload: int,
-        max_objects: int,
     ) -> None:
-        self._installation = installation
+        self._installation = settings.installation
         self._cache = cache
         self._job_factory = job_factory
         self._rejections = rejections
         self._confirmations = confirmations
-        self._own_prefix = f"{base_topic}/state/"
-        self._max_payload = max_payload
-        self._discovery = Discovery(
-            installation,
-            cache,
-            rejections,
-            base_topic=base_topic,
-            max_payload=max_payload,
-            max_objects=max_objects,
-        )
+        self._own_prefix = f"{settings.base_topic}/state/"
+        self._max_payload = settings.service.max_payload
+        self._discovery = Discovery(settings, cache, rejections)
 
     async def take(
         self, tx: Transaction, messages: Sequence[Message], at: datetime, matches: Sequence[Match] = ()

@@ -70,7 +70,6 @@ class JobFactory:
         skipped_matches: SkippedMatches,
         new_id: Callable[[], str],
     ) -> None:
-        self._installation = settings.installation
         self._cache = cache
         self._agent_registry = agent_registry
         self._store = store
@@ -79,11 +78,7 @@ class JobFactory:
         self._hostname = settings.service.hostname
         self._system_user = settings.service.system_user
         self._new_id = new_id
-        self._contexts = TemplateContextBuilder(settings.installation, cache.values)
-
-    def refresh_values(self) -> None:
-        """Take variables from the mirror's values as they now are (it was read anew)."""
-        self._contexts = TemplateContextBuilder(self._installation, self._cache.values)
+        self._contexts = TemplateContextBuilder(settings.installation, cache)
 
     def compose(self, operation: Operation, owner: EntityKey | None, origin: JobOrigin, at: datetime) -> Job:
         """Return the job, not yet recorded; it has its uid and its first event."""

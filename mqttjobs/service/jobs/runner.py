@@ -52,7 +52,7 @@ class Runner:
 
     def __init__(
         self,
-        settings: Settings,
+        hostname: str,
         store: Store,
         cache: StateCache,
         publisher: Publisher,
@@ -67,8 +67,7 @@ class Runner:
         self._publisher = publisher
         self._job_events = job_events
         self._clock = clock
-        self._hostname = settings.service.hostname
-        self.install(settings)
+        self._hostname = hostname
         self._running: dict[int, _RunningJob] = {}
         self._publishing: set[int] = set()
         self._waiters: dict[int, list[asyncio.Future[Job]]] = {}
@@ -80,10 +79,10 @@ class Runner:
         self._closing = False
         self.completer = JobCompleter(transaction, cache, job_events, clock, self._written)
 
-    def install(self, settings: Settings) -> None:
+    def install(self, settings: Settings, resolver: OperationResolver) -> None:
         """Use a configuration from now on; what runs goes on as it began."""
         self._settings = settings
-        self._resolver = OperationResolver(settings)
+        self._resolver = resolver
 
     @property
     def running(self) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mqttjobs.domain.installation import Installation
-from mqttjobs.domain.model import STATE, Entity, EntityKey, EntityKind, Json, Operation, Value, ValueKey
+from mqttjobs.domain.model import STATE, Entity, EntityKey, EntityKind, Json, Operation, ValueKey
 from mqttjobs.domain.templates import secret_names
+from mqttjobs.service.state.cache import StateCache
 
 
 class TemplateContext(NamedTuple):
@@ -23,9 +24,9 @@ NOTHING = TemplateContext({}, {})
 class TemplateContextBuilder:
     """Makes pictures of entities from their stored values; only the parts that the operation names."""
 
-    def __init__(self, installation: Installation, values: Mapping[ValueKey, Value]) -> None:
+    def __init__(self, installation: Installation, cache: StateCache) -> None:
         self._installation = installation
-        self._values = values
+        self._cache = cache
         self._secret_templates: dict[EntityKey, dict[str, str]] = {}
         self._parts: dict[str, frozenset[str] | None] = {}
 
@@ -66,7 +67,8 @@ class TemplateContextBuilder:
 
     def _add_entity(self, entity: Entity, prefix: str, into: dict[str, Json], secret_templates: dict[str, str]) -> None:
         kind, entity_id = entity.key
-        state = self._values.get(ValueKey(kind, entity_id, STATE))
+        values = self._cache.values
+        state = values.get(ValueKey(kind, entity_id, STATE))
         into["id"] = entity_id
         into["name"] = entity.name
         into["properties"] = entity.properties
@@ -75,7 +77,7 @@ class TemplateContextBuilder:
         into["payload"] = state.payload if state else None
         into["attributes"] = {}
         for name in self._value_names(entity):
-            value = self._values.get(ValueKey(kind, entity_id, name))
+            value = values.get(ValueKey(kind, entity_id, name))
             if name and not name.startswith("@"):
                 into["attributes"][name] = value.text if value else None
         if entity.key not in self._secret_templates:

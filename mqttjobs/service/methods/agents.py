@@ -21,21 +21,20 @@ class OneAgent(Params):
 
 
 def _find(request: RequestContext, hostname: str) -> Agent:
-    agent = request.engine.agent_registry.agents.get(hostname)
+    agent = request.agent_registry.agents.get(hostname)
     if agent is None:
         raise NotFound("Agent", "no agent of this name was ever heard of")
     return agent
 
 
 def _document(request: RequestContext, agent: Agent) -> dict[str, Json]:
-    engine = request.engine
-    return agent_document(agent, engine.clock.now(), engine.agent_registry.timing.lease)
+    return agent_document(agent, request.clock.now(), request.agent_registry.timing.lease)
 
 
 @method("agents/list", READ, params=Paging)
 async def list_agents(request: RequestContext, params: Paging) -> Json:
     """Return every agent that was ever heard of, by hostname."""
-    agents = request.engine.agent_registry.agents
+    agents = request.agent_registry.agents
     page = sorted(agents)[params.offset : params.offset + params.limit]
     return {"total_items": len(agents), "items": [_document(request, agents[hostname]) for hostname in page]}
 
@@ -59,10 +58,9 @@ async def undrain_agent(request: RequestContext, params: OneAgent) -> Reply:
 
 
 async def _order(request: RequestContext, hostname: str, *, drained: bool) -> Reply:
-    engine = request.engine
-    async with engine.transaction() as tx:
+    async with request.engine.transaction() as tx:
         agent = replace(_find(request, hostname), drained=drained)
-        engine.agent_registry.agents[hostname] = tx.agents[hostname] = agent
+        request.agent_registry.agents[hostname] = tx.agents[hostname] = agent
         reply = request.keep_answer(tx, Reply(_document(request, agent)))
-    engine.agent_scheduler.order(hostname, "drain" if drained else "undrain")
+    request.agent_scheduler.order(hostname, "drain" if drained else "undrain")
     return reply

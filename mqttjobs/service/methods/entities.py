@@ -42,9 +42,8 @@ class SetState(Params):
 
 def entity_document(request: RequestContext, entity: Entity) -> dict[str, Json]:
     """Return an object or link with its values as they are now."""
-    engine = request.engine
-    installation = engine.settings.installation
-    values = engine.cache.values
+    installation = request.installation
+    values = request.cache.values
     kind, entity_id = entity.key
 
     def text(name: str) -> str | None:
@@ -72,7 +71,7 @@ def entity_document(request: RequestContext, entity: Entity) -> dict[str, Json]:
 
 
 def _listing(request: RequestContext, kind: EntityKind, params: Paging) -> Json:
-    entities = request.engine.settings.installation.entities.values()
+    entities = request.installation.entities.values()
     seen = [each for each in entities if each.key.kind is kind and request.caller.sees(each.key)]
     page = seen[params.offset : params.offset + params.limit]
     return {"total_items": len(seen), "items": [entity_document(request, each) for each in page]}
@@ -107,10 +106,10 @@ async def history(request: RequestContext, params: History) -> Json:
     """Return the changes of a value, newest first."""
     entity = request.entity(params.object, params.link)
     key = ValueKey(entity.key.kind, entity.key.id, params.attribute or STATE)
-    if params.attribute is not None and request.engine.settings.installation.source_of(key) is None:
+    if params.attribute is not None and request.installation.source_of(key) is None:
         raise NotFound("Attribute", "the entity has no such attribute")
     since, until = moment(request, "since", params.since), moment(request, "until", params.until)
-    page = await request.engine.store.history(key, since, until, params.limit, params.offset)
+    page = await request.store.history(key, since, until, params.limit, params.offset)
     items = [
         {
             "state": entry.state,
@@ -128,20 +127,19 @@ async def history(request: RequestContext, params: History) -> Json:
 @method("states/set", "job:write", params=SetState, changes=True)
 async def set_state(request: RequestContext, params: SetState) -> Reply:
     """Set a state as if it had been reported; triggers run with the caller as user."""
-    engine = request.engine
     entity = request.entity(params.object, params.link)
     if entity.follows is not None:
         raise Conflict(f"the state of this link is that of the object {entity.follows}; set that")
     text = _text(params.state)
-    source = engine.settings.installation.source_of(ValueKey(entity.key.kind, entity.key.id, STATE))
+    source = request.installation.source_of(ValueKey(entity.key.kind, entity.key.id, STATE))
     if source is not None and text in source.ignore:
         raise InvalidRequest("wrong parameters: state", {"state": ["is among the states that this entity ignores"]})
-    async with engine.transaction() as tx:
+    async with request.engine.transaction() as tx:
         key = ValueKey(entity.key.kind, entity.key.id, STATE)
-        matches = engine.ingest.set_state(
-            tx, key, text, engine.clock.now(), by=request.caller.user.id, reason=params.reason
+        matches = request.engine.configuration.ingest.set_state(
+            tx, key, text, request.clock.now(), by=request.caller.user.id, reason=params.reason
         )
-        await engine.ingest.enqueue(tx, matches)
+        await request.engine.configuration.ingest.enqueue(tx, matches)
         return request.keep_answer(tx, Reply(entity_document(request, entity)))
 
 

@@ -8,10 +8,9 @@ from mqttjobs.domain.model import Json
 from mqttjobs.errors import InvalidRequest
 from mqttjobs.service.api.manual_runs import choose_owner
 from mqttjobs.service.api.request import Params, RequestContext, method
-from mqttjobs.service.explaining import explanation
 from mqttjobs.service.methods.operations import find_operation
 from mqttjobs.service.simulation.documents import play, read_steps
-from mqttjobs.service.simulation.simulation import Simulation, TooManyRuns
+from mqttjobs.service.simulation.simulation import TooManyRuns
 
 READ = "operation:read"
 
@@ -35,24 +34,16 @@ async def explain(request: RequestContext, params: Explain) -> Json:
     """Return what each trigger watches and waits for, and which matches did not run, and why."""
     operation = find_operation(request, params.id)
     owner = choose_owner(request, operation, params.object, params.link)
-    return await explanation(request.engine, operation, owner)
+    return await request.explainer.explain(operation, owner)
 
 
 @method("operations/simulate", READ, params=Simulate)
 async def simulate(request: RequestContext, params: Simulate) -> Json:
     """Return what would run, when and how, beginning with the values that are stored; nothing is changed."""
-    engine = request.engine
     sees = request.caller.sees
-    steps = read_steps(engine.settings.installation, params.reports, sees)
-    async with engine.transaction():
-        simulation = Simulation(
-            engine.settings,
-            engine.clock.now(),
-            engine.new_id,
-            cache=engine.cache,
-            agent_registry=engine.agent_registry,
-            connected_at=engine.deadlines.connected_at,
-        )
+    steps = read_steps(request.installation, params.reports, sees)
+    async with request.engine.transaction():
+        simulation = request.new_simulation()
     try:
         played = await play(simulation, steps, sees)
     except TooManyRuns as error:

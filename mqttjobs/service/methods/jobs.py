@@ -95,7 +95,7 @@ def moment(request: RequestContext, name: str, value: int | str | None) -> datet
     if value is None:
         return None
     try:
-        return parse_time(value, request.engine.clock.now())
+        return parse_time(value, request.clock.now())
     except ValueError as error:
         raise InvalidRequest(f"wrong parameters: {name}", {name: [str(error)]}) from None
 
@@ -121,7 +121,7 @@ def document(request: RequestContext, job: Job) -> dict[str, Json]:
 
 async def find_job(request: RequestContext, job_id: int | str) -> Job:
     """Return a job in the caller's scope; unknown and out of scope look alike."""
-    job = await request.engine.store.get(job_id, request.caller.scope)
+    job = await request.store.get(job_id, request.caller.scope)
     if job is None:
         raise NotFound("Job", f"no job has the id {job_id}")
     return job
@@ -147,9 +147,9 @@ async def list_jobs(request: RequestContext, params: ListJobs) -> Json:
         offset=params.offset,
         scope=scope,
     )
-    page = await request.engine.store.find(query)
+    page = await request.store.find(query)
     jobs = page.jobs[: params.limit]
-    counts = await request.engine.store.counts(scope)
+    counts = await request.store.counts(scope)
     items = [document(request, job) for job in jobs]
     if params.fields is not None:
         items = [{name: item[name] for name in params.fields} for item in items]
@@ -174,7 +174,7 @@ async def get_job(request: RequestContext, params: OneJob) -> Json:
 async def add_result(request: RequestContext, params: AddResult) -> Reply:
     """Append a custom result, changing nothing else (seeds 000)."""
     job = await find_job(request, params.id)
-    result = CustomResult(params.payload, request.caller.user.id, request.engine.clock.now())
+    result = CustomResult(params.payload, request.caller.user.id, request.clock.now())
     data = {"payload": result.payload, "by": result.by, "timestamp": milliseconds(result.at)}
     async with request.engine.transaction() as tx:
         tx.results.append((job.uid, result))
@@ -184,15 +184,14 @@ async def add_result(request: RequestContext, params: AddResult) -> Reply:
 @method("jobs/progress", "job:write", params=AddProgress, changes=True)
 async def add_progress(request: RequestContext, params: AddProgress) -> Reply:
     """Add a progress message to a job that has not ended."""
-    engine = request.engine
     job = await find_job(request, params.id)
     if job.ended:
         raise TerminalState(f"the job is {job.status.value}")
-    event = JobEvent(engine.clock.now(), EventKind.PROGRESS, engine.settings.service.hostname, params.message)
-    async with engine.transaction() as tx:
+    event = JobEvent(request.clock.now(), EventKind.PROGRESS, request.settings.service.hostname, params.message)
+    async with request.engine.transaction() as tx:
         tx.updates.append(JobUpdate(job.uid, (event,), strict=True, only_events=True))
         reply = request.keep_answer(tx, Reply({"id": job.id, "uid": job.uid, "message": params.message}))
-    engine.runner.noted(job.uid, event)
+    request.engine.runner.noted(job.uid, event)
     return reply
 
 
@@ -219,6 +218,5 @@ async def delete_job(request: RequestContext, params: OneJob) -> Reply:
 
 
 def _stop(request: RequestContext, tx: Transaction, job: Job, *, strict: bool = True) -> Job:
-    engine = request.engine
     message = f"Job stopped by {request.caller.user.id}"
-    return engine.job_factory.stop(tx, job, engine.clock.now(), message, strict=strict)
+    return request.engine.configuration.job_factory.stop(tx, job, request.clock.now(), message, strict=strict)

@@ -49,7 +49,7 @@ class Execute(OneOperation):
 
 def find_operation(request: RequestContext, operation_id: str) -> Operation:
     """Return an operation that is attached to something in the caller's scope (or to nothing)."""
-    operation = request.engine.settings.installation.operations.get(operation_id)
+    operation = request.installation.operations.get(operation_id)
     if operation is None or not _in_scope(request, operation):
         raise NotFound("Operation", "no operation has this id")
     return operation
@@ -58,33 +58,32 @@ def find_operation(request: RequestContext, operation_id: str) -> Operation:
 def _in_scope(request: RequestContext, operation: Operation) -> bool:
     if request.caller.scope is None or not operation.attach:
         return True
-    return any(request.caller.sees(key) for key in request.engine.settings.installation.owners(operation))
+    return any(request.caller.sees(key) for key in request.installation.owners(operation))
 
 
 async def view(request: RequestContext, operation: Operation) -> dict[str, Json]:
     """Return the operation as the caller may see it."""
     if not request.caller.user.may(READ):
         return brief_document(operation)
-    engine = request.engine
-    operation_state = engine.cache.operation_states.get(operation.id)
+    operation_state = request.cache.operation_states.get(operation.id)
     scope = request.caller.scope
-    runs = await engine.store.runs(operation.id, scope)
+    runs = await request.store.runs(operation.id, scope)
     due = None
     if operation.schedule is not None and operation_state is not None:
-        zone = ZoneInfo(engine.settings.service.time_zone)
+        zone = ZoneInfo(request.settings.service.time_zone)
         due = next_due(operation.schedule, operation_state.due_at or operation_state.created_at, zone)
     made = operation_document(
         OperationView(
             operation=operation,
             operation_state=operation_state,
-            active=engine.is_active(operation),
+            active=request.cache.is_active(operation),
             total=operation_state.total if operation_state is not None and scope is None else runs.total,
             running=runs.running,
             last_ids=tuple(runs.last_ids),
             latest=runs.latest,
             next_due=due,
             process=executor_of(operation).title(operation.id),
-            users=engine.settings.installation.users,
+            users=request.installation.users,
         )
     )
     return request.caller.in_scope(made)
@@ -93,7 +92,7 @@ async def view(request: RequestContext, operation: Operation) -> dict[str, Json]
 @method("operations/list", READ, EXECUTE, params=ListOperations)
 async def list_operations(request: RequestContext, params: ListOperations) -> Json:
     """Return operations in the order of the configuration."""
-    installation = request.engine.settings.installation
+    installation = request.installation
     chosen = list(installation.operations.values())
     if params.object is not None or params.link is not None:
         keys = [EntityKey(EntityKind.OBJECT, each) for each in params.object or ()]
@@ -105,7 +104,7 @@ async def list_operations(request: RequestContext, params: ListOperations) -> Js
         for each in chosen
         if (params.environment is None or each.environment == params.environment)
         and (params.type is None or each.type == params.type)
-        and (params.active is None or request.engine.is_active(each) is params.active)
+        and (params.active is None or request.cache.is_active(each) is params.active)
         and _in_scope(request, each)
     ]
     page = chosen[params.offset : params.offset + params.limit]
@@ -129,7 +128,7 @@ async def execute(request: RequestContext, params: Execute) -> Reply:
     run = Run(operation, owner, JobOrigin(operation.run_as or request.caller.user.id, params=filled))
     if not params.wait:
         return await start(request, run, brief)
-    service = request.engine.settings.service
+    service = request.settings.service
     limit = (operation.timeout or service.timeout) + service.grace + timedelta(seconds=1)
     job = await finish(request, run, limit / timedelta(seconds=1))
     return await request.replace_answer(Reply(document(request, job), code=200 if job.ended else 202))
@@ -152,10 +151,9 @@ async def deactivate(request: RequestContext, params: Switch) -> Reply:
 
 
 async def _switch(request: RequestContext, operation_id: str, *, active: bool) -> Reply:
-    engine = request.engine
     operation = find_operation(request, operation_id)
-    async with engine.transaction() as tx:
-        now, by = engine.clock.now(), request.caller.user.id
-        engine.cache.remember(tx, operation, now, by)
-        engine.cache.change_operation_state(tx, operation.id, active=active, updated_at=now, updated_by=by)
+    async with request.engine.transaction() as tx:
+        now, by = request.clock.now(), request.caller.user.id
+        request.cache.remember(tx, operation, now, by)
+        request.cache.change_operation_state(tx, operation.id, active=active, updated_at=now, updated_by=by)
         return request.keep_answer(tx, Reply(await view(request, operation)))

@@ -85,7 +85,7 @@ class Retry(OneJob):
 async def create_job(request: RequestContext, params: Create) -> Reply:
     """Run an operation that is sent in, once."""
     operation = _inline_operation(request, params.operation)
-    target = choose_target(request.engine.settings, params.target, operation.target)
+    target = choose_target(request.settings, params.target, operation.target)
     owner = None
     if params.object is not None or params.link is not None:
         owner = request.entity(params.object, params.link).key
@@ -99,7 +99,7 @@ def _inline_operation(request: RequestContext, written: Mapping[str, Json]) -> O
         Forbidden: its type may not be sent in.
         InvalidRequest: it is no operation.
     """
-    settings = request.engine.settings
+    settings = request.settings
     kind = written.get("type")
     if not isinstance(kind, str):
         raise InvalidRequest("wrong parameters: operation", {"operation": ["type: must be a text"]})
@@ -119,7 +119,7 @@ def _inline_operation(request: RequestContext, written: Mapping[str, Json]) -> O
 @method("jobs/send", "operation:execute", params=Send, changes=True)
 async def send_job(request: RequestContext, params: Send) -> Reply:
     """Run an operation of an object or link, and wait a short while for its result if that is asked."""
-    installation = request.engine.settings.installation
+    installation = request.installation
     name = _one_of(params, "method_name", "method")
     if name is None:
         raise InvalidRequest("wrong parameters: method_name", {"method_name": ["is required"]})
@@ -138,7 +138,7 @@ async def send_job(request: RequestContext, params: Send) -> Reply:
     run = Run(operation, owner, origin, wrong)
     if not params.poll_result:
         return await start(request, run, sent)
-    window = request.engine.settings.service.poll_window
+    window = request.settings.service.poll_window
     return await request.replace_answer(sent(await finish(request, run, window / timedelta(seconds=1))))
 
 
@@ -176,7 +176,7 @@ async def poll_job(request: RequestContext, params: OneJob) -> Reply:
 async def retry_job(request: RequestContext, params: Retry) -> Reply:
     """Run what a job ran once more, as a new job."""
     old = await find_job(request, params.id)
-    settings = request.engine.settings
+    settings = request.settings
     operation = _operation_again(request, old)
     target = choose_target(settings, params.target, target_of_retry(old))
     filled, wrong = fill_params(operation, old.params)
@@ -195,7 +195,7 @@ def _operation_again(request: RequestContext, old: Job) -> Operation:
     """Return a job's operation as it is configured now, or as it was sent in."""
     if old.operation_id is None:
         return _inline_operation(request, old.operation)
-    installation = request.engine.settings.installation
+    installation = request.installation
     operation = installation.operations.get(old.operation_id)
     if operation is None:
         raise Conflict("the job's operation is configured no longer")

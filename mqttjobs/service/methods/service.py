@@ -5,34 +5,30 @@ from __future__ import annotations
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import ConfigError, InvalidRequest, Unavailable
 from mqttjobs.service.api.request import NoParams, Reply, RequestContext, method
-from mqttjobs.service.api.status import health_document, info_document
 
 
 @method("service/info")
 async def info(request: RequestContext, params: NoParams) -> Json:
     """Return what is on <base>/info, and the uptime in seconds."""
     del params
-    engine = request.engine
-    uptime = (engine.clock.now() - engine.started_at).total_seconds()
-    return info_document(engine) | {"uptime": round(uptime, 3)}
+    return request.status.info() | {"uptime": round(request.status.uptime_s, 3)}
 
 
 @method("service/health")
 async def health(request: RequestContext, params: NoParams) -> Json:
     """Return whether all is well, why not, and the counters."""
     del params
-    return await health_document(request.engine)
+    return await request.status.health()
 
 
 @method("config/reload", "config:write", changes=True)
 async def reload(request: RequestContext, params: NoParams) -> Reply:
     """Read the configuration anew; a bad file changes nothing."""
     del params
-    reloading = request.engine.reloading
-    if reloading is None:
+    if request.reload is None:
         raise Unavailable("this service was started without a configuration file")
     try:
-        changed = await reloading(request.caller.user.id)
+        changed = await request.reload(request.caller.user.id)
     except ConfigError as error:
         raise InvalidRequest(
             "\n".join(map(str, error.problems)), {"config": [str(each) for each in error.problems[:5]]}

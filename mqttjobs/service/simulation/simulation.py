@@ -172,16 +172,7 @@ class Simulation:
         job_factory = JobFactory(
             settings, self._cache, agent_registry or AgentRegistry(), _NoJobs(), guard, self._skipped_matches, new_id
         )
-        self._ingest = Ingest(
-            settings.installation,
-            self._cache,
-            job_factory,
-            self._rejected,
-            Confirmations(self._clock),
-            base_topic=settings.base_topic,
-            max_payload=settings.service.max_payload,
-            max_objects=settings.service.max_objects,
-        )
+        self._ingest = Ingest(settings, self._cache, job_factory, self._rejected, Confirmations(self._clock))
         self._deadlines = Deadlines(self._cache, at)
         self._deadlines.install(settings, self._ingest, job_factory)
         self._deadlines.connected(connected_at or at)

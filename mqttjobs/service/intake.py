@@ -1,0 +1,149 @@
+"""Batches of messages: decided and recorded, only then acknowledged, and only then answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from mqttjobs.clock import Clock
+from mqttjobs.errors import NotFound, StoreError
+from mqttjobs.service.api.router import RequestRouter
+from mqttjobs.service.engine import Engine
+from mqttjobs.service.scheduler import Scheduler
+from mqttjobs.service.state.cache import StateCache
+from mqttjobs.service.subscriptions import Subscriptions
+from mqttjobs.transport.base import Message, Session
+from mqttjobs.transport.rejections import Rejections
+
+SESSION_KEY = "session"
+"""The name under which the store keeps that the broker has a session of ours."""
+STORE_RETRY_S = 1.0
+HELD_BACK = 10_000
+"""Messages held while the store is unavailable; beyond this nothing more is received."""
+
+log = structlog.get_logger(__name__)
+
+
+class Intake:
+    """Takes batches in.
+
+    Args:
+        engine: transactions.
+        cache: identifiers of packets, and values that had a live report.
+        scheduler: what fell due before a batch came is decided with it.
+        router: answers requests.
+        subscriptions: recorded with the next batch when they have changed.
+        rejections: where a lost session is published.
+        notices: an unavailable store is noted here.
+        base_topic: requests and messages of agents are below it.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        cache: StateCache,
+        scheduler: Scheduler,
+        router: RequestRouter,
+        subscriptions: Subscriptions,
+        rejections: Rejections,
+        notices: dict[str, str],
+        base_topic: str,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._scheduler = scheduler
+        self._router = router
+        self._subscriptions = subscriptions
+        self._rejections = rejections
+        self._notices = notices
+        self._base_topic = base_topic
+        self._clock = clock
+        self._forget_packets = False
+
+    def begin(self, session: Session) -> None:
+        """Take in what a session brings from now on.
+
+        In a new session packet identifiers begin anew; if there was one before, messages may be missing.
+        """
+        self._cache.live.clear()
+        if session.resumed:
+            return
+        self._forget_packets = True
+        if self._cache.metadata.get(SESSION_KEY):
+            message = "the broker lost our session: changes that came while we were away may be missing"
+            log.warning("session-lost", details=message)
+            self._rejections.publish(f"{self._base_topic}/status", "session_lost", message)
+
+    async def take(self, session: Session, messages: list[Message], stop: asyncio.Event) -> None:
+        """Record a batch, and only then acknowledge it and answer its requests.
+
+        While the store is unavailable nothing is acknowledged: the batch is held and tried again, with what
+        arrives meanwhile, until `stop`; requests are answered, so that service/health can say what is wrong.
+        """
+        answered = 0
+        while True:
+            try:
+                requests = await self._record(messages)
+            except NotFound:
+                continue  # a job that a report is about was pruned in this moment: decide anew
+            except StoreError as error:
+                if "store" not in self._notices:
+                    log.error("store-unavailable", details=str(error), messages_held=len(messages))
+                self._notices["store"] = f"store: {error}"
+                self._router.accept([each for each in messages[answered:] if self._is_request(each)])
+                answered = len(messages)
+                if stop.is_set():
+                    return
+                messages += await self._meanwhile(session, len(messages))
+            else:
+                break
+        self._notices.pop("store", None)
+        session.acknowledge(messages)
+        held = {id(each) for each in messages[:answered]}
+        self._router.accept([each for each in requests if id(each) not in held])
+        if not all(self._is_request(each) or self._is_of_agent(each) for each in messages):
+            self._scheduler.heard()
+
+    async def _record(self, messages: Sequence[Message]) -> list[Message]:
+        """Decide and record one batch, with what the store does not know of the session; return its new requests."""
+        others = [each for each in messages if self._is_request(each) or self._is_of_agent(each)]
+        known = set(map(id, others))
+        reports = [each for each in messages if id(each) not in known]
+        async with self._engine.transaction() as tx:
+            ingest, now = self._engine.configuration.ingest, self._clock.now()
+            if self._forget_packets:
+                tx.forget_packets = True
+                self._cache.packets.clear()
+            tx.metadata |= self._subscriptions.unrecorded()
+            if not self._cache.metadata.get(SESSION_KEY):
+                tx.metadata[SESSION_KEY] = True
+            await ingest.take(tx, reports, now, self._scheduler.before_batch(tx, now))
+            fresh = [each for each in others if ingest.note_packet(tx, each)]
+            agents = [each for each in fresh if self._is_of_agent(each)]
+            await self._engine.configuration.agent_inbox.take(tx, agents, now)
+        if tx.forget_packets:
+            self._forget_packets = False
+        return [each for each in fresh if self._is_request(each)]
+
+    async def _meanwhile(self, session: Session, held: int) -> list[Message]:
+        if held >= HELD_BACK:
+            await self._clock.wait(asyncio.Event(), STORE_RETRY_S)
+            return []
+        receiving = asyncio.ensure_future(session.receive())
+        waiting = asyncio.Event()
+        receiving.add_done_callback(lambda _: waiting.set())
+        await self._clock.wait(waiting, STORE_RETRY_S)
+        if not receiving.done():
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+        return [] if receiving.cancelled() else receiving.result()
+
+    def _is_request(self, message: Message) -> bool:
+        return message.topic.startswith((f"{self._base_topic}/request/", f"{self._base_topic}/users/"))
+
+    def _is_of_agent(self, message: Message) -> bool:
+        return message.topic.startswith(f"{self._base_topic}/agents/")
