@@ -30,7 +30,6 @@ from mqttjobs.service.reload import Reload
 from mqttjobs.service.scheduler import Scheduler
 from mqttjobs.service.session import Connection
 from mqttjobs.service.settings import LoadSettings, Settings
-from mqttjobs.service.simulation.simulation import Simulation
 from mqttjobs.service.subscriptions import Subscriptions
 from mqttjobs.store.base import Store, create_store
 from mqttjobs.transport.base import Transport, create_transport
@@ -79,85 +78,53 @@ class Service:
     ) -> None:
         parts = self._parts = Parts(settings, store, clock, new_id, new_token)
         engine = self._engine = Engine(settings, parts)
+        cache, agents, base = parts.cache, parts.agent_registry, settings.base_topic
+        publisher, rejections = parts.publisher, parts.rejections
         self._transport = transport
         self._clock = clock
         self._jitter = jitter
-        self._scheduler = Scheduler(
-            engine, store, parts.cache, parts.agent_registry, parts.deadlines, parts.job_events, clock
-        )
-        self._dispatcher = Dispatcher(
-            engine, parts.agent_scheduler, parts.agent_registry, parts.publisher, clock, self._scheduler.is_settled
-        )
+        self._scheduler = Scheduler(engine, store, cache, agents, parts.deadlines, parts.job_events, clock)
+        self._dispatcher = Dispatcher(engine, parts.agent_scheduler, publisher, self._scheduler.is_settled)
         status = ServiceStatus(
-            engine,
-            store,
-            parts.agent_registry,
-            parts.breakers,
-            parts.counters,
-            parts.publisher,
-            parts.rejections,
-            clock,
+            engine, store, agents, parts.breakers, parts.counters, publisher, rejections, clock, clock.now()
         )
-        subscriptions = Subscriptions(engine.configuration.settings, parts.cache, status.notices)
+        subscriptions = Subscriptions(engine.configuration.settings, cache, status.notices)
         self._reload = Reload(engine, parts.configure, subscriptions, status, load) if load else None
         new_context = partial(
             RequestContext,
             engine=engine,
             store=store,
-            cache=parts.cache,
-            agent_registry=parts.agent_registry,
+            cache=cache,
+            agent_registry=agents,
             agent_scheduler=parts.agent_scheduler,
             clock=clock,
             status=status,
             explainer=Explainer(
-                engine, store, parts.cache, parts.deadlines, parts.breakers, parts.skipped_matches, clock
+                engine, store, cache, agents, parts.deadlines, parts.breakers, parts.skipped_matches, clock, new_id
             ),
-            new_simulation=self._new_simulation,
             reload=self._reload,
         )
-        self._router = RequestRouter(
-            engine, store, parts.publisher, parts.rejections, parts.counters.requests, clock, new_context
-        )
+        self._router = RequestRouter(engine, store, publisher, rejections, parts.counters.requests, clock, new_context)
         intake = Intake(
-            engine,
-            parts.cache,
-            self._scheduler,
-            self._router,
-            subscriptions,
-            parts.rejections,
-            status.notices,
-            settings.base_topic,
-            clock,
+            engine, cache, self._scheduler, self._router, subscriptions, rejections, status.notices, base, clock
         )
         self._connection = Connection(
             subscriptions,
             intake,
             self._router,
-            parts.publisher,
+            publisher,
             status,
             parts.job_events,
             self._scheduler,
             engine.runner,
             parts.agent_scheduler,
-            settings.base_topic,
+            base,
         )
 
     @property
     def connected(self) -> bool:
         """Whether there is a session with the broker."""
         return self._parts.publisher.connected
-
-    def _new_simulation(self) -> Simulation:
-        """Begin a simulation with what is stored."""
-        parts = self._parts
-        return Simulation(
-            self._engine.configuration.settings,
-            self._clock.now(),
-            parts.new_id,
-            cache=parts.cache,
-            agent_registry=parts.agent_registry,
-            connected_at=parts.deadlines.connected_at,
-        )
 
     async def run(self, stop: asyncio.Event, reload: asyncio.Event | None = None) -> None:
         """Serve until `stop` is set, then finish cleanly.

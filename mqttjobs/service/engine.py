@@ -89,13 +89,14 @@ class Engine:
                 await self._refresh()
                 yield tx
                 await self._complete(tx)
-                recording = self._hand_over(tx)
-                if tx.exclusive:
+                recording = self._hand_over(tx) if tx else None
+                if recording is not None and tx.exclusive:
                     await asyncio.shield(recording)
             except BaseException:
                 self._stale = self._stale or tx.exclusive
                 raise
-        await asyncio.shield(recording)
+        if recording is not None:
+            await asyncio.shield(recording)
         self._recorded(tx)
 
     async def _refresh(self) -> None:
@@ -135,11 +136,6 @@ class Engine:
 
     def _hand_over(self, tx: Transaction) -> asyncio.Future[None]:
         """Give a transaction to the store, behind all that were given before."""
-        recording: asyncio.Future[None]
-        if not tx:
-            recording = asyncio.get_running_loop().create_future()
-            recording.set_result(None)
-            return recording
         recording = asyncio.ensure_future(self._parts.store.record(tx))
         self._handed_over.add(recording)
         recording.add_done_callback(self._handed_over.discard)
@@ -164,7 +160,7 @@ class Engine:
         self._parts.counters.add(tx)
         if not tx:
             return
-        self._parts.cache.metadata |= tx.metadata
+        self._parts.cache.recorded(tx)
         if tx.stopped:
             self.runner.stopped(tx.stopped)
         self.runner.start(tx.jobs)

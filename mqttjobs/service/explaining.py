@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from mqttjobs.clock import Clock
@@ -19,6 +20,8 @@ from mqttjobs.service.guards.breakers import Breakers
 from mqttjobs.service.guards.context import StoredConditionContext, zone_of
 from mqttjobs.service.guards.guard import REMEMBERED, SkippedMatch, SkippedMatches
 from mqttjobs.service.scheduling.deadlines import Deadlines
+from mqttjobs.service.simulation.simulation import Simulation
+from mqttjobs.service.state.agents import AgentRegistry
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.store.base import JobQuery, Store
 
@@ -26,59 +29,42 @@ LOOKED_THROUGH = 200
 """Jobs in which the last firing of each trigger is looked for."""
 
 
+@dataclass(eq=False, slots=True)
 class Explainer:
-    """Describes operations as they stand, and what each trigger waits for.
+    """Describes operations as they stand, and what each trigger waits for; begins simulations with what is stored."""
 
-    Args:
-        engine: the configuration in use.
-        store: when triggers last fired.
-        cache: stored values and trigger states.
-        deadlines: when something is due.
-        breakers, skipped_matches: why something did not run.
-        clock: time.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        store: Store,
-        cache: StateCache,
-        deadlines: Deadlines,
-        breakers: Breakers,
-        skipped_matches: SkippedMatches,
-        clock: Clock,
-    ) -> None:
-        self._engine = engine
-        self._store = store
-        self._cache = cache
-        self._deadlines = deadlines
-        self._breakers = breakers
-        self._skipped_matches = skipped_matches
-        self._clock = clock
+    engine: Engine
+    store: Store
+    cache: StateCache
+    agent_registry: AgentRegistry
+    deadlines: Deadlines
+    breakers: Breakers
+    skipped_matches: SkippedMatches
+    clock: Clock
+    new_id: Callable[[], str]
 
     async def explain(self, operation: Operation, owner: EntityKey | None) -> dict[str, Json]:
         """Return the document of operations/explain for an operation and one entity that it is attached to."""
-        now = self._clock.now()
+        now = self.clock.now()
         fired = await self._last_fired(operation, owner)
-        context = self._engine.configuration.guard.context(owner, now)
+        context = self.engine.configuration.guard.context(owner, now)
         triggers = []
         if owner is not None or not operation.attach:
             for trigger_index, trigger_id in enumerate(operation.trigger_ids):
-                described = _Trigger(self._cache, self._deadlines, context, operation, trigger_index)
                 written = operation.definition.get("triggers")
-                document = described.document(fired.get(trigger_id))
+                document = self._trigger(operation, trigger_index, context).document(fired.get(trigger_id))
                 triggers.append({"trigger": written[trigger_index] if isinstance(written, list) else None, **document})
-        open_for_s = self._breakers.open_for_s(operation, owner)
+        open_for_s = self.breakers.open_for_s(operation, owner)
         skipped_matches = [
             skipped_match
-            for skipped_match in self._skipped_matches.of(operation.id)
+            for skipped_match in self.skipped_matches.of(operation.id)
             if owner is None or skipped_match.owner == owner
         ]
         return {
             "id": operation.id,
             "name": operation.name,
             **_named(owner),
-            "active": self._cache.is_active(operation),
+            "active": self.cache.is_active(operation),
             "event_driven": operation.event_driven,
             "triggers": triggers,
             "conditions": _conditions(operation.conditions, context),
@@ -86,6 +72,25 @@ class Explainer:
             "breaker": None if open_for_s is None else {"open_for": round(open_for_s, 3)},
             "not_run": [_skipped_match(skipped_match) for skipped_match in skipped_matches[:REMEMBERED]],
         }
+
+    def simulation(self) -> Simulation:
+        """Return a simulation that begins as things are now; call it in a transaction."""
+        return Simulation(
+            self.engine.configuration.settings,
+            self.clock.now(),
+            self.new_id,
+            cache=self.cache,
+            agent_registry=self.agent_registry,
+            connected_at=self.deadlines.connected_at,
+        )
+
+    def _trigger(self, operation: Operation, trigger_index: int, context: StoredConditionContext) -> _Trigger:
+        state, key, owner = None, None, context.owner
+        if owner is not None:
+            state = self.cache.trigger_states.get(trigger_state_name(operation.trigger_ids[trigger_index], owner))
+            key = context.installation.watched(operation.triggers[trigger_index], owner)
+        value = None if key is None else context.value(key)
+        return _Trigger(operation, trigger_index, context, self.deadlines, state, key, value)
 
     async def _last_fired(self, operation: Operation, owner: EntityKey | None) -> dict[str, datetime]:
         """Return when each trigger last started the operation, as far as recent jobs tell."""
@@ -98,16 +103,16 @@ class Explainer:
             limit=LOOKED_THROUGH,
         )
         found: dict[str, datetime] = {}
-        for job in (await self._store.find(query)).jobs:
+        for job in (await self.store.find(query)).jobs:
             if job.trigger is not None and job.status is not Status.SKIPPED:
                 found.setdefault(job.trigger, job.created_at)
         return found
 
     def _schedule(self, operation: Operation) -> Json:
-        operation_state = self._cache.operation_states.get(operation.id)
+        operation_state = self.cache.operation_states.get(operation.id)
         if operation.schedule is None or operation_state is None:
             return None
-        zone = zone_of(self._engine.configuration.settings.service)
+        zone = zone_of(self.engine.configuration.settings.service)
         due = next_due(operation.schedule, operation_state.due_at or operation_state.created_at, zone)
         return {
             "scheduled": operation.schedule.text,
@@ -123,47 +128,37 @@ def _conditions(conditions: Condition | None, context: StoredConditionContext) -
     return {"satisfied": conditions.holds(context), "told": conditions.describe(context)}
 
 
+@dataclass(frozen=True, slots=True)
 class _Trigger:
-    """One trigger of one owner, as it stands at a moment."""
+    """One trigger of one owner, as it stands at a moment: the value that it watches, and what it remembers."""
 
-    def __init__(
-        self,
-        cache: StateCache,
-        deadlines: Deadlines,
-        context: StoredConditionContext,
-        operation: Operation,
-        trigger_index: int,
-    ) -> None:
-        self._deadlines = deadlines
-        self._context = context
-        self._operation = operation
-        self._trigger_index = trigger_index
-        self._trigger: Trigger = operation.triggers[trigger_index]
-        self._trigger_state: TriggerState | None = None
-        self._key: ValueKey | None = None
-        self._value: Value | None = None
-        owner = context.owner
-        if owner is not None:
-            name = trigger_state_name(operation.trigger_ids[trigger_index], owner)
-            self._trigger_state = cache.trigger_states.get(name)
-            self._key = context.installation.watched(self._trigger, owner)
-            self._value = None if self._key is None else context.value(self._key)
+    operation: Operation
+    trigger_index: int
+    context: StoredConditionContext
+    deadlines: Deadlines
+    trigger_state: TriggerState | None
+    key: ValueKey | None
+    value: Value | None
+
+    @property
+    def trigger(self) -> Trigger:
+        return self.operation.triggers[self.trigger_index]
 
     def document(self, last_fired: datetime | None) -> dict[str, Json]:
         """Return it as a document, with a sentence."""
         satisfied, since = self._satisfied()
         waiting, until = self._waiting()
         watches = None
-        if self._key is not None and self._trigger.at is None:
-            value = self._value
+        if self.key is not None and self.trigger.at is None:
+            value = self.value
             watches = {
-                **_named(self._key.entity),
-                "attribute": self._trigger.attribute,
+                **_named(self.key.entity),
+                "attribute": self.trigger.attribute,
                 "state": value.text if value else None,
                 "since": iso(value.since_at) if value else None,
             }
         return {
-            "enabled": self._trigger.enabled,
+            "enabled": self.trigger.enabled,
             "watches": watches,
             "satisfied": satisfied,
             "since": None if since is None else iso(since),
@@ -171,17 +166,17 @@ class _Trigger:
             "until": None if until is None else iso(until),
             "last_fired": None if last_fired is None else iso(last_fired),
             "told": self._sentence(),
-            "conditions": _conditions(self._trigger.conditions, self._context),
+            "conditions": _conditions(self.trigger.conditions, self.context),
         }
 
     def _sentence(self) -> str:
-        if self._trigger.at is not None:
-            return f"runs when {describe_wanted(self._trigger)}"
-        watched = describe_watched(self._trigger, "it" if self._key is None else self._key.id)
-        return f"watches {watched}, and runs when it {describe_wanted(self._trigger)}"
+        if self.trigger.at is not None:
+            return f"runs when {describe_wanted(self.trigger)}"
+        watched = describe_watched(self.trigger, "it" if self.key is None else self.key.id)
+        return f"watches {watched}, and runs when it {describe_wanted(self.trigger)}"
 
     def _satisfied(self) -> tuple[bool, datetime | None]:
-        trigger, trigger_state, value = self._trigger, self._trigger_state, self._value
+        trigger, trigger_state, value = self.trigger, self.trigger_state, self.value
         if trigger.silence is not None:
             fired = trigger_state is not None and trigger_state.fired_at is not None
             return fired, trigger_state.fired_at if fired and trigger_state is not None else None
@@ -198,14 +193,14 @@ class _Trigger:
 
     def _waiting(self) -> tuple[str | None, datetime | None]:
         """Return what it waits for, and until when where time alone is enough."""
-        trigger, trigger_state = self._trigger, self._trigger_state
+        trigger, trigger_state = self.trigger, self.trigger_state
         if not trigger.enabled:
             return None, None
         if trigger.at is not None:
-            return describe_wanted(trigger), self._deadlines.next_sun(self._operation, self._trigger_index)
-        if trigger.silence is not None and self._context.owner is not None:
-            watcher = Watcher(self._operation, self._trigger_index, trigger, self._context.owner)
-            due = self._deadlines.silences.deadline(watcher)
+            return describe_wanted(trigger), self.deadlines.next_sun(self.operation, self.trigger_index)
+        if trigger.silence is not None and self.context.owner is not None:
+            watcher = Watcher(self.operation, self.trigger_index, trigger, self.context.owner)
+            due = self.deadlines.silences.deadline(watcher)
             return ("that nothing is heard" if due else "that something is heard again"), due
         due = None if trigger_state is None else deadline(trigger, trigger_state)
         if due is not None and trigger_state is not None:
@@ -214,12 +209,12 @@ class _Trigger:
             return f"that it stays {self._state()}", due
         if trigger_state is not None and trigger_state.ran_at is not None and trigger.throttle is not None:
             free = trigger_state.ran_at + trigger.throttle
-            if free > self._context.now:
+            if free > self.context.now:
                 return f"that {describe_duration(trigger.throttle)} have passed since it ran, and then a change", free
         return f"that it {describe_wanted(trigger)}", None
 
     def _state(self) -> str:
-        return "as it is" if self._value is None else self._value.text
+        return "as it is" if self.value is None else self.value.text
 
 
 def _named(key: EntityKey | None) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -26,57 +27,34 @@ HELD_BACK = 10_000
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, slots=True)
 class Intake:
-    """Takes batches in.
+    """Takes batches in. An unavailable store is noted in `notices`, and a lost session published as a rejection."""
 
-    Args:
-        engine: transactions.
-        cache: identifiers of packets, and values that had a live report.
-        scheduler: what fell due before a batch came is decided with it.
-        router: answers requests.
-        subscriptions: recorded with the next batch when they have changed.
-        rejections: where a lost session is published.
-        notices: an unavailable store is noted here.
-        base_topic: requests and messages of agents are below it.
-        clock: time.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        cache: StateCache,
-        scheduler: Scheduler,
-        router: RequestRouter,
-        subscriptions: Subscriptions,
-        rejections: Rejections,
-        notices: dict[str, str],
-        base_topic: str,
-        clock: Clock,
-    ) -> None:
-        self._engine = engine
-        self._cache = cache
-        self._scheduler = scheduler
-        self._router = router
-        self._subscriptions = subscriptions
-        self._rejections = rejections
-        self._notices = notices
-        self._base_topic = base_topic
-        self._clock = clock
-        self._forget_packets = False
+    engine: Engine
+    cache: StateCache
+    scheduler: Scheduler
+    router: RequestRouter
+    subscriptions: Subscriptions
+    rejections: Rejections
+    notices: dict[str, str]
+    base_topic: str
+    clock: Clock
+    _forget_packets: bool = field(default=False, init=False)
 
     def begin(self, session: Session) -> None:
         """Take in what a session brings from now on.
 
         In a new session packet identifiers begin anew; if there was one before, messages may be missing.
         """
-        self._cache.live.clear()
+        self.cache.live.clear()
         if session.resumed:
             return
         self._forget_packets = True
-        if self._cache.metadata.get(SESSION_KEY):
+        if self.cache.metadata.get(SESSION_KEY):
             message = "the broker lost our session: changes that came while we were away may be missing"
             log.warning("session-lost", details=message)
-            self._rejections.publish(f"{self._base_topic}/status", "session_lost", message)
+            self.rejections.publish(f"{self.base_topic}/status", "session_lost", message)
 
     async def take(self, session: Session, messages: list[Message], stop: asyncio.Event) -> None:
         """Record a batch, and only then acknowledge it and answer its requests.
@@ -91,59 +69,59 @@ class Intake:
             except NotFound:
                 continue  # a job that a report is about was pruned in this moment: decide anew
             except StoreError as error:
-                if "store" not in self._notices:
+                if "store" not in self.notices:
                     log.error("store-unavailable", details=str(error), messages_held=len(messages))
-                self._notices["store"] = f"store: {error}"
-                self._router.accept([each for each in messages[answered:] if self._is_request(each)])
+                self.notices["store"] = f"store: {error}"
+                self.router.accept([each for each in messages[answered:] if self._is_request(each)])
                 answered = len(messages)
                 if stop.is_set():
                     return
                 messages += await self._meanwhile(session, len(messages))
             else:
                 break
-        self._notices.pop("store", None)
+        self.notices.pop("store", None)
         session.acknowledge(messages)
         held = {id(each) for each in messages[:answered]}
-        self._router.accept([each for each in requests if id(each) not in held])
+        self.router.accept([each for each in requests if id(each) not in held])
         if not all(self._is_request(each) or self._is_of_agent(each) for each in messages):
-            self._scheduler.heard()
+            self.scheduler.heard()
 
     async def _record(self, messages: Sequence[Message]) -> list[Message]:
         """Decide and record one batch, with what the store does not know of the session; return its new requests."""
         others = [each for each in messages if self._is_request(each) or self._is_of_agent(each)]
         known = set(map(id, others))
         reports = [each for each in messages if id(each) not in known]
-        async with self._engine.transaction() as tx:
-            ingest, now = self._engine.configuration.ingest, self._clock.now()
+        async with self.engine.transaction() as tx:
+            ingest, now = self.engine.configuration.ingest, self.clock.now()
             if self._forget_packets:
                 tx.forget_packets = True
-                self._cache.packets.clear()
-            tx.metadata |= self._subscriptions.unrecorded()
-            if not self._cache.metadata.get(SESSION_KEY):
+                self.cache.packets.clear()
+            tx.metadata |= self.subscriptions.unrecorded()
+            if not self.cache.metadata.get(SESSION_KEY):
                 tx.metadata[SESSION_KEY] = True
-            await ingest.take(tx, reports, now, self._scheduler.before_batch(tx, now))
+            await ingest.take(tx, reports, now, self.scheduler.before_batch(tx, now))
             fresh = [each for each in others if ingest.note_packet(tx, each)]
             agents = [each for each in fresh if self._is_of_agent(each)]
-            await self._engine.configuration.agent_inbox.take(tx, agents, now)
+            await self.engine.configuration.agent_inbox.take(tx, agents, now)
         if tx.forget_packets:
             self._forget_packets = False
         return [each for each in fresh if self._is_request(each)]
 
     async def _meanwhile(self, session: Session, held: int) -> list[Message]:
         if held >= HELD_BACK:
-            await self._clock.wait(asyncio.Event(), STORE_RETRY_S)
+            await self.clock.wait(asyncio.Event(), STORE_RETRY_S)
             return []
         receiving = asyncio.ensure_future(session.receive())
         waiting = asyncio.Event()
         receiving.add_done_callback(lambda _: waiting.set())
-        await self._clock.wait(waiting, STORE_RETRY_S)
+        await self.clock.wait(waiting, STORE_RETRY_S)
         if not receiving.done():
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
         return [] if receiving.cancelled() else receiving.result()
 
     def _is_request(self, message: Message) -> bool:
-        return message.topic.startswith((f"{self._base_topic}/request/", f"{self._base_topic}/users/"))
+        return message.topic.startswith((f"{self.base_topic}/request/", f"{self.base_topic}/users/"))
 
     def _is_of_agent(self, message: Message) -> bool:
-        return message.topic.startswith(f"{self._base_topic}/agents/")
+        return message.topic.startswith(f"{self.base_topic}/agents/")

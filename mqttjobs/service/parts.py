@@ -93,7 +93,7 @@ class Parts:
             guard,
             job_factory,
             Ingest(settings, self.cache, job_factory, self.rejections, self.confirmations),
-            OnFailure(settings, job_factory),
+            OnFailure(settings, self.cache, job_factory),
             AgentInbox(settings, resolver, self.agent_registry, self.rejections, self._new_batch, self.counters.agents),
         )
 

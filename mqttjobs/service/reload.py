@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -20,31 +20,16 @@ from mqttjobs.service.subscriptions import Subscriptions
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, slots=True)
 class Reload:
-    """Reads the configuration anew and puts it in place of the old one, whole or not at all.
+    """Reads the configuration anew and puts it in place of the old one, whole or not at all."""
 
-    Args:
-        engine: transactions, and the configuration in use.
-        configure: makes what is made of a configuration (see Parts).
-        subscriptions: follow the configuration.
-        status: is published again.
-        load: reads the configuration.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        configure: Callable[[Settings], Configuration],
-        subscriptions: Subscriptions,
-        status: ServiceStatus,
-        load: LoadSettings,
-    ) -> None:
-        self._engine = engine
-        self._configure = configure
-        self._subscriptions = subscriptions
-        self._status = status
-        self._load = load
-        self._lock = asyncio.Lock()
+    engine: Engine
+    configure: Callable[[Settings], Configuration]
+    subscriptions: Subscriptions
+    status: ServiceStatus
+    load: LoadSettings
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def __call__(self, by: str) -> dict[str, Json]:
         """Reload on behalf of `by`; return what was added, removed and changed.
@@ -55,22 +40,22 @@ class Reload:
         """
         async with self._lock:
             try:
-                new = await asyncio.to_thread(self._load)
+                new = await asyncio.to_thread(self.load)
             except ConfigError as error:
                 log.error("reload-refused", problems=[str(each) for each in error.problems])
                 raise
-            old = self._engine.configuration.settings
+            old = self.engine.configuration.settings
             try:
-                async with self._engine.transaction() as tx:
-                    configuration = self._configure(_keeping(old, new))
-                    self._engine.adopt(tx, configuration, by)
-                    await self._subscriptions.follow(configuration.settings)
-                    tx.metadata |= self._subscriptions.unrecorded()
+                async with self.engine.transaction() as tx:
+                    configuration = self.configure(_keeping(old, new))
+                    self.engine.adopt(tx, configuration, by)
+                    await self.subscriptions.follow(configuration.settings)
+                    tx.metadata |= self.subscriptions.unrecorded()
             except StoreError:
-                await self._subscriptions.follow(old)
+                await self.subscriptions.follow(old)
                 raise
-            self._engine.use(configuration)
-        self._status.announce()
+            self.engine.use(configuration)
+        self.status.announce()
         differences = _differences(old, replace(new, installation=configuration.settings.installation))
         log.info("reloaded", **differences)
         return differences

@@ -108,10 +108,13 @@ class Scheduler:
             matches: list[Match] = []
             if self.is_settled():
                 matches = self._deadlines.triggers_due(tx, now)
-            if self._may_test_schedules():
-                matches += self._deadlines.clock_due(tx, now, ready=self._settled)
+            ready = self._may_test_schedules() and self._settled
+            if self._schedules_open:
+                matches += self._deadlines.clock_due(tx, now, ready=ready)
             self._flush_heard(tx)
             await self._engine.configuration.ingest.enqueue(tx, matches)
+        if ready:
+            self._deadlines.start_done()
         await self._sweep(now)
         return self._pause_s(now)
 
@@ -149,7 +152,6 @@ class Scheduler:
         if now_s - self._flushed_s >= FLUSH_S:
             self._flushed_s = now_s
             tx.heard |= self._cache.heard
-            self._cache.heard.clear()
 
     async def _sweep(self, now: datetime) -> None:
         now_s = self._clock.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -24,33 +25,21 @@ GOODBYE_S = 2.0
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, slots=True)
 class Connection:
     """What happens while there is a session: whoever depends on one learns when it begins and when it is gone."""
 
-    def __init__(
-        self,
-        subscriptions: Subscriptions,
-        intake: Intake,
-        router: RequestRouter,
-        publisher: Publisher,
-        status: ServiceStatus,
-        job_events: JobEventPublisher,
-        scheduler: Scheduler,
-        runner: Runner,
-        agent_scheduler: AgentScheduler,
-        base_topic: str,
-    ) -> None:
-        self._subscriptions = subscriptions
-        self._intake = intake
-        self._router = router
-        self._publisher = publisher
-        self._status = status
-        self._job_events = job_events
-        self._scheduler = scheduler
-        self._runner = runner
-        self._agent_scheduler = agent_scheduler
-        self._base_topic = base_topic
-        self._receiving = False
+    subscriptions: Subscriptions
+    intake: Intake
+    router: RequestRouter
+    publisher: Publisher
+    status: ServiceStatus
+    job_events: JobEventPublisher
+    scheduler: Scheduler
+    runner: Runner
+    agent_scheduler: AgentScheduler
+    base_topic: str
+    _receiving: bool = field(default=False, init=False)
 
     async def serve(self, session: Session, stop: asyncio.Event, loops: Sequence[asyncio.Task[None]]) -> None:
         """Serve over `session` until it is lost (raises) or `stop` is set.
@@ -74,40 +63,40 @@ class Connection:
             pump.cancel()
             stopping.cancel()
             await asyncio.gather(pump, stopping, return_exceptions=True)
-            self._subscriptions.detach()
-            self._publisher.detach()
-            self._scheduler.disconnected()
+            self.subscriptions.detach()
+            self.publisher.detach()
+            self.scheduler.disconnected()
 
     async def _pump(self, session: Session, stop: asyncio.Event) -> None:
         await self._greet(session, stop)
         while not stop.is_set():
-            await self._router.room()
+            await self.router.room()
             self._receiving = True
             try:
                 messages = await session.receive()
             finally:
                 self._receiving = False
-            await self._intake.take(session, messages, stop)
+            await self.intake.take(session, messages, stop)
 
     async def _greet(self, session: Session, stop: asyncio.Event) -> None:
         """Subscribe, remember what is subscribed, and say that we are here."""
-        self._status.protocol = session.protocol
-        self._intake.begin(session)
-        await self._subscriptions.attach(session)
-        self._publisher.attach(session)
-        self._job_events.behind = True
-        self._agent_scheduler.connected()
-        self._scheduler.connected()
+        self.status.protocol = session.protocol
+        self.intake.begin(session)
+        await self.subscriptions.attach(session)
+        self.publisher.attach(session)
+        self.job_events.behind = True
+        self.agent_scheduler.connected()
+        self.scheduler.connected()
         log.info("connected", protocol=session.protocol, resumed=session.resumed)
-        await self._intake.take(session, [], stop)
-        self._status.announce()
-        self._runner.wake()
-        self._agent_scheduler.wake()
+        await self.intake.take(session, [], stop)
+        self.status.announce()
+        self.runner.wake()
+        self.agent_scheduler.wake()
 
     async def _goodbye(self, session: Session) -> None:
         """Say offline before a clean stop: a clean disconnect sends no will."""
-        await self._router.close()
-        sending = session.publish(offline(self._base_topic))
+        await self.router.close()
+        sending = session.publish(offline(self.base_topic))
         try:
             async with asyncio.timeout(GOODBYE_S):
                 await sending

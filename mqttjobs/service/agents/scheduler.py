@@ -127,6 +127,7 @@ class AgentScheduler:
             settled: whether what came while we were away has been taken in, so that silence means something.
         """
         dispatch = DispatchPass(self._new_batch(tx), self._clock.now(), [], [])
+        settled = settled or self._agent_registry.is_settled(dispatch.at)
         await self._close_ended(dispatch)
         await self._give_out(dispatch)
         await lead_waves(dispatch, self._agent_registry, self._resolve)

@@ -23,7 +23,6 @@ from mqttjobs.service.api.auth import Caller
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.explaining import Explainer
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.simulation.simulation import Simulation
 from mqttjobs.service.state.agents import AgentRegistry
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
@@ -66,8 +65,7 @@ class RequestContext:
         agent_scheduler: sends orders to agents.
         clock: time.
         status: info and health.
-        explainer: why an operation ran or did not.
-        new_simulation: begins a simulation with what is stored; call it in a transaction.
+        explainer: why an operation ran or did not, and what would run.
         reload: reads the configuration anew on behalf of a user and returns the differences; None: there is no file.
         caller: who asks.
         transaction: of the request, repeated in its answer.
@@ -85,7 +83,6 @@ class RequestContext:
     clock: Clock
     status: ServiceStatus
     explainer: Explainer
-    new_simulation: Callable[[], Simulation]
     reload: Callable[[str], Awaitable[dict[str, Json]]] | None
     caller: Caller
     transaction: Json = None

@@ -63,14 +63,8 @@ class Address:
 class RequestRouter:
     """Answers requests, each in a task of its own.
 
-    Args:
-        engine: the configuration in use.
-        store: answers that were given before.
-        publisher: sends answers.
-        rejections: where retained requests are published.
-        counts: requests by result.
-        clock: time.
-        new_context: makes the context of a request of its caller, transaction, repeat_key and parked.
+    `counts` are requests by result; `new_context` makes the context of one of its caller, transaction, repeat_key and
+    parked.
     """
 
     def __init__(

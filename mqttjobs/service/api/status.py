@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import mqttjobs
 from mqttjobs.clock import Clock
@@ -25,6 +27,7 @@ def offline(base_topic: str) -> Publication:
     return Publication(f"{base_topic}/status", b"offline", qos=1, retain=True)
 
 
+@dataclass(eq=False, slots=True)
 class ServiceStatus:
     """Info and health.
 
@@ -33,42 +36,31 @@ class ServiceStatus:
         protocol: of the last session.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        store: Store,
-        agent_registry: AgentRegistry,
-        breakers: Breakers,
-        counters: Counters,
-        publisher: Publisher,
-        rejections: Rejections,
-        clock: Clock,
-    ) -> None:
-        self._engine = engine
-        self._store = store
-        self._agent_registry = agent_registry
-        self._breakers = breakers
-        self._counters = counters
-        self._publisher = publisher
-        self._rejections = rejections
-        self._clock = clock
-        self._started_at = clock.now()
-        self.notices: dict[str, str] = {}
-        self.protocol: str | None = None
+    engine: Engine
+    store: Store
+    agent_registry: AgentRegistry
+    breakers: Breakers
+    counters: Counters
+    publisher: Publisher
+    rejections: Rejections
+    clock: Clock
+    started_at: datetime
+    notices: dict[str, str] = field(default_factory=dict)
+    protocol: str | None = None
 
     @property
     def uptime_s(self) -> float:
         """How long the service has been running, in seconds."""
-        return (self._clock.now() - self._started_at).total_seconds()
+        return (self.clock.now() - self.started_at).total_seconds()
 
     def info(self) -> dict[str, Json]:
         """Return what is published, retained, on <base>/info."""
-        settings = self._engine.configuration.settings
+        settings = self.engine.configuration.settings
         kinds = Counter(key.kind for key in settings.installation.entities)
         return {
             "name": "mqttjobs",
             "version": mqttjobs.__version__,
-            "started_at": iso(self._started_at),
+            "started_at": iso(self.started_at),
             "limits": {
                 "max_payload": settings.service.max_payload,
                 "max_objects": settings.service.max_objects,
@@ -81,37 +73,37 @@ class ServiceStatus:
             "objects": kinds[EntityKind.OBJECT],
             "links": kinds[EntityKind.LINK],
             "operations": len(settings.installation.operations),
-            "agents": len(self._agent_registry.agents),
+            "agents": len(self.agent_registry.agents),
         }
 
     async def health(self) -> dict[str, Json]:
         """Return `service/health`: degraded as long as there is a reason, each reason a sentence."""
-        reasons = [*self.notices.values(), *self._breakers.reasons()]
+        reasons = [*self.notices.values(), *self.breakers.reasons()]
         try:
-            store: dict[str, Json] = {"status": "ok", **await self._store.health()}
+            store: dict[str, Json] = {"status": "ok", **await self.store.health()}
         except StoreError as error:
             store = {"status": "unavailable", "details": str(error)}
             reasons.append(f"store: {error}")
-        if self._engine.runner.completer.failing and store["status"] == "ok":
+        if self.engine.runner.completer.failing and store["status"] == "ok":
             reasons.append("store: outcomes of jobs cannot be written at the moment")
         return {
             "status": "degraded" if reasons else "ok",
             "reasons": reasons,
-            "counters": self._counters.document(),
+            "counters": self.counters.document(),
             "store": store,
             "broker": {
-                "connected": self._publisher.connected,
+                "connected": self.publisher.connected,
                 "protocol": self.protocol,
-                "outgoing_waiting": self._publisher.backlog,
+                "outgoing_waiting": self.publisher.backlog,
             },
-            "queue": {"running": self._engine.runner.running, "rejected": self._rejections.total},
-            "agents": self._agent_registry.document(self._clock.now()),
+            "queue": {"running": self.engine.runner.running, "rejected": self.rejections.total},
+            "agents": self.agent_registry.document(self.clock.now()),
         }
 
     def announce(self) -> None:
         """Publish info, and that the service is online; without a session the next one does."""
-        if self._publisher.connected:
-            base = self._engine.configuration.settings.base_topic
+        if self.publisher.connected:
+            base = self.engine.configuration.settings.base_topic
             info = Publication(f"{base}/info", encode(self.info()), qos=1, retain=True, content_type="application/json")
-            self._publisher.publish(info)
-            self._publisher.publish(Publication(f"{base}/status", b"online", qos=1, retain=True))
+            self.publisher.publish(info)
+            self.publisher.publish(Publication(f"{base}/status", b"online", qos=1, retain=True))

@@ -244,10 +244,6 @@ class JobFactory:
         if operation.record_skipped:
             self.add(tx, _skipped(job, skip_reason, job.created_at, self._hostname))
 
-    def is_active(self, operation: Operation) -> bool:
-        """Whether an operation may run."""
-        return self._cache.is_active(operation)
-
     def add(self, tx: Transaction, job: Job) -> None:
         """Put a job into the draft and count it among its operation's runs."""
         tx.jobs.append(job)

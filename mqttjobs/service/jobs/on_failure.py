@@ -13,6 +13,7 @@ from mqttjobs.domain.status import Status
 from mqttjobs.service.guards.guard import MAX_DEPTH, SkipReason
 from mqttjobs.service.jobs.factory import JobFactory, JobOrigin
 from mqttjobs.service.settings import Settings
+from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
 
 log = structlog.get_logger(__name__)
@@ -21,13 +22,14 @@ log = structlog.get_logger(__name__)
 class OnFailure:
     """Makes the jobs that follow failures. One for each installation."""
 
-    def __init__(self, settings: Settings, job_factory: JobFactory) -> None:
+    def __init__(self, settings: Settings, cache: StateCache, job_factory: JobFactory) -> None:
         self._installation = settings.installation
         self._system_user = settings.service.system_user
+        self._cache = cache
         self._job_factory = job_factory
 
     async def follow(self, tx: Transaction, job: Job, at: datetime) -> None:
-        """Put what follows an ended job into the draft that records its end."""
+        """Put what follows an ended job into the transaction that records its end."""
         name = job.operation.get("on_failure")
         if name is None or job.status not in (Status.FAILED, Status.PARTIAL_FAILURE):
             return
@@ -55,7 +57,7 @@ class OnFailure:
     def _skip_reason(self, operation: Operation, origin: JobOrigin, wrong: dict[str, list[str]]) -> SkipReason | None:
         if origin.depth > MAX_DEPTH:
             return SkipReason("depth", f"a chain of {MAX_DEPTH} failures led here")
-        if not self._job_factory.is_active(operation):
+        if not self._cache.is_active(operation):
             return SkipReason("inactive", "it is deactivated")
         if wrong:
             return SkipReason("params", f"its params do not take what a failure gives: {', '.join(wrong)}")

@@ -43,7 +43,7 @@ async def simulate(request: RequestContext, params: Simulate) -> Json:
     sees = request.caller.sees
     steps = read_steps(request.installation, params.reports, sees)
     async with request.engine.transaction():
-        simulation = request.new_simulation()
+        simulation = request.explainer.simulation()
     try:
         played = await play(simulation, steps, sees)
     except TooManyRuns as error:

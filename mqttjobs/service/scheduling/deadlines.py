@@ -76,8 +76,8 @@ class Deadlines:
         if due is not None and due < self.next_look_at:
             self.wake.set()
 
-    def skip_start(self) -> None:
-        """Take what waits for the start as done."""
+    def start_done(self) -> None:
+        """Start nothing any more of what waits for the start: it is recorded."""
         self._start_fired = True
 
     def begin(self, tx: Transaction, now: datetime) -> None:
@@ -99,7 +99,7 @@ class Deadlines:
         return matches
 
     def clock_due(self, tx: Transaction, now: datetime, *, ready: bool) -> list[Match]:
-        """Start what schedules and the sun make due, and once, when the service is ready, what waits for the start."""
+        """Start what schedules and the sun make due, and when the service is ready what waits for the start."""
         matches = [*(self._start(tx, now) if ready else ()), *self._run_schedules(tx, now)]
         for trigger_index, at in self._suns:
             matches += self._run_sun(tx, trigger_index, at, now)
@@ -157,7 +157,6 @@ class Deadlines:
     def _start(self, tx: Transaction, now: datetime) -> list[Match]:
         if self._start_fired:
             return []
-        self._start_fired = True
         matches: list[Match] = []
         for operation in self._settings.installation.operations.values():
             for trigger_index, trigger in enumerate(operation.triggers):

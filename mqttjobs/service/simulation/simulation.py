@@ -188,7 +188,7 @@ class Simulation:
         Raises:
             TooManyRuns: see there.
         """
-        self._deadlines.skip_start()
+        self._deadlines.start_done()
         if isinstance(step, Advance):
             return await self._pass(step)
         tx, now = Transaction(), self._clock.at

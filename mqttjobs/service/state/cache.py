@@ -125,6 +125,13 @@ class StateCache:
         found = self._triggers.get(trigger_state.name.rsplit("|", 2)[0])
         return None if found is None else Watcher(*found, trigger_state.entity)
 
+    def recorded(self, tx: Transaction) -> None:
+        """Follow a transaction in what is known once it is recorded, and not before."""
+        self.metadata |= tx.metadata
+        for key, at in tx.heard.items():
+            if self.heard.get(key) == at:
+                del self.heard[key]
+
     def hear(self, key: ValueKey, at: datetime) -> None:
         """Take a value as heard at a time, to be written at the next flush."""
         self.values[key] = replace(self.values[key], heard_at=at)
