@@ -321,7 +321,7 @@ async def test_a_database_of_the_first_version_is_brought_up_to_this_one_with_al
         await store.record(Changes(updates=[succeeded(running, later(1))], jobs=[an_ended_job(7)]))
         assert [job.uid for job in await store.claim(later(60), 9, uses_slot=True, begin=started())] == [2]
         entry, value = an_entry(9, reported_at=later(500)), a_value("9", reported_at=later(500))
-        await store.record(Changes(values=[value], history=[entry]))
+        await store.record(Changes(values=keyed(value), history=[entry]))
         assert list((await store.history(LAMP_STATE, None, None, 10, 0)).entries) == [entry, *old]
         assert value in (await store.load()).values
         await store.prune(later(86_400 * 60), Retention())

@@ -122,8 +122,8 @@ async def test_a_value_comes_back_as_it_was(store: Store, payload: object) -> No
 @pytest.mark.parametrize("reported_at", REPORT_TIMES)
 async def test_a_value_keeps_when_its_sender_says_that_it_changed(store: Store, reported_at: datetime) -> None:
     value = a_value("on", reported_at=reported_at)
-    await store.record(Changes(values=[value]))
-    await store.record(Changes(heard=[(LAMP_STATE, later(9))]))
+    await store.record(Changes(values=keyed(value)))
+    await store.record(Changes(heard={LAMP_STATE: later(9)}))
     await restart(store)
     assert list((await store.load()).values) == [replace(value, heard_at=later(9))]
 
