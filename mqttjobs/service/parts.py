@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from mqttjobs.clock import Clock
@@ -81,7 +81,7 @@ class Parts:
 
     def configure(self, settings: Settings) -> Configuration:
         """Return what is made of a configuration; nothing uses it yet."""
-        settings = self._with_members(settings)
+        settings = settings.with_members(self.cache.members)
         resolver = OperationResolver(settings)
         guard = TriggerGuard(settings, self.cache, self.breakers)
         job_factory = JobFactory(
@@ -96,15 +96,6 @@ class Parts:
             OnFailure(settings, self.cache, job_factory),
             AgentInbox(settings, resolver, self.agent_registry, self.rejections, self._new_batch, self.counters.agents),
         )
-
-    def _with_members(self, settings: Settings) -> Settings:
-        """Return settings in which the members that are known by their reports are there."""
-        if not settings.installation.membership:
-            return settings
-        installation = settings.installation.copy()
-        for class_id, member in sorted(self.cache.members):
-            installation.register(class_id, member)
-        return replace(settings, installation=installation)
 
 
 def _publish_breaker(

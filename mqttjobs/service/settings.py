@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -71,6 +71,15 @@ class Settings:
     build: BuildOperation | None = None
     config_dir: str = "."
     warnings: tuple[Problem, ...] = ()
+
+    def with_members(self, members: Iterable[tuple[str, str]]) -> Settings:
+        """Return settings in which the members (class, id) that are known by their reports are there."""
+        if not self.installation.membership:
+            return self
+        installation = self.installation.copy()
+        for class_id, member in sorted(members):
+            installation.register(class_id, member)
+        return replace(self, installation=installation)
 
 
 class BuildOperation(Protocol):

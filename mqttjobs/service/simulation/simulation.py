@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.status import Status
@@ -157,11 +156,9 @@ class Simulation:
         agent_registry: AgentRegistry | None = None,
         connected_at: datetime | None = None,
     ) -> None:
-        if settings.installation.membership:
-            settings = replace(settings, installation=_with_members(settings.installation, cache))
-        self._settings = settings
+        self._settings = settings = settings.with_members(() if cache is None else cache.members)
         self._clock = _HandClock(at)
-        self._cache = StateCache() if cache is None else _copy(cache, settings.installation)
+        self._cache = StateCache() if cache is None else cache.copy()
         self._cache.install(settings.installation)
         for operation in settings.installation.operations.values():
             self._cache.remember(Transaction(), operation, at, settings.service.system_user)
@@ -260,17 +257,3 @@ class Simulation:
             return {"error": None, **executor_of(operation).preview(job.inputs, self._settings.base_topic)}
         except TemplateError as error:
             return {"error": error.details}
-
-
-def _copy(cache: StateCache, installation: Installation) -> StateCache:
-    """Return a mirror whose changes do not reach the other."""
-    made = cache.copy()
-    made.install(installation)
-    return made
-
-
-def _with_members(configured: Installation, cache: StateCache | None) -> Installation:
-    installation = configured.copy()
-    for class_id, member in sorted(cache.members) if cache is not None else ():
-        installation.register(class_id, member)
-    return installation
