@@ -16,19 +16,17 @@ from mqttjobs.agent.settings import AgentSettings
 from mqttjobs.clock import Clock
 from mqttjobs.domain.agent_messages import AssignMessage
 from mqttjobs.domain.assignments import result_of_output
-from mqttjobs.domain.jobs import Outcome
+from mqttjobs.domain.jobs import INTERRUPTED, Outcome
 from mqttjobs.domain.model import Delivery, Json
 from mqttjobs.errors import StoreError, TemplateError
 from mqttjobs.executors.attempt import attempt
-from mqttjobs.executors.base import Executor, Limits, RunContext, make_executor
+from mqttjobs.executors.base import PROGRESS_KEPT, Executor, Limits, RunContext, make_executor
 from mqttjobs.executors.orphans import end_orphans
 from mqttjobs.transport.base import REFUSED
 
-PROGRESS_KEPT = 500
-"""Progress messages of one attempt that are sent; more are left out."""
-INTERRUPTED = "interrupted"
 STOPPED = "stopped"
-STORE_RETRY_S = 1.0
+JOURNAL_RETRY_S = 1.0
+"""How long a journal that could not be written is left alone."""
 
 log = structlog.get_logger(__name__)
 
@@ -286,7 +284,7 @@ class Worker:
                 await self._journal.flush()
             except StoreError as error:
                 log.error("store-unavailable", details=str(error))
-                await self._clock.wait(asyncio.Event(), STORE_RETRY_S)
+                await self._clock.wait(asyncio.Event(), JOURNAL_RETRY_S)
             else:
                 return
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from mqttjobs.domain.durations import parse_duration, parse_size
 from mqttjobs.domain.topics import check_filter, check_topic
+from mqttjobs.transport.base import MAXIMUM_PACKET_SIZE
 
 PERMISSIONS = (
     "admin", "job:read", "job:write", "operation:read", "operation:execute", "operation:manage", "agent:read",
@@ -23,8 +24,6 @@ PERMISSIONS = (
 
 
 _HOST = re.compile(r"[^\s/?#@\x00-\x1f]+\Z")
-LARGEST_PAYLOAD = 1024 * 1024
-"""The client takes no larger packet, so that a larger limit would never be reached."""
 
 
 def _duration(value: Any) -> Any:
@@ -174,7 +173,7 @@ class ServiceSection(Section):
     program_dirs: list[str] = []
     inline_operations: list[str] = ["mqtt"]
     event_qos: Literal[0, 1] = 0
-    max_payload: Annotated[Size, Field(le=LARGEST_PAYLOAD)] = 64 * 1024
+    max_payload: Annotated[Size, Field(le=MAXIMUM_PACKET_SIZE)] = 64 * 1024
     max_objects: Annotated[int, Field(ge=1)] = 100_000
     time_zone: str | None = None
     latitude: Annotated[float, Field(ge=-90, le=90)] | None = None

@@ -11,6 +11,9 @@ from typing import Any
 from mqttjobs.domain.model import EMPTY, EntityKey, Json, Operation
 from mqttjobs.domain.status import LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
 
+INTERRUPTED = "interrupted"
+"""The error of a job whose run was cut off by a crash or a shutdown, and which is not run again (behaviour 3.9)."""
+
 
 class Phase(IntEnum):
     """Where a job is in the queue: the store's own word, never shown."""

@@ -25,12 +25,9 @@ from mqttjobs.service.scheduler import Scheduler
 from mqttjobs.service.session import Connection
 from mqttjobs.service.settings import LoadSettings, Settings
 from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.store.base import Store, create_store
+from mqttjobs.store.base import RETRY_S, Store, create_store
 from mqttjobs.transport.base import Publication, Transport, create_transport
 from mqttjobs.transport.reconnect import stay_connected
-
-RELOAD_RETRY_S = 1.0
-"""Wait between attempts to reload while the store is unavailable."""
 
 SWITCH_S = 0.0005
 """How long one thread may keep the interpreter: the store's thread asks for it at every row, and would otherwise wait
@@ -156,7 +153,7 @@ class Service:
                     await self._reload(self.engine.settings.service.system_user)
             except StoreError as error:
                 log.error("reload-waits", details=str(error))
-                await self._clock.wait(asyncio.Event(), RELOAD_RETRY_S)
+                await self._clock.wait(asyncio.Event(), RETRY_S)
                 reload.set()
 
 

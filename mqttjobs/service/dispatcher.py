@@ -7,9 +7,9 @@ from collections.abc import Callable
 import structlog
 
 from mqttjobs.errors import NotFound, StoreError
-from mqttjobs.service.agents.scheduler import STORE_RETRY_S
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.state.transaction import Transaction
+from mqttjobs.store.base import RETRY_S
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class Dispatcher:
                 pause_s = await self._run_pass()
             except (StoreError, NotFound) as error:
                 log.error("agents-not-looked-after", details=str(error))
-                pause_s = STORE_RETRY_S
+                pause_s = RETRY_S
             await agents.wait(pause_s)
 
     async def _run_pass(self) -> float | None:

@@ -14,7 +14,7 @@ from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import TriggerState, deadline, lasts, trigger_state_name
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.guards.context import zone_of
-from mqttjobs.service.guards.guard import REMEMBERED, SkippedMatch
+from mqttjobs.service.guards.guard import SKIPPED_MATCHES_KEPT, SkippedMatch
 from mqttjobs.store.base import JobQuery
 
 LOOKED_THROUGH = 200
@@ -53,7 +53,7 @@ async def explanation(engine: Engine, operation: Operation, owner: EntityKey | N
         "conditions": conditions,
         "schedule": _schedule(engine, operation),
         "breaker": None if open_for_s is None else {"open_for": round(open_for_s, 3)},
-        "not_run": [_skipped_match(skipped_match) for skipped_match in skipped_matches[:REMEMBERED]],
+        "not_run": [_skipped_match(skipped_match) for skipped_match in skipped_matches[:SKIPPED_MATCHES_KEPT]],
     }
 
 

@@ -16,11 +16,11 @@ from mqttjobs.service.api.status import info_document
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.scheduler import Scheduler
 from mqttjobs.service.state.transaction import Transaction
+from mqttjobs.store.base import RETRY_S
 from mqttjobs.transport.base import REFUSED, Message, Publication, Session, Subscription, describe_refusal
 
 FILTERS_KEY = "filters"
 SESSION_KEY = "session"
-STORE_RETRY_S = 1.0
 HELD_BACK = 10_000
 """Messages held while the store is unavailable; beyond this nothing more is received."""
 GOODBYE_S = 2.0
@@ -219,12 +219,12 @@ class Connection:
 
     async def _meanwhile(self, session: Session, held: int) -> list[Message]:
         if held >= HELD_BACK:
-            await self._engine.clock.wait(asyncio.Event(), STORE_RETRY_S)
+            await self._engine.clock.wait(asyncio.Event(), RETRY_S)
             return []
         receiving = asyncio.ensure_future(session.receive())
         waiting = asyncio.Event()
         receiving.add_done_callback(lambda _: waiting.set())
-        await self._engine.clock.wait(waiting, STORE_RETRY_S)
+        await self._engine.clock.wait(waiting, RETRY_S)
         if not receiving.done():
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)

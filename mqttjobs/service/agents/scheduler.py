@@ -30,19 +30,17 @@ from mqttjobs.errors import ConfigError, ReportError
 from mqttjobs.service.agents.batch import AssignmentBatch, DispatchPass
 from mqttjobs.service.agents.messages import AgentMessages
 from mqttjobs.service.agents.rollouts import lead_waves
-from mqttjobs.service.jobs.definitions import OperationResolver, ResolvedOperation
+from mqttjobs.service.jobs.definitions import NO_LONGER_UNDERSTOOD, OperationResolver, ResolvedOperation
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.agents import AgentRegistry
 from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.store.base import Store
+from mqttjobs.store.base import RETRY_S, Store
 from mqttjobs.transport.base import Publication
 
 GIVEN_AT_ONCE = 200
 """Waiting jobs that are looked at in one go; those that take no slot never wait behind those that do."""
-STORE_RETRY_S = 1.0
 LONGEST_SLEEP_S = 30.0
 """Longest sleep while anything is open: a wall clock that was set is noticed within this."""
-NO_LONGER_UNDERSTOOD = "its definition is no longer understood; run the operation anew"
 
 log = structlog.get_logger(__name__)
 
@@ -135,7 +133,7 @@ class AgentScheduler:
         dues = [*dispatch.dues, *([waiting] if waiting else [])]
         pauses = [max(0.0, (due - dispatch.at) / timedelta(seconds=1)) for due in dues]
         if not settled:
-            pauses.append(STORE_RETRY_S)
+            pauses.append(RETRY_S)
         return dispatch.outgoing, min([LONGEST_SLEEP_S, *pauses]) if pauses or self._agent_registry.hosts() else None
 
     # -- what ended by itself ------------------------------------------------------------------------------------
@@ -289,7 +287,7 @@ class AgentScheduler:
                 and what is Due.TIME_OUT
                 and self._agent_registry.may_still_come(row.hostname, dispatch.at)
             ):
-                due = dispatch.at + timedelta(seconds=STORE_RETRY_S)
+                due = dispatch.at + timedelta(seconds=RETRY_S)
             if due > dispatch.at:
                 dispatch.dues.append(due)
                 continue

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import structlog
 from pydantic import ValidationError
@@ -16,6 +15,7 @@ from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import check_transaction, decode_request, encode
 from mqttjobs.domain.topics import reply_topic_allowed
 from mqttjobs.errors import (
+    MOST_INVALID_FIELDS,
     Forbidden,
     InvalidRequest,
     MqttJobsError,
@@ -28,9 +28,9 @@ from mqttjobs.errors import (
 from mqttjobs.service.api.auth import Caller, identify
 from mqttjobs.service.api.request import Method, Reply, RequestContext, envelope, methods, pending_job_of
 from mqttjobs.service.engine import Engine
+from mqttjobs.store.base import ANSWERS_KEPT
 from mqttjobs.transport.base import Message, Publication
 
-REPEAT_MEMORY = timedelta(minutes=10)
 AT_ONCE = 1000
 """Requests that are worked on at once; beyond this intake waits."""
 WAITING_AT_ONCE = 2000
@@ -38,7 +38,6 @@ WAITING_AT_ONCE = 2000
 REFUSALS_PER_S = 20.0
 """Answers to requests without a valid key; more are dropped."""
 RESERVED = frozenset({"transaction", "reply_to", "api_key"})
-MAX_FIELDS = 5
 MAX_NAME = 64
 
 log = structlog.get_logger(__name__)
@@ -199,7 +198,7 @@ class RequestRouter:
         mine: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._in_work[key] = mine
         try:
-            since = self._engine.clock.now() - REPEAT_MEMORY
+            since = self._engine.clock.now() - ANSWERS_KEPT
             kept = await self._engine.store.answer(key, since)
             pending_job = None if kept is None else pending_job_of(kept)
             if kept is None or pending_job is not None:
@@ -261,10 +260,10 @@ def parse_params(method: Method, body: Mapping[str, Json]) -> object:
         fields: dict[str, list[str]] = {}
         for each in error.errors(include_url=False, include_input=False, include_context=False):
             name = str(each["loc"][0])[:MAX_NAME] if each["loc"] else "request"
-            if len(fields) < MAX_FIELDS or name in fields:
+            if len(fields) < MOST_INVALID_FIELDS or name in fields:
                 message = "unknown parameter" if each["type"] == "extra_forbidden" else _plain(each["msg"])
                 messages = fields.setdefault(name, [])
-                if message not in messages and len(messages) < MAX_FIELDS:
+                if message not in messages and len(messages) < MOST_INVALID_FIELDS:
                     messages.append(message)
         raise InvalidRequest(f"wrong parameters: {', '.join(fields)}", fields) from None
 

@@ -18,7 +18,8 @@ from mqttjobs.service.state.cache import StateCache
 
 MAX_DEPTH = 8
 """Publishes into state topics and on_failure chains carry their depth; beyond this nothing starts (behaviour 4)."""
-REMEMBERED = 20
+SKIPPED_MATCHES_KEPT = 20
+"""How many skipped matches of each operation are remembered, and explained (contract 4, operations/explain)."""
 
 
 class SkipReason(NamedTuple):
@@ -49,7 +50,7 @@ class SkippedMatches:
         """Remember one."""
         found = self._skipped_matches.get(operation_id)
         if found is None:
-            found = self._skipped_matches[operation_id] = deque(maxlen=REMEMBERED)
+            found = self._skipped_matches[operation_id] = deque(maxlen=SKIPPED_MATCHES_KEPT)
         found.append(skipped_match)
 
     def of(self, operation_id: str) -> list[SkippedMatch]:

@@ -26,9 +26,9 @@ from mqttjobs.errors import ReportError
 from mqttjobs.service.ingest.discovery import Discovery
 from mqttjobs.service.jobs.confirmations import Confirmations
 from mqttjobs.service.jobs.factory import JobFactory
-from mqttjobs.service.state.cache import EVENT_ID_MEMORY, StateCache
+from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.store.base import HistoryEntry
+from mqttjobs.store.base import EVENT_IDS_KEPT, HistoryEntry
 from mqttjobs.transport.base import Message
 from mqttjobs.transport.rejections import Rejections
 
@@ -140,7 +140,7 @@ class Ingest:
 
     def _is_new_event(self, tx: Transaction, entity: EntityKey, event_id: str, at: datetime) -> bool:
         seen_at = self._cache.event_ids.get((entity, event_id))
-        if seen_at is not None and at - seen_at < EVENT_ID_MEMORY:
+        if seen_at is not None and at - seen_at < EVENT_IDS_KEPT:
             return False
         self._cache.event_ids[(entity, event_id)] = at
         tx.event_ids.append((entity, event_id, at))

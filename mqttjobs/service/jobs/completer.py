@@ -14,11 +14,9 @@ from mqttjobs.errors import MqttJobsError, NotFound, StoreError
 from mqttjobs.service.jobs.events import JobEventPublisher
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.store.base import Store
+from mqttjobs.store.base import RETRY_S, Store
 
 FAILURES = (Status.FAILED, Status.PARTIAL_FAILURE)
-RETRY_S = 1.0
-"""Wait between attempts to write while the store is unavailable."""
 
 log = structlog.get_logger(__name__)
 

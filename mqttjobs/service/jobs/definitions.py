@@ -16,6 +16,10 @@ CACHED = 1000
 """Definitions kept ready; inline operations would otherwise grow this without bound."""
 
 
+NO_LONGER_UNDERSTOOD = "its definition is no longer understood; run the operation anew"
+"""The error of a job whose definition cannot be resolved."""
+
+
 class ResolvedOperation(NamedTuple):
     """An operation and what runs it; `reveal` resolves its secrets, those of an inline operation stay as they are."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from mqttjobs.domain.installation import Installation, Watcher
@@ -15,8 +15,6 @@ from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import TriggerState, deadline
 from mqttjobs.store.base import Snapshot
 from mqttjobs.transport.base import Message
-
-EVENT_ID_MEMORY = timedelta(days=1)
 
 
 class StateCache:
