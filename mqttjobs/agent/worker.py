@@ -18,6 +18,7 @@ from mqttjobs.domain.agent_messages import AssignMessage
 from mqttjobs.domain.assignments import result_of_output
 from mqttjobs.domain.jobs import INTERRUPTED, Outcome
 from mqttjobs.domain.model import Delivery, Json
+from mqttjobs.domain.templates import secret_reference
 from mqttjobs.errors import StoreError, TemplateError
 from mqttjobs.executors.attempt import attempt
 from mqttjobs.executors.base import PROGRESS_KEPT, Executor, Limits, RunContext, make_executor
@@ -206,7 +207,7 @@ class Worker:
             hostname=self._settings.hostname,
             variables={"params": message.params, "job": {"id": message.job_id}} | message.inputs,
             secret_templates=message.hidden,
-            reveal=self._reveal if message.operation_id is not None else _as_written,
+            reveal=self._reveal if message.operation_id is not None else secret_reference,
             params=message.params,
             events=tuple(message.events),
             preferences={str(each["key"]): each["value"] for each in pairs if isinstance(each, dict)},
@@ -334,7 +335,3 @@ def _outcome_fields(outcome: Outcome) -> dict[str, Json]:
         "user_error": outcome.user_error,
         "repeatable": outcome.repeatable,
     }
-
-
-def _as_written(name: str) -> str:
-    return "${" + name + "}"

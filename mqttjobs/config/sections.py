@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from mqttjobs.domain.durations import parse_duration, parse_size
+from mqttjobs.domain.names import ID, NAME
 from mqttjobs.domain.topics import check_filter, check_topic
 from mqttjobs.transport.base import MAXIMUM_PACKET_SIZE
 
@@ -48,7 +49,7 @@ def _size(value: Any) -> Any:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Size = Annotated[int, BeforeValidator(_size)]
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Id = Annotated[str, Field(pattern=f"^{ID}$")]
 
 
 def positive(value: timedelta | None) -> timedelta | None:
@@ -164,7 +165,7 @@ def is_time_zone(name: str) -> bool:
 class ServiceSection(Section):
     """service: limits and habits."""
 
-    hostname: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
+    hostname: Annotated[str, Field(pattern=f"^{NAME}$")] | None = None
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
     poll_window: Duration = timedelta(seconds=2)
     timeout: Duration = timedelta(seconds=60)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 
 from mqttjobs.domain.durations import parse_duration
 from mqttjobs.domain.model import Json
+from mqttjobs.domain.names import NAME
 from mqttjobs.domain.protocol import decode_json, from_milliseconds
 from mqttjobs.domain.signatures import check_signature
 from mqttjobs.errors import MOST_INVALID_FIELDS, InvalidJson, ReportError
@@ -54,7 +55,7 @@ def _text(value: Any) -> Any:
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Text = Annotated[str, BeforeValidator(_text)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Token = Annotated[str, Field(min_length=8, max_length=128)]
 
