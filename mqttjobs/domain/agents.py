@@ -77,6 +77,11 @@ def parse_target(text: str) -> Target:
     raise ValueError("must be _local, _any, _all, a hostname, or label:value")
 
 
+def no_ready_agent(target: str) -> str:
+    """Return the error of a job whose target means no agent that is ready."""
+    return f"no ready agent for the target {target}"
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """The record of one agent.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from mqttjobs.domain.descriptions import describe_duration, describe_start, describe_wanted, describe_watched
+from mqttjobs.domain.documents import entity_field
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Operation, Trigger, Value, ValueKey
 from mqttjobs.domain.protocol import iso
@@ -14,7 +14,7 @@ from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import TriggerState, deadline, lasts, trigger_state_name
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.guards.context import zone_of
-from mqttjobs.service.guards.guard import SKIPPED_MATCHES_KEPT, SkippedMatch
+from mqttjobs.service.guards.guard import SKIPPED_MATCHES_KEPT
 from mqttjobs.store.base import JobQuery
 
 LOOKED_THROUGH = 200
@@ -46,14 +46,14 @@ async def explanation(engine: Engine, operation: Operation, owner: EntityKey | N
     return {
         "id": operation.id,
         "name": operation.name,
-        **_named(owner),
+        **entity_field(owner),
         "active": engine.is_active(operation),
         "event_driven": operation.event_driven,
         "triggers": triggers,
         "conditions": conditions,
         "schedule": _schedule(engine, operation),
         "breaker": None if open_for_s is None else {"open_for": round(open_for_s, 3)},
-        "not_run": [_skipped_match(skipped_match) for skipped_match in skipped_matches[:SKIPPED_MATCHES_KEPT]],
+        "not_run": [{"timestamp": iso(each.at), **each.document()} for each in skipped_matches[:SKIPPED_MATCHES_KEPT]],
     }
 
 
@@ -105,7 +105,7 @@ class _Trigger:
         if self._key is not None and self._trigger.at is None:
             value = self._value
             watches = {
-                **_named(self._key.entity),
+                **entity_field(self._key.entity),
                 "attribute": self._trigger.attribute,
                 "state": value.text if value else None,
                 "since": iso(value.since_at) if value else None,
@@ -176,10 +176,6 @@ class _Trigger:
         return "as it is" if self._value is None else self._value.text
 
 
-def _named(key: EntityKey | None) -> dict[str, str]:
-    return {} if key is None else {key.kind.value: key.id}
-
-
 def _schedule(engine: Engine, operation: Operation) -> Json:
     operation_state = engine.cache.operation_states.get(operation.id)
     if operation.schedule is None or operation_state is None:
@@ -192,15 +188,4 @@ def _schedule(engine: Engine, operation: Operation) -> Json:
         "told": f"runs {describe_start(operation)}",
         "next": None if due is None else iso(due),
         "last": None if operation_state.due_at is None else iso(operation_state.due_at),
-    }
-
-
-def _skipped_match(skipped_match: SkippedMatch) -> Mapping[str, Json]:
-    return {
-        "timestamp": iso(skipped_match.at),
-        **_named(skipped_match.owner),
-        "trigger": skipped_match.trigger_index,
-        "state": skipped_match.state,
-        "reason": skipped_match.skip_reason.reason,
-        "details": skipped_match.skip_reason.details,
     }

@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from mqttjobs.clock import Clock
-from mqttjobs.domain.agents import Aim, least_busy, parse_target, untried
+from mqttjobs.domain.agents import Aim, least_busy, no_ready_agent, parse_target, untried
 from mqttjobs.domain.assignments import (
     TIMED_OUT,
     Assignment,
@@ -202,7 +202,7 @@ class AgentScheduler:
         if deadline > dispatch.at:
             dispatch.dues.append(deadline)
             return
-        outcome = Outcome(ok=False, error=f"no ready agent for the target {job.target}")
+        outcome = Outcome(ok=False, error=no_ready_agent(job.target))
         dispatch.batch.update(job, finish(job, outcome, dispatch.at, self._settings.service.hostname, None))
 
     # -- from a plan to an agent ---------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from mqttjobs.domain.documents import entity_field
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.jobs import duration_text
-from mqttjobs.domain.model import Change, EntityKey, Operation, Trigger
+from mqttjobs.domain.model import Change, EntityKey, Json, Operation, Trigger
 from mqttjobs.domain.triggers import throttled, trigger_state_name
 from mqttjobs.service.guards.breakers import Breakers
 from mqttjobs.service.guards.context import StoredConditionContext
@@ -38,6 +39,16 @@ class SkippedMatch:
     trigger_index: int | None
     state: str | None
     skip_reason: SkipReason
+
+    def document(self) -> dict[str, Json]:
+        """Return the fields that every document has of it; each adds the time, under a name of its own."""
+        return {
+            **entity_field(self.owner),
+            "trigger": self.trigger_index,
+            "state": self.state,
+            "reason": self.skip_reason.reason,
+            "details": self.skip_reason.details,
+        }
 
 
 class SkippedMatches:
