@@ -14,6 +14,7 @@ from mqttjobs.config.sections import Id, Section
 from mqttjobs.domain.model import AVAILABILITY, STATE, Retained, ValueSource
 from mqttjobs.domain.names import is_id
 from mqttjobs.domain.protocol import scalar_text
+from mqttjobs.domain.service_topics import is_reserved, reserved_problem
 from mqttjobs.domain.topics import check_topic
 
 IDS_AT_MOST = 1_000_000
@@ -201,6 +202,4 @@ def topic_error(topic: str, base_topic: str) -> str | None:
         check_topic(topic)
     except ValueError as error:
         return str(error)
-    if topic.startswith(f"{base_topic}/") and not topic.startswith(f"{base_topic}/state/"):
-        return f"topics under {base_topic}/ are the service's own, but for {base_topic}/state/…"
-    return None
+    return reserved_problem(base_topic) if is_reserved(topic, base_topic) else None

@@ -37,6 +37,7 @@ from mqttjobs.domain.model import (
     ValueSource,
 )
 from mqttjobs.domain.names import is_id
+from mqttjobs.domain.service_topics import report_filter, report_topic
 from mqttjobs.executors.base import Limits
 
 KEPT_AS_WRITTEN = ("properties", "name", "display_name", "email", "role")
@@ -129,7 +130,7 @@ class _Builder:
                 members = members[:1]
             self.known_classes[class_id] = EntityClass(class_id, tuple(members))
             self._written_classes[class_id] = body
-            sources = section.sources(section.state, f"{self.base}/state/objects/{{{{ id }}}}")
+            sources = section.sources(section.state, report_topic(self.base, EntityKind.OBJECT, "{{ id }}"))
             self._check_sources(sources, key_path, shown_id="x")
             if len(members) > 1:
                 self._add_filters(source.topic for source in sources.values())
@@ -138,7 +139,7 @@ class _Builder:
 
     def _open_class(self, class_id: str, section: ClassSection, body: dict[str, Json], key_path: KeyPath) -> None:
         """Take up a class whose members appear as they report."""
-        sources = section.sources(section.state, f"{self.base}/state/objects/{{{{ id }}}}")
+        sources = section.sources(section.state, report_topic(self.base, EntityKind.OBJECT, "{{ id }}"))
         self._check_sources(sources, key_path, shown_id="x")
         topics = tuple(dict.fromkeys(source.topic for source in sources.values()))
         for name, source in sources.items():
@@ -189,7 +190,7 @@ class _Builder:
             class_id = section.class_id
             if class_id is None and key in self.entities:
                 class_id = self.entities[key].class_id
-            sources = section.sources(section.state, f"{self.base}/state/objects/{object_id}")
+            sources = section.sources(section.state, report_topic(self.base, EntityKind.OBJECT, object_id))
             self._check_sources(sources, key_path)
             self.entities[key] = Entity(key, section.name or object_id, class_id, section.properties, sources)
 
@@ -233,7 +234,7 @@ class _Builder:
             for side in ("source", "target"):
                 self._check_reference((*key_path, side), EntityKind.OBJECT, getattr(section, side))
             if isinstance(section.state, ValueSection):
-                sources = section.sources(section.state, f"{self.base}/state/links/{link_id}")
+                sources = section.sources(section.state, report_topic(self.base, EntityKind.LINK, link_id))
                 follows = None
                 self._check_sources(sources, key_path)
             else:
@@ -288,7 +289,7 @@ class _Builder:
 
     def check_overlaps(self) -> None:
         """Refuse partly overlapping filters that feed an event value (behaviour 1.8)."""
-        for key, one, other in doubled_events([*self.patterns, f"{self.base}/state/#"], self.entities):
+        for key, one, other in doubled_events([*self.patterns, report_filter(self.base)], self.entities):
             class_id = self.entities[key.entity].class_id
             key_path: KeyPath = (f"{key.kind}s", key.id) if class_id is None else ("classes", class_id)
             message = f"{one} and {other} both bring this event, and a broker may deliver it twice"

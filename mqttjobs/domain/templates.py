@@ -9,6 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from mqttjobs.domain.model import EMPTY, Json
+from mqttjobs.domain.service_topics import is_reserved, reserved_problem
 from mqttjobs.domain.topics import check_topic
 from mqttjobs.errors import TemplateError
 
@@ -192,8 +193,8 @@ def topic_problem(topic: str, base_topic: str) -> str | None:
         return str(error)
     if topic.startswith("$"):
         return "a topic that begins with $ belongs to the broker"
-    if (topic == base_topic or topic.startswith(f"{base_topic}/")) and not topic.startswith(f"{base_topic}/state/"):
-        return f"topics under {base_topic}/ are the service's own, but for {base_topic}/state/…"
+    if topic == base_topic or is_reserved(topic, base_topic):
+        return reserved_problem(base_topic)
     return None
 
 

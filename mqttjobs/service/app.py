@@ -15,8 +15,10 @@ import structlog
 import uuid_utils
 
 from mqttjobs.clock import Clock, SystemClock
+from mqttjobs.domain.service_topics import OFFLINE
 from mqttjobs.errors import ConfigError, StoreError
 from mqttjobs.service.api.router import RequestRouter
+from mqttjobs.service.api.status import status_publication
 from mqttjobs.service.dispatcher import Dispatcher
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.recovery import recover
@@ -26,7 +28,7 @@ from mqttjobs.service.session import Connection
 from mqttjobs.service.settings import LoadSettings, Settings
 from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.base import RETRY_S, Store, create_store
-from mqttjobs.transport.base import Publication, Transport, create_transport
+from mqttjobs.transport.base import Transport, create_transport
 from mqttjobs.transport.reconnect import stay_connected
 
 SWITCH_S = 0.0005
@@ -162,11 +164,6 @@ def new_uuid() -> str:
     return str(uuid_utils.uuid7())
 
 
-def will_of(settings: Settings) -> Publication:
-    """Return the last will: `offline`, retained, on <base>/status."""
-    return Publication(f"{settings.base_topic}/status", b"offline", qos=1, retain=True)
-
-
 async def serve(settings: Settings, load: LoadSettings, *, stop: asyncio.Event, reload: asyncio.Event) -> None:
     """Run the service that `settings` describe until `stop` is set.
 
@@ -179,7 +176,7 @@ async def serve(settings: Settings, load: LoadSettings, *, stop: asyncio.Event, 
     store = create_store(settings.store_url)
     await store.open()
     try:
-        transport = create_transport(replace(settings.connect, will=will_of(settings)))
+        transport = create_transport(replace(settings.connect, will=status_publication(settings, OFFLINE)))
         service = Service(settings, store, transport, clock=SystemClock(), new_id=new_uuid, load=load)
         await service.run(stop, reload)
     finally:

@@ -10,7 +10,8 @@ from datetime import datetime
 from mqttjobs.clock import Clock
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, Json, Operation
-from mqttjobs.domain.status import LOCAL
+from mqttjobs.domain.service_topics import job_event_topic
+from mqttjobs.domain.status import LOCAL, Status
 from mqttjobs.errors import MqttJobsError
 from mqttjobs.service.agents.batch import AssignmentBatch
 from mqttjobs.service.agents.inbox import AgentInbox
@@ -144,8 +145,8 @@ class Engine:
             await self.load()
 
     def _publish_breaker(self, operation: Operation, owner: EntityKey | None, message: str) -> None:
-        nobody = "_"
-        topic = f"{self.settings.base_topic}/event/job/skipped/{operation.id}/{owner.id if owner else nobody}"
+        owner_id = owner.id if owner else None
+        topic = job_event_topic(self.settings.base_topic, Status.SKIPPED.value, operation.id, owner_id)
         self.rejections.publish(topic, "breaker_open", message)
 
     async def adopt(self, at: datetime, by: str) -> Transaction:

@@ -9,10 +9,11 @@ from contextlib import suppress
 import structlog
 
 from mqttjobs.domain.protocol import encode
+from mqttjobs.domain.service_topics import OFFLINE, ONLINE, lane, report_filter, status_topic
 from mqttjobs.domain.topics import minimal_filters
 from mqttjobs.errors import NotFound, StoreError, TransportError
 from mqttjobs.service.api.router import RequestRouter
-from mqttjobs.service.api.status import info_document
+from mqttjobs.service.api.status import info_document, status_publication
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.scheduler import Scheduler
 from mqttjobs.service.state.transaction import Transaction
@@ -102,7 +103,7 @@ class Connection:
         info = encode(info_document(self._engine))
         publish = self._engine.publisher.publish
         publish(Publication(f"{base}/info", info, qos=1, retain=True, content_type="application/json"))
-        publish(Publication(f"{base}/status", b"online", qos=1, retain=True))
+        publish(status_publication(self._engine.settings, ONLINE))
 
     def _new_session(self, tx: Transaction) -> None:
         """Packet identifiers begin anew; if there was a session before, what came meanwhile may be missing."""
@@ -111,15 +112,15 @@ class Connection:
         if engine.cache.metadata.get(SESSION_KEY):
             message = "the broker lost our session: changes that came while we were away may be missing"
             log.warning("session-lost", details=message)
-            engine.rejections.publish(f"{engine.settings.base_topic}/status", "session_lost", message)
+            engine.rejections.publish(status_topic(engine.settings.base_topic), "session_lost", message)
         tx.metadata[SESSION_KEY] = True
 
     def _wanted(self) -> list[Subscription]:
         """Return what to subscribe to: states with their retained messages, requests without; so too of agents."""
         settings = self._engine.settings
         base = settings.base_topic
-        states = minimal_filters([*settings.installation.filters(), f"{base}/state/#"])
-        requests = [f"{base}/request/+/+", f"{base}/users/+/request/+/+"]
+        states = minimal_filters([*settings.installation.filters(), report_filter(base)])
+        requests = [f"{prefix}/request/+/+" for prefix in (base, lane(base, "+"))]
         statuses: list[str] = []
         if self._engine.agent_scheduler.enabled:
             status, report = self._engine.agent_inbox.filters()
@@ -240,8 +241,7 @@ class Connection:
     async def _goodbye(self, session: Session) -> None:
         """Say offline before a clean stop: a clean disconnect sends no will."""
         await self._router.close()
-        status = Publication(f"{self._engine.settings.base_topic}/status", b"offline", qos=1, retain=True)
-        sending = session.publish(status)
+        sending = session.publish(status_publication(self._engine.settings, OFFLINE))
         try:
             async with asyncio.timeout(GOODBYE_S):
                 await sending

@@ -9,7 +9,9 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mqttjobs.service.app import Service, will_of
+from mqttjobs.domain.service_topics import OFFLINE
+from mqttjobs.service.api.status import status_publication
+from mqttjobs.service.app import Service
 from mqttjobs.store.backends.memory import MemoryStore
 from mqttjobs.transport.backends.memory import MemoryTransport
 from mqttjobs.transport.base import Session, Transport
@@ -96,7 +98,7 @@ class ServiceProcess:
         self._fate: str | None = None
         self._times = 0
         settings = harness.settings
-        options = replace(settings.connect, will=will_of(settings))
+        options = replace(settings.connect, will=status_publication(settings, OFFLINE))
         self.service = Service(
             settings,
             _StoreProxy(self, harness.store),  # type: ignore[arg-type]

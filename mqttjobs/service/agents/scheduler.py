@@ -10,6 +10,7 @@ from datetime import timedelta
 import structlog
 
 from mqttjobs.clock import Clock
+from mqttjobs.domain.agent_messages import Readiness
 from mqttjobs.domain.agents import Aim, least_busy, no_ready_agent, parse_target, untried
 from mqttjobs.domain.assignments import (
     TIMED_OUT,
@@ -257,9 +258,8 @@ class AgentScheduler:
                 continue
             job = await dispatch.batch.job(row.uid)
             if job is not None:
-                drained = (
-                    agent is not None and agent.readiness(dispatch.at, self._agent_registry.timing.lease) != "offline"
-                )
+                lease = self._agent_registry.timing.lease
+                drained = agent is not None and agent.readiness(dispatch.at, lease) is not Readiness.OFFLINE
                 error = "the agent is drained and takes no jobs" if drained else TIMED_OUT
                 dispatch.batch.change(job, fail(job, row, dispatch.at, error))
 

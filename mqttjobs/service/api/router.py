@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import check_transaction, decode_request, encode
+from mqttjobs.domain.service_topics import lane
 from mqttjobs.domain.topics import reply_topic_allowed
 from mqttjobs.errors import (
     MOST_INVALID_FIELDS,
@@ -143,20 +144,20 @@ class RequestRouter:
     def _address(self, message: Message, body: Mapping[str, Json]) -> Address:
         base = self._engine.settings.base_topic
         levels = message.topic[len(base) + 1 :].split("/")
-        lane = levels[1] if levels[0] == "users" else None
+        user = levels[1] if levels[0] == "users" else None
         name = "/".join(levels[-2:])
-        prefix = base if lane is None else f"{base}/users/{lane}"
+        prefix = lane(base, user)
         cache = f"{prefix}/response/{name}"
         wanted: Json = message.response_topic
         if wanted is None:
             wanted = body.get("reply_to")
         if wanted is None:
-            return Address(name, lane, cache, cache, allowed=True)
+            return Address(name, user, cache, cache, allowed=True)
         filters = [f"{base}/response/#", *self._engine.settings.reply_topics]
-        if lane is not None:
+        if user is not None:
             filters.append(f"{prefix}/response/#")
         allowed = isinstance(wanted, str) and reply_topic_allowed(wanted, filters)
-        return Address(name, lane, cache, wanted if allowed else cache, allowed)
+        return Address(name, user, cache, wanted if allowed else cache, allowed)
 
     async def _carry_out(
         self, message: Message, body: Mapping[str, Json], problem: RequestError | None, address: Address

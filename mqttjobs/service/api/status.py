@@ -7,9 +7,12 @@ from collections import Counter
 import mqttjobs
 from mqttjobs.domain.model import EntityKind, Json
 from mqttjobs.domain.protocol import iso
+from mqttjobs.domain.service_topics import status_topic
 from mqttjobs.errors import StoreError
 from mqttjobs.service.api.request import methods
 from mqttjobs.service.engine import Engine
+from mqttjobs.service.settings import Settings
+from mqttjobs.transport.base import Publication
 
 
 def info_document(engine: Engine) -> dict[str, Json]:
@@ -34,6 +37,11 @@ def info_document(engine: Engine) -> dict[str, Json]:
         "operations": len(settings.installation.operations),
         "agents": len(engine.agent_registry.agents),
     }
+
+
+def status_publication(settings: Settings, status: str) -> Publication:
+    """Return the retained status of the service as it is published; OFFLINE is its last will too."""
+    return Publication(status_topic(settings.base_topic), status.encode(), qos=1, retain=True)
 
 
 async def health_document(engine: Engine) -> dict[str, Json]:
