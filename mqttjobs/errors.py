@@ -129,8 +129,12 @@ class InvalidJson(RequestError):
     title = "Invalid JSON."
 
 
+MOST_INVALID_FIELDS = 5
+"""How many fields `invalid_fields` names at most, and how many messages of each (contract 4)."""
+
+
 class InvalidRequest(RequestError):
-    """The parameters are wrong; `invalid_fields` maps a field to its messages, at most five fields."""
+    """The parameters are wrong; `invalid_fields` maps a field to its messages, see MOST_INVALID_FIELDS."""
 
     def __init__(self, details: str = "", invalid_fields: Mapping[str, list[str]] | None = None) -> None:
         super().__init__(details)

@@ -23,7 +23,7 @@ from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import encode, milliseconds
 from mqttjobs.errors import StoreError, StoreRefused
 
-REMEMBERED = timedelta(hours=1)
+DELIVERED_KEPT = timedelta(hours=1)
 """How long a delivered assignment and its report are known: a broker may lose what it has taken."""
 LINES_KEPT = 5000
 """Lines beyond which the journal is written anew, if most of them are no longer needed."""
@@ -110,7 +110,7 @@ class Journal:
 
     def delivered(self, entry: Entry, now: datetime) -> None:
         """Note that the broker has the report; it need not be written at once."""
-        entry.step, entry.until_ms = Step.DELIVERED, milliseconds(now + REMEMBERED)
+        entry.step, entry.until_ms = Step.DELIVERED, milliseconds(now + DELIVERED_KEPT)
         entry.message = {}
         self._note({"delivered": entry.token, "until": entry.until_ms})
 

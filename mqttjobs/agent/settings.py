@@ -10,6 +10,7 @@ from pathlib import Path
 from mqttjobs.domain.agent_messages import MAX_PAYLOAD
 from mqttjobs.domain.agents import Timing
 from mqttjobs.domain.model import EMPTY
+from mqttjobs.domain.service_topics import agent_topic
 from mqttjobs.transport.base import ConnectOptions
 
 KEEPALIVE = timedelta(seconds=10)
@@ -33,4 +34,4 @@ class AgentSettings:
 
     def topic(self, what: str) -> str:
         """Return one of the agent's own topics."""
-        return f"{self.base_topic}/agents/{self.hostname}/{what}"
+        return agent_topic(self.base_topic, self.hostname, what)

@@ -16,19 +16,18 @@ from mqttjobs.agent.settings import AgentSettings
 from mqttjobs.clock import Clock
 from mqttjobs.domain.agent_messages import AssignMessage
 from mqttjobs.domain.assignments import result_of_output
-from mqttjobs.domain.jobs import Outcome
+from mqttjobs.domain.jobs import INTERRUPTED, Outcome
 from mqttjobs.domain.model import Delivery, Json
+from mqttjobs.domain.templates import secret_reference
 from mqttjobs.errors import StoreError, TemplateError
 from mqttjobs.executors.attempt import attempt
-from mqttjobs.executors.base import Executor, Limits, RunContext, make_executor
+from mqttjobs.executors.base import PROGRESS_KEPT, Executor, Limits, RunContext, make_executor
 from mqttjobs.executors.orphans import end_orphans
 from mqttjobs.transport.base import REFUSED
 
-PROGRESS_KEPT = 500
-"""Progress messages of one attempt that are sent; more are left out."""
-INTERRUPTED = "interrupted"
 STOPPED = "stopped"
-STORE_RETRY_S = 1.0
+JOURNAL_RETRY_S = 1.0
+"""How long a journal that could not be written is left alone."""
 
 log = structlog.get_logger(__name__)
 
@@ -208,7 +207,7 @@ class Worker:
             hostname=self._settings.hostname,
             variables={"params": message.params, "job": {"id": message.job_id}} | message.inputs,
             secret_templates=message.hidden,
-            reveal=self._reveal if message.operation_id is not None else _as_written,
+            reveal=self._reveal if message.operation_id is not None else secret_reference,
             params=message.params,
             events=tuple(message.events),
             preferences={str(each["key"]): each["value"] for each in pairs if isinstance(each, dict)},
@@ -286,7 +285,7 @@ class Worker:
                 await self._journal.flush()
             except StoreError as error:
                 log.error("store-unavailable", details=str(error))
-                await self._clock.wait(asyncio.Event(), STORE_RETRY_S)
+                await self._clock.wait(asyncio.Event(), JOURNAL_RETRY_S)
             else:
                 return
 
@@ -336,7 +335,3 @@ def _outcome_fields(outcome: Outcome) -> dict[str, Json]:
         "user_error": outcome.user_error,
         "repeatable": outcome.repeatable,
     }
-
-
-def _as_written(name: str) -> str:
-    return "${" + name + "}"

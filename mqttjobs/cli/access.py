@@ -11,6 +11,8 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
+from mqttjobs.domain.service_topics import lane
+
 P = ParamSpec("P")
 PANEL = "Reaching the service"
 
@@ -29,7 +31,7 @@ class Access:
     @property
     def prefix(self) -> str:
         """What request and response topics begin with: the base topic, or the user's lane below it."""
-        return self.base_topic if self.user is None else f"{self.base_topic}/users/{self.user}"
+        return lane(self.base_topic, self.user)
 
 
 def _level(value: str | None) -> str | None:

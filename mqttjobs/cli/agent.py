@@ -16,14 +16,14 @@ from mqttjobs.cli.access import base_topic_of
 from mqttjobs.cli.run import LogFormat, LogLevel, obey_signals
 from mqttjobs.cli.running import BAD_CONFIG, serve
 from mqttjobs.cli.terminal import fail
+from mqttjobs.domain.names import LABEL_VALUE, NAME, is_hostname
 
 if TYPE_CHECKING:
     from mqttjobs.agent.settings import AgentSettings
 
 KEY_VARIABLE = "MQTTJOBS_AGENT_KEY"
 TLS_PANEL = "TLS"
-_HOSTNAME = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9_.-]{0,63}\Z")
-_LABEL = re.compile(r"([A-Za-z0-9_.-]{1,64})=([A-Za-z0-9_.-]{1,128})\Z")
+_LABEL = re.compile(f"({NAME})=({LABEL_VALUE})")
 
 
 def agent(
@@ -68,7 +68,7 @@ def agent(
     from mqttjobs.transport.base import ConnectOptions, Tls
 
     name = hostname or socket.gethostname()
-    if not _HOSTNAME.match(name):
+    if not is_hostname(name):
         fail(f"--hostname {name[:64]!r}: letters, digits, dots, dashes and underscores, at most 64", BAD_CONFIG)
     options = ConnectOptions(
         url=url,
@@ -123,7 +123,7 @@ def _key(file: Path | None) -> str:
 def _labels(given: list[str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for each in given:
-        found = _LABEL.match(each)
+        found = _LABEL.fullmatch(each)
         if found is None:
             fail(f"--label {each[:64]!r}: write it as name=value, in letters, digits and ._-", BAD_CONFIG)
         if labels.setdefault(found[1], found[2]) != found[2]:

@@ -12,6 +12,7 @@ import orjson
 
 from mqttjobs.cli.access import Access
 from mqttjobs.domain.model import Json
+from mqttjobs.domain.service_topics import OFFLINE, ONLINE, status_topic
 from mqttjobs.errors import ConnectionLost, ConnectionRefused, RequestError, TransportError
 from mqttjobs.transport.base import (
     LARGEST_PACKET,
@@ -49,7 +50,7 @@ class Client:
         self.session = session
         self._access = access
         self._reply = f"{access.prefix}/response/cli/{token}"
-        self._status_topic = f"{access.base_topic}/status"
+        self._status_topic = status_topic(access.base_topic)
         self._status: str | None = None
 
     async def open(self) -> None:
@@ -127,9 +128,9 @@ class Client:
     def _silence(self, topic: str) -> str:
         """Return what is known about why nobody answered, and what to check."""
         access = self._access
-        if self._status == "online":
+        if self._status == ONLINE:
             why = f"The service is online there; check that the broker's ACL lets {topic} and {self._reply} through."
-        elif self._status == "offline":
+        elif self._status == OFFLINE:
             why = "The service there is offline; start it with `mqttjobs run`."
         else:
             why = (

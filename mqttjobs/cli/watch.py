@@ -11,6 +11,7 @@ from mqttjobs.cli.access import Access
 from mqttjobs.cli.client import NoAnswer, connected, shown
 from mqttjobs.cli.terminal import print_note
 from mqttjobs.domain.model import Json
+from mqttjobs.domain.service_topics import job_event_topic, job_events
 from mqttjobs.errors import ConnectionLost, TransportError
 from mqttjobs.transport.base import REFUSED, Subscription, describe_refusal
 
@@ -23,8 +24,8 @@ def filters(base_topic: str, statuses: Sequence[str], operation: str | None) -> 
     """Return the topic filters of the events that are wanted (contract 3: event/job/<status>/<operation>/<owner>)."""
     wanted = list(dict.fromkeys(statuses)) or ["+"]
     if operation is None and wanted == ["+"]:
-        return [f"{base_topic}/event/job/#"]
-    return [f"{base_topic}/event/job/{status}/{operation or '+'}/+" for status in wanted]
+        return [f"{job_events(base_topic)}/#"]
+    return [job_event_topic(base_topic, status, operation or "+", "+") for status in wanted]
 
 
 async def follow(access: Access, wanted: Sequence[str], show: Show) -> None:
@@ -48,7 +49,7 @@ async def follow(access: Access, wanted: Sequence[str], show: Show) -> None:
                     messages = await client.session.receive()
                     client.session.acknowledge(messages)
                     for message in messages:
-                        if message.topic.startswith(f"{access.base_topic}/event/job/"):
+                        if message.topic.startswith(f"{job_events(access.base_topic)}/"):
                             _hand_on(message.payload, show)
         except ConnectionLost:
             where = shown(access.url)

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from mqttjobs.config.sections import Id, Section
-from mqttjobs.domain.model import AVAILABILITY, STATE, Json, Retained, ValueSource
+from mqttjobs.domain.model import AVAILABILITY, STATE, Retained, ValueSource
+from mqttjobs.domain.names import is_id
 from mqttjobs.domain.protocol import scalar_text
+from mqttjobs.domain.service_topics import is_reserved, reserved_problem
 from mqttjobs.domain.topics import check_topic
 
 IDS_AT_MOST = 1_000_000
-_ID_VARIABLE = re.compile(r"\{\{\s*id\s*\}\}")
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 def as_text(value: Any) -> str:
@@ -163,7 +163,7 @@ class ClassSection(_Valued):
             return None
         if sum(count_ids(each) for each in value) > IDS_AT_MOST:
             raise ValueError(f"makes more than {IDS_AT_MOST} ids")
-        if not all(_ID.match(made) for each in value for made in expand_ids(each)):
+        if not all(is_id(made) for each in value for made in expand_ids(each)):
             raise ValueError("an id has 1 to 64 letters, digits, _ or -; a range is like line_{001..200}")
         return value
 
@@ -194,24 +194,6 @@ def expand_ids(text: str) -> Iterator[str]:
         yield "".join(pieces)
 
 
-def with_id(value: Json, entity_id: str) -> Json:
-    """Return a class's value with `{{ id }}` filled in wherever it stands."""
-    if isinstance(value, str):
-        return _ID_VARIABLE.sub(lambda _: entity_id, value) if "{{" in value else value
-    if isinstance(value, Mapping):
-        return {key: with_id(item, entity_id) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_id(item, entity_id) for item in value]
-    return value
-
-
-def pattern_of(topic: str) -> str | None:
-    """Return the filter of a class's topic, `+` for each level with `{{ id }}`; None where there is none."""
-    if not _ID_VARIABLE.search(topic):
-        return None
-    return "/".join("+" if _ID_VARIABLE.search(level) else level for level in topic.split("/"))
-
-
 def topic_error(topic: str, base_topic: str) -> str | None:
     """Return why a state, attribute or availability cannot be read from a topic, or None."""
     if "{{" in topic:
@@ -220,6 +202,4 @@ def topic_error(topic: str, base_topic: str) -> str | None:
         check_topic(topic)
     except ValueError as error:
         return str(error)
-    if topic.startswith(f"{base_topic}/") and not topic.startswith(f"{base_topic}/state/"):
-        return f"topics under {base_topic}/ are the service's own, but for {base_topic}/state/…"
-    return None
+    return reserved_problem(base_topic) if is_reserved(topic, base_topic) else None

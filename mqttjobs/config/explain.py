@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from mqttjobs.config.yaml12 import Document, KeyPath, plain_value
 from mqttjobs.domain.model import Json
+from mqttjobs.domain.names import ID, NAME
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -37,11 +38,9 @@ _MESSAGES = {
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
 }
-
-
 _PATTERNS = {
-    r"^[A-Za-z0-9_-]{1,64}$": "must have 1 to 64 letters, digits, _ or -",
-    r"^[A-Za-z0-9_.-]{1,64}$": "must have 1 to 64 letters, digits, _, . or -",
+    f"^{ID}$": "must have 1 to 64 letters, digits, _ or -",
+    f"^{NAME}$": "must have 1 to 64 letters, digits, _, . or -",
 }
 _NO_TEXTS = frozenset({"bool_type", "int_type", "float_type"})
 _LIMITS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mqttjobs.config.entities import with_id
+from mqttjobs.domain.membership import with_id
 from mqttjobs.domain.model import Json
 
 NOT_TAKEN_OVER = ("ids",)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mqttjobs.config.entities import (
@@ -11,9 +10,7 @@ from mqttjobs.config.entities import (
     LinkSection,
     ObjectSection,
     ValueSection,
-    pattern_of,
     topic_error,
-    with_id,
 )
 from mqttjobs.config.explain import unknown_name, validate
 from mqttjobs.config.inheritance import inherited
@@ -25,6 +22,7 @@ from mqttjobs.config.secrets import Secrets
 from mqttjobs.config.users import ids_of, read_users
 from mqttjobs.config.yaml12 import Document, KeyPath
 from mqttjobs.domain.installation import Installation
+from mqttjobs.domain.membership import filter_of, has_id, with_id
 from mqttjobs.domain.model import (
     AVAILABILITY,
     STATE,
@@ -38,9 +36,10 @@ from mqttjobs.domain.model import (
     User,
     ValueSource,
 )
+from mqttjobs.domain.names import is_id
+from mqttjobs.domain.service_topics import report_filter, report_topic
 from mqttjobs.executors.base import Limits
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 KEPT_AS_WRITTEN = ("properties", "name", "display_name", "email", "role")
 """What documents show, with its `${…}`."""
 
@@ -84,7 +83,7 @@ def _section(document: Document, content: Mapping[str, Json], name: str) -> dict
         document.wrong((name,), "must be a mapping of ids")
         return {}
     for key in value:
-        if not _ID.match(key):
+        if not is_id(key):
             document.wrong((name, key[:64]), "an id has 1 to 64 letters, digits, _ or -")
     return value
 
@@ -131,41 +130,38 @@ class _Builder:
                 members = members[:1]
             self.known_classes[class_id] = EntityClass(class_id, tuple(members))
             self._written_classes[class_id] = body
-            sources = section.sources(section.state, f"{self.base}/state/objects/{{{{ id }}}}")
+            sources = section.sources(section.state, report_topic(self.base, EntityKind.OBJECT, "{{ id }}"))
             self._check_sources(sources, key_path, shown_id="x")
             if len(members) > 1:
-                self.patterns += [
-                    pattern
-                    for source in sources.values()
-                    if (pattern := pattern_of(source.topic)) and not pattern.startswith(f"{self.base}/")
-                ]
+                self._add_filters(source.topic for source in sources.values())
             for member in members:
                 self._add_member(class_id, member, section, sources, key_path)
 
     def _open_class(self, class_id: str, section: ClassSection, body: dict[str, Json], key_path: KeyPath) -> None:
         """Take up a class whose members appear as they report."""
-        sources = section.sources(section.state, f"{self.base}/state/objects/{{{{ id }}}}")
+        sources = section.sources(section.state, report_topic(self.base, EntityKind.OBJECT, "{{ id }}"))
         self._check_sources(sources, key_path, shown_id="x")
         topics = tuple(dict.fromkeys(source.topic for source in sources.values()))
         for name, source in sources.items():
-            if pattern_of(source.topic) is None:
+            if not has_id(source.topic):
                 message = "with ids: any every topic has {{ id }} in it: it says which member reports"
                 self.document.wrong((*key_path, *value_key_path(name)), message)
         for other in self.known_classes.values():
             if other.make is not None and set(other.topics) & set(topics):
                 message = f"its members would have the topics of those of {other.id}, whose ids are any too"
                 self.document.wrong((*key_path, "ids"), message)
-        self.patterns += [
-            pattern
-            for topic in topics
-            if (pattern := pattern_of(topic)) is not None and not pattern.startswith(f"{self.base}/")
-        ]
+        self._add_filters(topics)
         self._written_classes[class_id] = body
 
         def make(member: str) -> Entity:
             return _member(class_id, member, section, sources)
 
         self.known_classes[class_id] = EntityClass(class_id, None, make, topics)
+
+    def _add_filters(self, topics: Iterable[str]) -> None:
+        """Note the filters by which the members of a class are subscribed to together."""
+        filters = [filter_of(topic) for topic in topics if has_id(topic)]
+        self.patterns += [each for each in filters if not each.startswith(f"{self.base}/")]
 
     def _add_member(
         self, class_id: str, member: str, section: ClassSection, sources: Mapping[str, ValueSource], key_path: KeyPath
@@ -194,7 +190,7 @@ class _Builder:
             class_id = section.class_id
             if class_id is None and key in self.entities:
                 class_id = self.entities[key].class_id
-            sources = section.sources(section.state, f"{self.base}/state/objects/{object_id}")
+            sources = section.sources(section.state, report_topic(self.base, EntityKind.OBJECT, object_id))
             self._check_sources(sources, key_path)
             self.entities[key] = Entity(key, section.name or object_id, class_id, section.properties, sources)
 
@@ -238,7 +234,7 @@ class _Builder:
             for side in ("source", "target"):
                 self._check_reference((*key_path, side), EntityKind.OBJECT, getattr(section, side))
             if isinstance(section.state, ValueSection):
-                sources = section.sources(section.state, f"{self.base}/state/links/{link_id}")
+                sources = section.sources(section.state, report_topic(self.base, EntityKind.LINK, link_id))
                 follows = None
                 self._check_sources(sources, key_path)
             else:
@@ -293,7 +289,7 @@ class _Builder:
 
     def check_overlaps(self) -> None:
         """Refuse partly overlapping filters that feed an event value (behaviour 1.8)."""
-        for key, one, other in doubled_events([*self.patterns, f"{self.base}/state/#"], self.entities):
+        for key, one, other in doubled_events([*self.patterns, report_filter(self.base)], self.entities):
             class_id = self.entities[key.entity].class_id
             key_path: KeyPath = (f"{key.kind}s", key.id) if class_id is None else ("classes", class_id)
             message = f"{one} and {other} both bring this event, and a broker may deliver it twice"

@@ -17,10 +17,10 @@ from mqttjobs.domain.thresholds import number_of
 from mqttjobs.domain.topics import matches
 from mqttjobs.domain.triggers import lasts
 from mqttjobs.errors import ReportError, TemplateError
+from mqttjobs.transport.base import MAXIMUM_PACKET_SIZE
 
 ANYTHING = "\ue000"
 """Stands for what a variable will bring."""
-LARGEST = 1024 * 1024
 
 Revealed = Callable[[Json], Json]
 
@@ -156,7 +156,7 @@ def _text(source: ValueSource, sent: str) -> str | None:
     if sent == ANYTHING:
         return ANYTHING
     try:
-        report = decode_report(sent.encode(), LARGEST)
+        report = decode_report(sent.encode(), MAXIMUM_PACKET_SIZE)
     except ReportError:
         return None
     text = None if report is None else read_state(report, source.path)

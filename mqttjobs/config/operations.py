@@ -30,6 +30,7 @@ from mqttjobs.domain.model import (
     Retry,
     Schedule,
 )
+from mqttjobs.domain.names import NAME
 from mqttjobs.domain.schedules import check_cron
 from mqttjobs.domain.starting import SELF, BreakerRule, Condition, Confirm
 from mqttjobs.executors.base import Executor, Limits, executor_types
@@ -61,7 +62,7 @@ class RetrySection(Section):
 class PreferenceSection(Section):
     """One setting handed to programs."""
 
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    key: Annotated[str, Field(pattern=f"^{NAME}$")]
     value: Any = None
     description: str = ""
 

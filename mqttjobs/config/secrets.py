@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mqttjobs.config.yaml12 import Document, KeyPath
 from mqttjobs.domain.model import Json
-from mqttjobs.domain.templates import reveal_all, secret_names
+from mqttjobs.domain.templates import reveal_all, secret_names, secret_reference
 
 SHORTEST_HIDDEN = 4
 
@@ -22,7 +22,7 @@ class Secrets:
 
     def reveal(self, name: str) -> str:
         """Return the text behind a name that was looked up at load; an unknown name is returned as `${name}`."""
-        return self._known.get(name, "${" + name + "}")
+        return self._known.get(name, secret_reference(name))
 
     def check(self, value: Json, document: Document, key_path: KeyPath) -> None:
         """Look up every name in a value; a missing one is a problem of the document."""
@@ -44,7 +44,7 @@ class Secrets:
         """Return a message with every secret replaced by its `${…}`. Very short secrets stay: they reveal nothing."""
         for name, text in sorted(self._known.items(), key=lambda each: -len(each[1])):
             if len(text) >= SHORTEST_HIDDEN:
-                message = message.replace(text, "${" + name + "}")
+                message = message.replace(text, secret_reference(name))
         return message
 
     def _look_up(self, name: str, document: Document, key_path: KeyPath) -> None:

@@ -14,7 +14,9 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from mqttjobs.domain.durations import parse_duration, parse_size
+from mqttjobs.domain.names import ID, NAME
 from mqttjobs.domain.topics import check_filter, check_topic
+from mqttjobs.transport.base import MAXIMUM_PACKET_SIZE
 
 PERMISSIONS = (
     "admin", "job:read", "job:write", "operation:read", "operation:execute", "operation:manage", "agent:read",
@@ -23,8 +25,6 @@ PERMISSIONS = (
 
 
 _HOST = re.compile(r"[^\s/?#@\x00-\x1f]+\Z")
-LARGEST_PAYLOAD = 1024 * 1024
-"""The client takes no larger packet, so that a larger limit would never be reached."""
 
 
 def _duration(value: Any) -> Any:
@@ -49,7 +49,7 @@ def _size(value: Any) -> Any:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Size = Annotated[int, BeforeValidator(_size)]
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Id = Annotated[str, Field(pattern=f"^{ID}$")]
 
 
 def positive(value: timedelta | None) -> timedelta | None:
@@ -165,7 +165,7 @@ def is_time_zone(name: str) -> bool:
 class ServiceSection(Section):
     """service: limits and habits."""
 
-    hostname: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
+    hostname: Annotated[str, Field(pattern=f"^{NAME}$")] | None = None
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
     poll_window: Duration = timedelta(seconds=2)
     timeout: Duration = timedelta(seconds=60)
@@ -174,7 +174,7 @@ class ServiceSection(Section):
     program_dirs: list[str] = []
     inline_operations: list[str] = ["mqtt"]
     event_qos: Literal[0, 1] = 0
-    max_payload: Annotated[Size, Field(le=LARGEST_PAYLOAD)] = 64 * 1024
+    max_payload: Annotated[Size, Field(le=MAXIMUM_PACKET_SIZE)] = 64 * 1024
     max_objects: Annotated[int, Field(ge=1)] = 100_000
     time_zone: str | None = None
     latitude: Annotated[float, Field(ge=-90, le=90)] | None = None

@@ -11,12 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 
 from mqttjobs.domain.durations import parse_duration
 from mqttjobs.domain.model import Json
+from mqttjobs.domain.names import NAME
 from mqttjobs.domain.protocol import decode_json, from_milliseconds
 from mqttjobs.domain.signatures import check_signature
-from mqttjobs.errors import InvalidJson, ReportError
+from mqttjobs.errors import MOST_INVALID_FIELDS, InvalidJson, ReportError
 
 MAX_PAYLOAD = 64 * 1024
-MAX_FIELDS = 5
 SKEW = timedelta(seconds=30)
 """How far an agent's clock may be from ours: a live message that is older, or from the future, is stale."""
 
@@ -55,7 +55,7 @@ def _text(value: Any) -> Any:
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Text = Annotated[str, BeforeValidator(_text)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Token = Annotated[str, Field(min_length=8, max_length=128)]
 
@@ -179,4 +179,6 @@ def _parsed(model: type[M], body: Mapping[str, Json]) -> M:
         names = dict.fromkeys(
             str(each["loc"][0])[:64] if each["loc"] else "message" for each in error.errors(include_url=False)
         )
-        raise ReportError(f"wrong fields: {', '.join(list(names)[:MAX_FIELDS])}", reason="invalid_message") from None
+        raise ReportError(
+            f"wrong fields: {', '.join(list(names)[:MOST_INVALID_FIELDS])}", reason="invalid_message"
+        ) from None

@@ -10,12 +10,12 @@ from enum import StrEnum
 
 from mqttjobs.domain.agent_messages import SKEW, Readiness, StatusMessage
 from mqttjobs.domain.model import EMPTY, Json
+from mqttjobs.domain.names import LABEL_VALUE, NAME, is_hostname
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.status import ALL, ANY, LOCAL, EventKind, JobEvent
 from mqttjobs.errors import ReportError
 
-_HOSTNAME = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9_.-]{0,63}\Z")
-_LABEL = re.compile(r"([A-Za-z0-9_.-]{1,64}):([A-Za-z0-9_.-]{1,128})\Z")
+_LABEL = re.compile(f"({NAME}):({LABEL_VALUE})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,16 @@ def parse_target(text: str) -> Target:
     plain = {LOCAL: Aim.LOCAL, ANY: Aim.ANY, ALL: Aim.ALL}
     if text in plain:
         return Target(plain[text])
-    if found := _LABEL.match(text):
+    if found := _LABEL.fullmatch(text):
         return Target(Aim.LABEL, found[1], found[2])
-    if _HOSTNAME.match(text):
+    if is_hostname(text):
         return Target(Aim.HOST, text)
     raise ValueError("must be _local, _any, _all, a hostname, or label:value")
+
+
+def no_ready_agent(target: str) -> str:
+    """Return the error of a job whose target means no agent that is ready."""
+    return f"no ready agent for the target {target}"
 
 
 @dataclass(frozen=True, slots=True)

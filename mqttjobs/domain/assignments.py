@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mqttjobs.domain.agent_messages import ReportMessage
 from mqttjobs.domain.agents import Timing
-from mqttjobs.domain.jobs import Job, JobUpdate, Phase, duration_text
+from mqttjobs.domain.jobs import Job, JobUpdate, Phase, attempt_failed
 from mqttjobs.domain.model import Delivery, Json, Operation
 from mqttjobs.domain.protocol import decode_json
 from mqttjobs.domain.status import (
@@ -200,20 +200,14 @@ def take_back(job: Job, row: Assignment, at: datetime, message: str) -> Change:
 def time_out(job: Job, row: Assignment, at: datetime, operation: Operation) -> Change:
     """End an assignment whose deadline has passed; under `_any` another agent may have an attempt that is left."""
     if job.target == ANY and row.attempt < operation.retry.attempts:
-        return _again(job, replace(row, stage=Stage.CLOSED), *_repeated(row, operation, TIMED_OUT, at))
+        repeated = attempt_failed(operation, row.attempt, TIMED_OUT, at, row.hostname)
+        return _again(job, replace(row, stage=Stage.CLOSED), *repeated)
     return fail(job, row, at, TIMED_OUT)
-
-
-def _repeated(row: Assignment, operation: Operation, error: str, at: datetime) -> tuple[JobEvent, datetime]:
-    """Return the event of an attempt that will be repeated, and when."""
-    wait = operation.retry.delay(row.attempt)
-    message = f"Attempt {row.attempt} of {operation.retry.attempts} failed, next in {duration_text(wait)}"
-    return JobEvent(at, EventKind.RETRIED, row.hostname, message, error), at + wait
 
 
 def fail(job: Job, row: Assignment, at: datetime, error: str) -> Change:
     """End an assignment without its agent."""
-    event = JobEvent(at, EventKind.FAILED, row.hostname, f"Job failed on {row.hostname}", error)
+    event = JobEvent.of(EventKind.FAILED, at, row.hostname, error)
     return Change(_update(job, row, event, job.phase), replace(row, stage=Stage.CLOSED))
 
 
@@ -255,10 +249,7 @@ def take_report(job: Job, row: Assignment, report: ReportMessage, rules: Rules, 
         return _ended(job, row, report, rules, happened_at)
     if kind is EventKind.STARTED:
         row = replace(row, deadline_at=max(row.deadline_at or at, at + row.limit + rules.timing.slack))
-        event = JobEvent(happened_at, kind, row.hostname, f"Job processing started on {row.hostname}")
-    else:
-        event = JobEvent(happened_at, kind, row.hostname, f"Job acknowledged by {row.hostname}")
-    return Change(_update(job, row, event, job.phase), row)
+    return Change(_update(job, row, JobEvent.of(kind, happened_at, row.hostname), job.phase), row)
 
 
 def _ended(job: Job, row: Assignment, report: ReportMessage, rules: Rules, at: datetime) -> Change:
@@ -269,16 +260,16 @@ def _ended(job: Job, row: Assignment, report: ReportMessage, rules: Rules, at: d
     row = replace(row, stage=Stage.CLOSED)
     if report.event == "completed":
         told = _report_of(report, rules.blank)
-        event = JobEvent(at, EventKind.COMPLETED, host, f"Job completed successfully on {host}", report=told)
+        event = JobEvent.of(EventKind.COMPLETED, at, host, report=told)
     elif report.given_back and open_still and (job.target != ANY or row.attempt <= attempts):
         event = JobEvent(at, EventKind.RETRIED, host, f"Job given back by {host}", report.error)
         return _again(job, row, event, at if job.target == ANY else at + rules.operation.retry.delay(row.attempt))
     elif report.repeatable and open_still and row.attempt < attempts:
-        return _again(job, row, *_repeated(row, rules.operation, report.error, at))
+        return _again(job, row, *attempt_failed(rules.operation, row.attempt, report.error, at, host))
     else:
         told = _report_of(report, rules.blank)
         error = report.error or "the agent said no more than that it failed"
-        event = JobEvent(at, EventKind.FAILED, host, f"Job failed on {host}", error, told)
+        event = JobEvent.of(EventKind.FAILED, at, host, error, told)
     return Change(_update(job, row, event, job.phase), row)
 
 

@@ -22,6 +22,11 @@ EVENT_OUTPUT_BYTES = 4096
 """Output in a published event is cut here; jobs/get has all of it."""
 
 
+def entity_field(key: EntityKey | None) -> dict[str, str]:
+    """Return an entity as a field of documents: `{"object": id}` or `{"link": id}`; none where there is no entity."""
+    return {} if key is None else {key.kind.value: key.id}
+
+
 def owner_type(owner: EntityKey | None) -> str | None:
     """Return the wire's word for an owner's kind (seeds 000: 1 is an object, 2 is a link)."""
     if owner is None:

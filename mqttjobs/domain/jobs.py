@@ -11,6 +11,9 @@ from typing import Any
 from mqttjobs.domain.model import EMPTY, EntityKey, Json, Operation
 from mqttjobs.domain.status import LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
 
+INTERRUPTED = "interrupted"
+"""The error of a job whose run was cut off by a crash or a shutdown, and which is not run again (behaviour 3.9)."""
+
 
 class Phase(IntEnum):
     """Where a job is in the queue: the store's own word, never shown."""
@@ -139,15 +142,12 @@ class Outcome:
 
 def submitted(at: datetime, hostname: str) -> JobEvent:
     """Return the first event of every job."""
-    return JobEvent(at, EventKind.SUBMITTED, hostname, "Job submitted")
+    return JobEvent.of(EventKind.SUBMITTED, at, hostname)
 
 
 def begin(job: Job, at: datetime, hostname: str) -> JobUpdate:
     """Claim a job for this host: acknowledged and started, one attempt more."""
-    events = (
-        JobEvent(at, EventKind.ACKNOWLEDGED, hostname, f"Job acknowledged by {hostname}"),
-        JobEvent(at, EventKind.STARTED, hostname, f"Job processing started on {hostname}"),
-    )
+    events = (JobEvent.of(EventKind.ACKNOWLEDGED, at, hostname), JobEvent.of(EventKind.STARTED, at, hostname))
     return JobUpdate(
         job.uid,
         events,
@@ -170,35 +170,20 @@ def finish(job: Job, outcome: Outcome, at: datetime, hostname: str, retry: Opera
     """
     attempts_allowed = retry.retry.attempts if retry else 1
     if outcome.ok:
-        event = JobEvent(
-            at,
-            EventKind.COMPLETED,
-            hostname,
-            f"Job completed successfully on {hostname}",
-            report=outcome.report(),
-        )
+        event = JobEvent.of(EventKind.COMPLETED, at, hostname, report=outcome.report())
     elif retry and outcome.repeatable and job.attempts < attempts_allowed:
-        wait = retry.retry.delay(job.attempts)
-        message = f"Attempt {job.attempts} of {attempts_allowed} failed, next in {duration_text(wait)}"
-        event = JobEvent(at, EventKind.RETRIED, hostname, message, outcome.error)
+        event, due_at = attempt_failed(retry, job.attempts, outcome.error, at, hostname)
         return JobUpdate(
             job.uid,
             (event,),
             status_of((*job.timeline, event), job.expected, job.target),
             Phase.WAITING,
-            due_at=at + wait,
+            due_at=due_at,
             attempts=job.attempts,
             executed_at=job.executed_at,
         )
     else:
-        event = JobEvent(
-            at,
-            EventKind.FAILED,
-            hostname,
-            f"Job failed on {hostname}",
-            outcome.error,
-            outcome.report(),
-        )
+        event = JobEvent.of(EventKind.FAILED, at, hostname, outcome.error, outcome.report())
     return JobUpdate(
         job.uid,
         (event,),
@@ -209,16 +194,25 @@ def finish(job: Job, outcome: Outcome, at: datetime, hostname: str, retry: Opera
     )
 
 
+def attempt_failed(
+    operation: Operation, attempt: int, error: str, at: datetime, hostname: str
+) -> tuple[JobEvent, datetime]:
+    """Return the event of an attempt that failed and will be repeated, and when it will be."""
+    wait = operation.retry.delay(attempt)
+    message = f"Attempt {attempt} of {operation.retry.attempts} failed, next in {duration_text(wait)}"
+    return JobEvent(at, EventKind.RETRIED, hostname, message, error), at + wait
+
+
+def fail_unrun(job: Job, at: datetime, hostname: str, error: str) -> Job:
+    """Return a new job that failed before it ran."""
+    event = JobEvent.of(EventKind.FAILED, at, hostname, error)
+    return job.evolve(status=Status.FAILED, phase=Phase.ENDED, timeline=(*job.timeline, event))
+
+
 def refuse(job: Job, at: datetime, hostname: str, invalid_fields: Mapping[str, list[str]]) -> Job:
     """Return a new job that failed before it ran: its params break the schema (contract 4, jobs/send)."""
-    error = f"wrong params: {', '.join(invalid_fields)}"
-    event = JobEvent(at, EventKind.FAILED, hostname, f"Job failed on {hostname}", error)
-    return job.evolve(
-        status=Status.FAILED,
-        phase=Phase.ENDED,
-        timeline=(*job.timeline, event),
-        invalid_fields=dict(invalid_fields),
-    )
+    failed = fail_unrun(job, at, hostname, f"wrong params: {', '.join(invalid_fields)}")
+    return failed.evolve(invalid_fields=dict(invalid_fields))
 
 
 def apply(job: Job, update: JobUpdate) -> Job:

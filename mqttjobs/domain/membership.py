@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from mqttjobs.domain.model import Entity, EntityClass
+from mqttjobs.domain.model import Entity, EntityClass, Json
+from mqttjobs.domain.names import ID
 from mqttjobs.domain.topics import TopicTrie
 
 _VARIABLE = re.compile(r"\{\{\s*id\s*\}\}")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+"""`{{ id }}` in the topics and texts of a class."""
 
 
 class Candidate(NamedTuple):
@@ -20,9 +21,25 @@ class Candidate(NamedTuple):
     entity: Entity
 
 
+def has_id(topic: str) -> bool:
+    """Whether the id of a member stands in a class's topic."""
+    return _VARIABLE.search(topic) is not None
+
+
+def with_id(value: Json, member: str) -> Json:
+    """Return a class's value with the id of a member wherever `{{ id }}` stands in it."""
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda _: member, value) if "{{" in value else value
+    if isinstance(value, Mapping):
+        return {key: with_id(item, member) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_id(item, member) for item in value]
+    return value
+
+
 def filter_of(topic: str) -> str:
     """Return the filter of a class's topic: `+` for each level that contains the id."""
-    return "/".join("+" if _VARIABLE.search(level) else level for level in topic.split("/"))
+    return "/".join("+" if has_id(level) else level for level in topic.split("/"))
 
 
 def id_in(template: str, topic: str) -> str | None:
@@ -30,9 +47,9 @@ def id_in(template: str, topic: str) -> str | None:
     pieces = [re.escape(piece) for piece in _VARIABLE.split(template)]
     if len(pieces) < 2:
         return None
-    pattern = pieces[0] + "([A-Za-z0-9_-]{1,64})" + pieces[1] + "".join(rf"\1{piece}" for piece in pieces[2:])
+    pattern = pieces[0] + f"({ID})" + pieces[1] + "".join(rf"\1{piece}" for piece in pieces[2:])
     found = re.fullmatch(pattern, topic)
-    return None if found is None or _ID.match(found[1]) is None else found[1]
+    return None if found is None else found[1]
 
 
 class Membership:

@@ -8,8 +8,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from mqttjobs.domain.model import Json, Operation
-
-MAX_FIELDS = 5
+from mqttjobs.errors import MOST_INVALID_FIELDS
 
 
 def fill_params(operation: Operation, given: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, list[str]]]:
@@ -24,7 +23,7 @@ def fill_params(operation: Operation, given: Mapping[str, Json]) -> tuple[dict[s
     wrong: dict[str, list[str]] = {}
     for error in Draft202012Validator(operation.params).iter_errors(params):
         field = _field(error)
-        if field in wrong or len(wrong) < MAX_FIELDS:
+        if field in wrong or len(wrong) < MOST_INVALID_FIELDS:
             wrong.setdefault(field, []).append(_message(error))
     return params, wrong
 

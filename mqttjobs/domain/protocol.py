@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from mqttjobs.errors import InvalidJson, InvalidRequest, ReportError, TooLarge
 DEEPEST = 32
 MOST_NODES = 10_000
 TRANSACTION_BYTES = 256
+_DEPTH, _ROOT = "mqttjobs-depth", "mqttjobs-root"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BOM = b"\xef\xbb\xbf"
 _LONG_INTEGER = re.compile(rb'"(?:[^"\\]|\\.)*"|(?<![\d.eE+-])(-?\d{19,}+)(?![.eE])', re.DOTALL)
@@ -252,6 +253,20 @@ def digest(topic: str, payload: bytes) -> bytes:
     made.update(b"\0")
     made.update(payload)
     return made.digest()
+
+
+def trace_properties(depth: int, root_id: str) -> tuple[tuple[str, str], ...]:
+    """Return the user properties by which a publish of ours is known when it comes back as a report (behaviour 4)."""
+    return ((_ROOT, root_id), (_DEPTH, str(depth)))
+
+
+def read_trace(user_properties: Iterable[tuple[str, str]]) -> tuple[int, str | None]:
+    """Return the depth and the root of what `trace_properties` wrote; 0 and None for a message without them."""
+    properties = dict(user_properties)
+    depth = properties.get(_DEPTH, "")
+    if not (depth.isascii() and depth.isdigit() and len(depth) < 4):
+        return 0, None
+    return int(depth), properties.get(_ROOT, "")[:64] or None
 
 
 def iso(at: datetime) -> str:

@@ -55,6 +55,14 @@ class EventKind(StrEnum):
     PROGRESS = "progress"
 
 
+_MESSAGES: Mapping[EventKind, str] = {
+    EventKind.SUBMITTED: "Job submitted",
+    EventKind.ACKNOWLEDGED: "Job acknowledged by {}",
+    EventKind.STARTED: "Job processing started on {}",
+    EventKind.COMPLETED: "Job completed successfully on {}",
+    EventKind.FAILED: "Job failed on {}",
+}
+
 RANK: Mapping[EventKind, int] = {
     EventKind.SUBMITTED: 0,
     EventKind.ACKNOWLEDGED: 1,
@@ -78,6 +86,13 @@ class JobEvent:
     message: str = ""
     error: str = ""
     report: Mapping[str, Json] | None = None
+
+    @classmethod
+    def of(
+        cls, kind: EventKind, at: datetime, hostname: str, error: str = "", report: Mapping[str, Json] | None = None
+    ) -> JobEvent:
+        """Return an event of a kind that ranks, with the message of its kind (behaviour 3.2)."""
+        return cls(at, kind, hostname, _MESSAGES[kind].format(hostname), error, report)
 
 
 @dataclass(frozen=True, slots=True)

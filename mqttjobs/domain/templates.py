@@ -9,11 +9,12 @@ from typing import NamedTuple
 import orjson
 
 from mqttjobs.domain.model import EMPTY, Json
+from mqttjobs.domain.service_topics import is_reserved, reserved_problem
 from mqttjobs.domain.topics import check_topic
 from mqttjobs.errors import TemplateError
 
 Reveal = Callable[[str], str]
-"""Gives the text behind a name such as `ENV:TOKEN` or `FILE:secret.txt`."""
+"""Gives the text behind a name such as `ENV:TOKEN` or `FILE:secret.txt`; `secret_reference` reveals nothing."""
 
 _TOKEN = re.compile(r"\{\{(?P<variable>.*?)\}\}|\$\{(?P<secret>(?:ENV|FILE):[^}]+)\}", re.DOTALL)
 _PATH = re.compile(r"\s*([A-Za-z0-9_@-]+(?:\.[A-Za-z0-9_@-]+)*)\s*\Z")
@@ -59,6 +60,11 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError
+
+
+def secret_reference(name: str) -> str:
+    """Return the `${…}` of a name, as a configuration has it."""
+    return "${" + name + "}"
 
 
 def secret_names(text: str) -> list[str]:
@@ -187,8 +193,8 @@ def topic_problem(topic: str, base_topic: str) -> str | None:
         return str(error)
     if topic.startswith("$"):
         return "a topic that begins with $ belongs to the broker"
-    if (topic == base_topic or topic.startswith(f"{base_topic}/")) and not topic.startswith(f"{base_topic}/state/"):
-        return f"topics under {base_topic}/ are the service's own, but for {base_topic}/state/…"
+    if topic == base_topic or is_reserved(topic, base_topic):
+        return reserved_problem(base_topic)
     return None
 
 
@@ -243,7 +249,7 @@ def _fill(
     if isinstance(parts, _Variable):
         return _variable(parts.path, variables, secret_templates, reveal)
     if isinstance(parts, _Secret):
-        return "${" + parts.name + "}" if reveal is None else reveal(parts.name)
+        return secret_reference(parts.name) if reveal is None else reveal(parts.name)
     if isinstance(parts, dict):
         return {key: _fill(item, variables, secret_templates, reveal) for key, item in parts.items()}
     if isinstance(parts, list):

@@ -16,6 +16,9 @@ from mqttjobs.domain.templates import Reveal
 from mqttjobs.registry import plugin_modules
 from mqttjobs.transport.base import Publication
 
+PROGRESS_KEPT = 500
+"""How many progress messages of one attempt are kept; further ones are left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

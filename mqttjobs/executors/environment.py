@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import encode
-from mqttjobs.domain.templates import Template, as_text, reveal_all, revealed
+from mqttjobs.domain.templates import Template, as_text, reveal_all, revealed, secret_reference
 from mqttjobs.executors.base import RunContext
 
 FROM_OURS = ("PATH", "LANG", "HOME")
@@ -27,7 +27,7 @@ class SecretResolver:
     def __call__(self, name: str) -> str:
         """Return the text behind a name."""
         text = self._reveal(name)
-        self.given[text] = "${" + name + "}"
+        self.given[text] = secret_reference(name)
         return text
 
     @property

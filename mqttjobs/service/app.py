@@ -31,12 +31,9 @@ from mqttjobs.service.scheduler import Scheduler
 from mqttjobs.service.session import Connection
 from mqttjobs.service.settings import LoadSettings, Settings
 from mqttjobs.service.subscriptions import Subscriptions
-from mqttjobs.store.base import Store, create_store
+from mqttjobs.store.base import RETRY_S, Store, create_store
 from mqttjobs.transport.base import Transport, create_transport
 from mqttjobs.transport.reconnect import stay_connected
-
-RELOAD_RETRY_S = 1.0
-"""Wait between attempts to reload while the store is unavailable."""
 
 SWITCH_S = 0.0005
 """How long one thread may keep the interpreter: the store's thread asks for it at every row, and would otherwise wait
@@ -197,7 +194,7 @@ class Service:
                     await self._reload(self._engine.configuration.settings.service.system_user)
             except StoreError as error:
                 log.error("reload-waits", details=str(error))
-                await self._clock.wait(asyncio.Event(), RELOAD_RETRY_S)
+                await self._clock.wait(asyncio.Event(), RETRY_S)
                 reload.set()
 
 

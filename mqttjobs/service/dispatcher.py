@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import structlog
 
 from mqttjobs.errors import NotFound, StoreError
-from mqttjobs.service.agents.scheduler import STORE_RETRY_S, AgentScheduler
+from mqttjobs.service.agents.scheduler import AgentScheduler
 from mqttjobs.service.engine import Engine
+from mqttjobs.store.base import RETRY_S
 from mqttjobs.transport.publisher import Publisher
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,7 @@ class Dispatcher:
                 pause_s = await self._run_pass()
             except (StoreError, NotFound) as error:
                 log.error("agents-not-looked-after", details=str(error))
-                pause_s = STORE_RETRY_S
+                pause_s = RETRY_S
             await self.agent_scheduler.wait(pause_s)
 
     async def _run_pass(self) -> float | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from mqttjobs.clock import Clock
 from mqttjobs.domain.descriptions import describe_duration, describe_start, describe_wanted, describe_watched
+from mqttjobs.domain.documents import entity_field
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Operation, Trigger, Value, ValueKey
 from mqttjobs.domain.protocol import iso
@@ -18,7 +19,7 @@ from mqttjobs.domain.triggers import TriggerState, deadline, lasts, trigger_stat
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.guards.breakers import Breakers
 from mqttjobs.service.guards.context import StoredConditionContext, zone_of
-from mqttjobs.service.guards.guard import REMEMBERED, SkippedMatch, SkippedMatches
+from mqttjobs.service.guards.guard import SKIPPED_MATCHES_KEPT, SkippedMatches
 from mqttjobs.service.scheduling.deadlines import Deadlines
 from mqttjobs.service.simulation.simulation import Simulation
 from mqttjobs.service.state.agents import AgentRegistry
@@ -63,14 +64,16 @@ class Explainer:
         return {
             "id": operation.id,
             "name": operation.name,
-            **_named(owner),
+            **entity_field(owner),
             "active": self.cache.is_active(operation),
             "event_driven": operation.event_driven,
             "triggers": triggers,
             "conditions": _conditions(operation.conditions, context),
             "schedule": self._schedule(operation),
             "breaker": None if open_for_s is None else {"open_for": round(open_for_s, 3)},
-            "not_run": [_skipped_match(skipped_match) for skipped_match in skipped_matches[:REMEMBERED]],
+            "not_run": [
+                {"timestamp": iso(each.at), **each.document()} for each in skipped_matches[:SKIPPED_MATCHES_KEPT]
+            ],
         }
 
     def simulation(self) -> Simulation:
@@ -152,7 +155,7 @@ class _Trigger:
         if self.key is not None and self.trigger.at is None:
             value = self.value
             watches = {
-                **_named(self.key.entity),
+                **entity_field(self.key.entity),
                 "attribute": self.trigger.attribute,
                 "state": value.text if value else None,
                 "since": iso(value.since_at) if value else None,
@@ -215,18 +218,3 @@ class _Trigger:
 
     def _state(self) -> str:
         return "as it is" if self.value is None else self.value.text
-
-
-def _named(key: EntityKey | None) -> dict[str, str]:
-    return {} if key is None else {key.kind.value: key.id}
-
-
-def _skipped_match(skipped_match: SkippedMatch) -> Mapping[str, Json]:
-    return {
-        "timestamp": iso(skipped_match.at),
-        **_named(skipped_match.owner),
-        "trigger": skipped_match.trigger_index,
-        "state": skipped_match.state,
-        "reason": skipped_match.skip_reason.reason,
-        "details": skipped_match.skip_reason.details,
-    }

@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 import structlog
 
 from mqttjobs.clock import Clock
+from mqttjobs.domain.service_topics import status_topic
 from mqttjobs.errors import NotFound, StoreError
 from mqttjobs.service.api.router import RequestRouter
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.scheduler import Scheduler
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.subscriptions import Subscriptions
+from mqttjobs.store.base import RETRY_S
 from mqttjobs.transport.base import Message, Session
 from mqttjobs.transport.rejections import Rejections
 
 SESSION_KEY = "session"
 """The name under which the store keeps that the broker has a session of ours."""
-STORE_RETRY_S = 1.0
 HELD_BACK = 10_000
 """Messages held while the store is unavailable; beyond this nothing more is received."""
 
@@ -54,7 +55,7 @@ class Intake:
         if self.cache.metadata.get(SESSION_KEY):
             message = "the broker lost our session: changes that came while we were away may be missing"
             log.warning("session-lost", details=message)
-            self.rejections.publish(f"{self.base_topic}/status", "session_lost", message)
+            self.rejections.publish(status_topic(self.base_topic), "session_lost", message)
 
     async def take(self, session: Session, messages: list[Message], stop: asyncio.Event) -> None:
         """Record a batch, and only then acknowledge it and answer its requests.
@@ -109,12 +110,12 @@ class Intake:
 
     async def _meanwhile(self, session: Session, held: int) -> list[Message]:
         if held >= HELD_BACK:
-            await self.clock.wait(asyncio.Event(), STORE_RETRY_S)
+            await self.clock.wait(asyncio.Event(), RETRY_S)
             return []
         receiving = asyncio.ensure_future(session.receive())
         waiting = asyncio.Event()
         receiving.add_done_callback(lambda _: waiting.set())
-        await self.clock.wait(waiting, STORE_RETRY_S)
+        await self.clock.wait(waiting, RETRY_S)
         if not receiving.done():
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)

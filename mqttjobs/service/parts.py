@@ -8,6 +8,8 @@ from functools import partial
 
 from mqttjobs.clock import Clock
 from mqttjobs.domain.model import EntityKey, Operation
+from mqttjobs.domain.service_topics import job_event_topic
+from mqttjobs.domain.status import Status
 from mqttjobs.service.agents.batch import AssignmentBatch
 from mqttjobs.service.agents.inbox import AgentInbox
 from mqttjobs.service.agents.scheduler import AgentScheduler
@@ -101,6 +103,5 @@ class Parts:
 def _publish_breaker(
     rejections: Rejections, base_topic: str, operation: Operation, owner: EntityKey | None, message: str
 ) -> None:
-    nobody = "_"
-    topic = f"{base_topic}/event/job/skipped/{operation.id}/{owner.id if owner else nobody}"
+    topic = job_event_topic(base_topic, Status.SKIPPED.value, operation.id, owner.id if owner else None)
     rejections.publish(topic, "breaker_open", message)

@@ -6,15 +6,13 @@ from datetime import datetime
 
 import structlog
 
-from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, finish
+from mqttjobs.domain.jobs import INTERRUPTED, Job, JobUpdate, Outcome, Phase, apply, finish
 from mqttjobs.domain.model import Delivery
 from mqttjobs.errors import ConfigError
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.jobs.definitions import OperationResolver
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.store.base import Store
-
-INTERRUPTED = "interrupted"
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from mqttjobs.domain.agents import Timing
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import Json, Operation
-from mqttjobs.domain.templates import Reveal
+from mqttjobs.domain.templates import Reveal, secret_reference
 from mqttjobs.errors import Problem
 from mqttjobs.store.base import Retention
 from mqttjobs.transport.base import ConnectOptions
@@ -44,11 +44,6 @@ class AgentsSettings:
     timing: Timing = Timing()
 
 
-def reveal_nothing(name: str) -> str:
-    """Return the `${…}` itself: for installations that have no secrets."""
-    return "${" + name + "}"
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One whole configuration, ready to run.
@@ -67,7 +62,7 @@ class Settings:
     retention: Retention = Retention()
     service: ServiceSettings = ServiceSettings()
     agents: AgentsSettings = AgentsSettings()
-    reveal: Reveal = reveal_nothing
+    reveal: Reveal = secret_reference
     build: BuildOperation | None = None
     config_dir: str = "."
     warnings: tuple[Problem, ...] = ()

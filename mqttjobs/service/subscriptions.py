@@ -8,6 +8,7 @@ from contextlib import suppress
 import structlog
 
 from mqttjobs.domain.model import Json
+from mqttjobs.domain.service_topics import report_filter
 from mqttjobs.domain.topics import minimal_filters
 from mqttjobs.errors import TransportError
 from mqttjobs.service.agents.inbox import agent_filters
@@ -82,7 +83,7 @@ class Subscriptions:
     def _wanted(self) -> list[Subscription]:
         """Return what to subscribe to: states and statuses of agents with their retained messages, the rest without."""
         settings, base = self._settings, self._settings.base_topic
-        replayed = minimal_filters([*settings.installation.filters(), f"{base}/state/#"])
+        replayed = minimal_filters([*settings.installation.filters(), report_filter(base)])
         live = [f"{base}/request/+/+", f"{base}/users/+/request/+/+"]
         if settings.agents.key is not None:
             status, report = agent_filters(base)

@@ -19,6 +19,14 @@ from mqttjobs.registry import plugin_module
 
 EXACT_LIMIT = 10_000
 """A listing counts its matches exactly up to here (contract 4, jobs/list)."""
+ANSWERS_KEPT = timedelta(minutes=10)
+"""How long the answer to a request is kept for the same request again (contract 4)."""
+EVENT_IDS_KEPT = timedelta(days=1)
+"""How long an `event_id` is kept, within which a report that has it again is a duplicate (behaviour 1.6)."""
+PRUNED_AT_ONCE = 1000
+"""How many jobs, and entries of the history, one call of Store.prune removes at most."""
+RETRY_S = 1.0
+"""How long to wait before the store is used again, in seconds, after it has raised StoreError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +199,15 @@ class Retention:
     history_per_value: int = 1000
 
 
+EXPENDABLE = (Status.COMPLETED, Status.SKIPPED)
+"""The statuses of jobs that are kept for `retention.completed`, and go first beyond `max_jobs` (behaviour 3.13)."""
+
+
+def age_limit(status: Status, retention: Retention) -> timedelta:
+    """Return how long an ended job of this status is kept."""
+    return retention.completed if status in EXPENDABLE else retention.failed
+
+
 class Store(Protocol):
     """Durable records. All times are aware UTC datetimes with whole milliseconds.
 
@@ -283,9 +300,9 @@ class Store(Protocol):
         """Return changes of one value, newest first."""
 
     async def prune(self, now: datetime, retention: Retention) -> int:
-        """Remove what retention no longer keeps, a bounded piece at a time; return how many jobs went.
+        """Remove what retention no longer keeps, at most PRUNED_AT_ONCE; return how many jobs went.
 
-        Also forgets answers older than ten minutes and event ids older than a day.
+        Also forgets what is older than ANSWERS_KEPT and EVENT_IDS_KEPT.
         """
 
     async def health(self) -> Mapping[str, object]:

@@ -30,7 +30,9 @@ from mqttjobs.domain.protocol import (
     milliseconds,
     parse_time,
     read_state,
+    read_trace,
     report_meta,
+    trace_properties,
 )
 from mqttjobs.errors import InvalidJson, InvalidRequest, ReportError, RequestError, TooLarge
 from tests.domain.builders import NOW, json_values
@@ -396,3 +398,18 @@ def test_any_other_time_is_refused_with_a_value_error_in_words(value: int | str)
 def test_a_time_survives_the_wire(at: datetime) -> None:
     assert abs(parse_time(iso(at), NOW) - at) < timedelta(milliseconds=1)
     assert abs(parse_time(milliseconds(at), NOW) - at) <= timedelta(milliseconds=1)
+
+
+# -- the way of a publish of ours (behaviour 4) -----------------------------------------------------------------------
+
+
+@given(st.integers(0, 999), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64))
+def test_what_a_publish_says_of_its_origin_is_read_again(depth: int, root_id: str) -> None:
+    others = (("more", "1"),)
+    assert read_trace(trace_properties(depth, root_id) + others) == (depth, root_id)
+
+
+@pytest.mark.parametrize("depth", ["", "-1", "+1", " 1", "1.0", "1000", "٣", "1e2"])
+def test_a_depth_that_is_no_small_number_is_as_good_as_none(depth: str) -> None:
+    properties = [(name, depth if text == "5" else text) for name, text in trace_properties(5, "root")]
+    assert read_trace(properties) == read_trace(()) == (0, None)

@@ -206,10 +206,6 @@ def test_what_a_caller_or_a_message_says_is_never_a_secret() -> None:
     assert made.value == ["${ENV:TOKEN}", ["${FILE:key.txt}"], "a ${ENV:TOKEN}"]
 
 
-def test_without_leave_a_secret_stays_text() -> None:
-    assert Template.of("${ENV:TOKEN} {{ id }}", secrets=False).render({"id": "x"}, {}, reveal).value == "${ENV:TOKEN} x"
-
-
 @pytest.mark.parametrize(
     ("text", "names"),
     [

@@ -10,6 +10,8 @@ from pydantic import Field, JsonValue
 
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Delivery, Json
+from mqttjobs.domain.protocol import trace_properties
+from mqttjobs.domain.service_topics import is_report_topic
 from mqttjobs.domain.templates import Template, topic_problem
 from mqttjobs.executors.base import Executor, Limits, RunContext
 from mqttjobs.transport.base import NO_MATCHING_SUBSCRIBERS, REFUSED, Publication, describe_refusal
@@ -72,8 +74,8 @@ class Mqtt(Executor):
         )
         message = self._message.render(context.variables, context.secret_templates, context.reveal)
         properties: tuple[tuple[str, str], ...] = ()
-        if topic.text.startswith(f"{context.limits.base_topic}/state/"):
-            properties = (("mqttjobs-root", context.root_id), ("mqttjobs-depth", str(context.depth + 1)))
+        if is_report_topic(topic.text, context.limits.base_topic):
+            properties = trace_properties(context.depth + 1, context.root_id)
         sending = context.publish(
             Publication(topic.text, message.text.encode(), self.qos, self.retain, user_properties=properties)
         )

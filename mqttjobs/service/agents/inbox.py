@@ -12,6 +12,7 @@ from mqttjobs.domain.agent_messages import ReportMessage, StatusMessage, open_me
 from mqttjobs.domain.agents import hear
 from mqttjobs.domain.assignments import Assignment, Key, Rules, take_report
 from mqttjobs.domain.jobs import Job
+from mqttjobs.domain.service_topics import agent_topic
 from mqttjobs.errors import ConfigError, ReportError
 from mqttjobs.service.agents.batch import AssignmentBatch
 from mqttjobs.service.jobs.definitions import OperationResolver
@@ -27,7 +28,7 @@ AT_ONCE = 50
 
 def agent_filters(base_topic: str) -> tuple[str, str]:
     """Return what to subscribe to for messages of agents: statuses, and reports."""
-    return f"{base_topic}/agents/+/status", f"{base_topic}/agents/+/report"
+    return agent_topic(base_topic, "+", "status"), agent_topic(base_topic, "+", "report")
 
 
 class AgentInbox:
@@ -48,7 +49,6 @@ class AgentInbox:
         self._rejections = rejections
         self._new_batch = new_batch
         self._counts = counts
-        self._prefix = f"{settings.base_topic}/agents/"
 
     async def take(self, tx: Transaction, messages: Sequence[Message], at: datetime) -> None:
         """Put what messages do into the draft; what cannot be used is told on event/rejected."""
@@ -56,7 +56,7 @@ class AgentInbox:
         for number, message in enumerate(messages, 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-            hostname, _, what = message.topic.removeprefix(self._prefix).partition("/")
+            hostname, what = message.topic.rsplit("/", 2)[1:]
             try:
                 if what == "status":
                     self._status(tx, message, hostname, at)

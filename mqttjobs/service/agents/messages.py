@@ -10,6 +10,7 @@ from mqttjobs.domain.assignments import Assignment
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import encode, iso
+from mqttjobs.domain.service_topics import agent_topic
 from mqttjobs.domain.signatures import signed
 from mqttjobs.errors import ReportError
 from mqttjobs.executors.base import Limits
@@ -84,7 +85,7 @@ class AgentMessages:
     def _publication(self, hostname: str, what: str, body: Mapping[str, Json], lifetime: timedelta) -> Publication:
         """Return a signed message; on MQTT 5 the broker drops it when it is too late anyway."""
         return Publication(
-            f"{self._settings.base_topic}/agents/{hostname}/{what}",
+            agent_topic(self._settings.base_topic, hostname, what),
             encode(signed(body, self._settings.agents.key or "")),
             qos=1,
             content_type="application/json",

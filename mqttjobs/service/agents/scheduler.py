@@ -10,7 +10,8 @@ from datetime import timedelta
 import structlog
 
 from mqttjobs.clock import Clock
-from mqttjobs.domain.agents import Aim, least_busy, parse_target, untried
+from mqttjobs.domain.agent_messages import Readiness
+from mqttjobs.domain.agents import Aim, least_busy, no_ready_agent, parse_target, untried
 from mqttjobs.domain.assignments import (
     TIMED_OUT,
     Assignment,
@@ -30,19 +31,17 @@ from mqttjobs.errors import ConfigError, ReportError
 from mqttjobs.service.agents.batch import AssignmentBatch, DispatchPass
 from mqttjobs.service.agents.messages import AgentMessages
 from mqttjobs.service.agents.rollouts import lead_waves
-from mqttjobs.service.jobs.definitions import OperationResolver, ResolvedOperation
+from mqttjobs.service.jobs.definitions import NO_LONGER_UNDERSTOOD, OperationResolver, ResolvedOperation
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.agents import AgentRegistry
 from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.store.base import Store
+from mqttjobs.store.base import RETRY_S, Store
 from mqttjobs.transport.base import Publication
 
 GIVEN_AT_ONCE = 200
 """Waiting jobs that are looked at in one go; those that take no slot never wait behind those that do."""
-STORE_RETRY_S = 1.0
 LONGEST_SLEEP_S = 30.0
 """Longest sleep while anything is open: a wall clock that was set is noticed within this."""
-NO_LONGER_UNDERSTOOD = "its definition is no longer understood; run the operation anew"
 
 log = structlog.get_logger(__name__)
 
@@ -140,7 +139,7 @@ class AgentScheduler:
         dues = [*dispatch.dues, *([waiting] if waiting else [])]
         pauses = [max(0.0, (due - dispatch.at) / timedelta(seconds=1)) for due in dues]
         if not settled:
-            pauses.append(STORE_RETRY_S)
+            pauses.append(RETRY_S)
         return dispatch.outgoing, min([LONGEST_SLEEP_S, *pauses]) if pauses or self._agent_registry.hosts() else None
 
     # -- what ended by itself ------------------------------------------------------------------------------------
@@ -209,7 +208,7 @@ class AgentScheduler:
         if deadline > dispatch.at:
             dispatch.dues.append(deadline)
             return
-        outcome = Outcome(ok=False, error=f"no ready agent for the target {job.target}")
+        outcome = Outcome(ok=False, error=no_ready_agent(job.target))
         dispatch.batch.update(job, finish(job, outcome, dispatch.at, self._settings.service.hostname, None))
 
     # -- from a plan to an agent ---------------------------------------------------------------------------------
@@ -264,9 +263,8 @@ class AgentScheduler:
                 continue
             job = await dispatch.batch.job(row.uid)
             if job is not None:
-                drained = (
-                    agent is not None and agent.readiness(dispatch.at, self._agent_registry.timing.lease) != "offline"
-                )
+                lease = self._agent_registry.timing.lease
+                drained = agent is not None and agent.readiness(dispatch.at, lease) is not Readiness.OFFLINE
                 error = "the agent is drained and takes no jobs" if drained else TIMED_OUT
                 dispatch.batch.change(job, fail(job, row, dispatch.at, error))
 
@@ -294,7 +292,7 @@ class AgentScheduler:
                 and what is Due.TIME_OUT
                 and self._agent_registry.may_still_come(row.hostname, dispatch.at)
             ):
-                due = dispatch.at + timedelta(seconds=STORE_RETRY_S)
+                due = dispatch.at + timedelta(seconds=RETRY_S)
             if due > dispatch.at:
                 dispatch.dues.append(due)
                 continue

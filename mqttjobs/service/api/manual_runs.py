@@ -102,8 +102,7 @@ async def _create(request: RequestContext, tx: Transaction, run: Run) -> Job:
         return job
     job = job_factory.resolve_target(job)
     if job.ended:
-        message = f"no ready agent for the target {job.target}"
-        raise InvalidRequest("wrong parameters: target", {"target": [message]})
+        raise InvalidRequest("wrong parameters: target", {"target": [job.timeline[-1].error]})
     if await job_factory.enqueue(tx, job, run.operation) is not None:
         raise Conflict(f"another job of this operation is running and its mode is {run.operation.mode.value}")
     return job

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import structlog
 from pydantic import ValidationError
@@ -16,8 +15,10 @@ from pydantic import ValidationError
 from mqttjobs.clock import Clock
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import check_transaction, decode_request, encode
+from mqttjobs.domain.service_topics import lane
 from mqttjobs.domain.topics import reply_topic_allowed
 from mqttjobs.errors import (
+    MOST_INVALID_FIELDS,
     Forbidden,
     InvalidRequest,
     MqttJobsError,
@@ -30,12 +31,11 @@ from mqttjobs.errors import (
 from mqttjobs.service.api.auth import Caller, identify
 from mqttjobs.service.api.request import Method, Reply, RequestContext, envelope, methods, pending_job_of
 from mqttjobs.service.engine import Engine
-from mqttjobs.store.base import Store
+from mqttjobs.store.base import ANSWERS_KEPT, Store
 from mqttjobs.transport.base import Message, Publication
 from mqttjobs.transport.publisher import Publisher
 from mqttjobs.transport.rejections import Rejections
 
-REPEAT_MEMORY = timedelta(minutes=10)
 AT_ONCE = 1000
 """Requests that are worked on at once; beyond this intake waits."""
 WAITING_AT_ONCE = 2000
@@ -43,7 +43,6 @@ WAITING_AT_ONCE = 2000
 REFUSALS_PER_S = 20.0
 """Answers to requests without a valid key; more are dropped."""
 RESERVED = frozenset({"transaction", "reply_to", "api_key"})
-MAX_FIELDS = 5
 MAX_NAME = 64
 
 log = structlog.get_logger(__name__)
@@ -167,20 +166,20 @@ class RequestRouter:
     def _address(self, message: Message, body: Mapping[str, Json]) -> Address:
         base = self._engine.configuration.settings.base_topic
         levels = message.topic[len(base) + 1 :].split("/")
-        lane = levels[1] if levels[0] == "users" else None
+        user = levels[1] if levels[0] == "users" else None
         name = "/".join(levels[-2:])
-        prefix = base if lane is None else f"{base}/users/{lane}"
+        prefix = lane(base, user)
         cache = f"{prefix}/response/{name}"
         wanted: Json = message.response_topic
         if wanted is None:
             wanted = body.get("reply_to")
         if wanted is None:
-            return Address(name, lane, cache, cache, allowed=True)
+            return Address(name, user, cache, cache, allowed=True)
         filters = [f"{base}/response/#", *self._engine.configuration.settings.reply_topics]
-        if lane is not None:
+        if user is not None:
             filters.append(f"{prefix}/response/#")
         allowed = isinstance(wanted, str) and reply_topic_allowed(wanted, filters)
-        return Address(name, lane, cache, wanted if allowed else cache, allowed)
+        return Address(name, user, cache, wanted if allowed else cache, allowed)
 
     async def _carry_out(
         self, message: Message, body: Mapping[str, Json], problem: RequestError | None, address: Address
@@ -219,7 +218,7 @@ class RequestRouter:
         mine: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._in_work[key] = mine
         try:
-            since = self._clock.now() - REPEAT_MEMORY
+            since = self._clock.now() - ANSWERS_KEPT
             kept = await self._store.answer(key, since)
             pending_job = None if kept is None else pending_job_of(kept)
             if kept is None or pending_job is not None:
@@ -281,10 +280,10 @@ def parse_params(method: Method, body: Mapping[str, Json]) -> object:
         fields: dict[str, list[str]] = {}
         for each in error.errors(include_url=False, include_input=False, include_context=False):
             name = str(each["loc"][0])[:MAX_NAME] if each["loc"] else "request"
-            if len(fields) < MAX_FIELDS or name in fields:
+            if len(fields) < MOST_INVALID_FIELDS or name in fields:
                 message = "unknown parameter" if each["type"] == "extra_forbidden" else _plain(each["msg"])
                 messages = fields.setdefault(name, [])
-                if message not in messages and len(messages) < MAX_FIELDS:
+                if message not in messages and len(messages) < MOST_INVALID_FIELDS:
                     messages.append(message)
         raise InvalidRequest(f"wrong parameters: {', '.join(fields)}", fields) from None
 

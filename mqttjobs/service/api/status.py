@@ -10,6 +10,7 @@ import mqttjobs
 from mqttjobs.clock import Clock
 from mqttjobs.domain.model import EntityKind, Json
 from mqttjobs.domain.protocol import encode, iso
+from mqttjobs.domain.service_topics import OFFLINE, ONLINE, status_topic
 from mqttjobs.errors import StoreError
 from mqttjobs.service.api.request import methods
 from mqttjobs.service.engine import Engine
@@ -23,8 +24,8 @@ from mqttjobs.transport.rejections import Rejections
 
 
 def offline(base_topic: str) -> Publication:
-    """Return what is published when the service goes, also as its last will: `offline`, retained, on <base>/status."""
-    return Publication(f"{base_topic}/status", b"offline", qos=1, retain=True)
+    """Return the last will, which is published before a clean stop too: `offline`, retained, on <base>/status."""
+    return Publication(status_topic(base_topic), OFFLINE.encode(), qos=1, retain=True)
 
 
 @dataclass(eq=False, slots=True)
@@ -106,4 +107,4 @@ class ServiceStatus:
             base = self.engine.configuration.settings.base_topic
             info = Publication(f"{base}/info", encode(self.info()), qos=1, retain=True, content_type="application/json")
             self.publisher.publish(info)
-            self.publisher.publish(Publication(f"{base}/status", b"online", qos=1, retain=True))
+            self.publisher.publish(Publication(status_topic(base), ONLINE.encode(), qos=1, retain=True))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from mqttjobs.domain.documents import entity_field
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.jobs import duration_text
-from mqttjobs.domain.model import Change, EntityKey, Operation, Trigger
+from mqttjobs.domain.model import Change, EntityKey, Json, Operation, Trigger
 from mqttjobs.domain.triggers import throttled, trigger_state_name
 from mqttjobs.service.guards.breakers import Breakers
 from mqttjobs.service.guards.context import StoredConditionContext
@@ -18,7 +19,8 @@ from mqttjobs.service.state.cache import StateCache
 
 MAX_DEPTH = 8
 """Publishes into state topics and on_failure chains carry their depth; beyond this nothing starts (behaviour 4)."""
-REMEMBERED = 20
+SKIPPED_MATCHES_KEPT = 20
+"""How many skipped matches of each operation are remembered, and explained (contract 4, operations/explain)."""
 
 
 class SkipReason(NamedTuple):
@@ -38,6 +40,16 @@ class SkippedMatch:
     state: str | None
     skip_reason: SkipReason
 
+    def document(self) -> dict[str, Json]:
+        """Return the fields that every document has of it; each adds the time, under a name of its own."""
+        return {
+            **entity_field(self.owner),
+            "trigger": self.trigger_index,
+            "state": self.state,
+            "reason": self.skip_reason.reason,
+            "details": self.skip_reason.details,
+        }
+
 
 class SkippedMatches:
     """The last matches of each operation that did not run; they live as long as the process."""
@@ -49,7 +61,7 @@ class SkippedMatches:
         """Remember one."""
         found = self._skipped_matches.get(operation_id)
         if found is None:
-            found = self._skipped_matches[operation_id] = deque(maxlen=REMEMBERED)
+            found = self._skipped_matches[operation_id] = deque(maxlen=SKIPPED_MATCHES_KEPT)
         found.append(skipped_match)
 
     def of(self, operation_id: str) -> list[SkippedMatch]:

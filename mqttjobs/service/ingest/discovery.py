@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mqttjobs.domain.installation import Reader
 from mqttjobs.domain.model import Entity
 from mqttjobs.domain.protocol import decode_report, read_state
+from mqttjobs.domain.service_topics import is_reserved
 from mqttjobs.errors import ReportError
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.cache import StateCache
@@ -40,8 +41,7 @@ class Discovery:
         return readers
 
     def _welcome(self, message: Message) -> None:
-        own = f"{self._base_topic}/"
-        if message.topic.startswith(own) and not message.topic.startswith(f"{own}state/"):
+        if is_reserved(message.topic, self._base_topic):
             return
         for class_id, entity in self._installation.membership.candidates(message.topic):
             if entity.key in self._installation.entities or not self._says_something(entity, message):

@@ -19,7 +19,16 @@ from mqttjobs.domain.model import (
     ValueKey,
     ValueSource,
 )
-from mqttjobs.domain.protocol import NO_META, Report, ReportMeta, decode_report, digest, read_state, report_meta
+from mqttjobs.domain.protocol import (
+    NO_META,
+    Report,
+    ReportMeta,
+    decode_report,
+    digest,
+    read_state,
+    read_trace,
+    report_meta,
+)
 from mqttjobs.domain.triggers import TriggerState, receive, tick, trigger_state_name
 from mqttjobs.domain.values import ORDER, Reading, ReportResult, apply_reading
 from mqttjobs.errors import ReportError
@@ -27,14 +36,11 @@ from mqttjobs.service.ingest.discovery import Discovery
 from mqttjobs.service.jobs.confirmations import Confirmations
 from mqttjobs.service.jobs.factory import JobFactory
 from mqttjobs.service.settings import Settings
-from mqttjobs.service.state.cache import EVENT_ID_MEMORY, StateCache
+from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
-from mqttjobs.store.base import HistoryEntry
+from mqttjobs.store.base import EVENT_IDS_KEPT, HistoryEntry
 from mqttjobs.transport.base import Message
 from mqttjobs.transport.rejections import Rejections
-
-DEPTH_PROPERTY = "mqttjobs-depth"
-ROOT_PROPERTY = "mqttjobs-root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,7 @@ class Ingest:
 
     def _is_new_event(self, tx: Transaction, entity: EntityKey, event_id: str, at: datetime) -> bool:
         seen_at = self._cache.event_ids.get((entity, event_id))
-        if seen_at is not None and at - seen_at < EVENT_ID_MEMORY:
+        if seen_at is not None and at - seen_at < EVENT_IDS_KEPT:
             return False
         self._cache.event_ids[(entity, event_id)] = at
         tx.event_ids.append((entity, event_id, at))
@@ -174,7 +180,7 @@ class Ingest:
             cache.values[key] = result.value
             cache.heard[key] = received.at
         elif result.report_result is ReportResult.CHANGED and result.value is not None:
-            depth, root_id = _trace(received.message)
+            depth, root_id = read_trace(received.message.user_properties)
             change = Change(
                 key,
                 result.value.text,
@@ -339,14 +345,3 @@ def _origin(change: Change) -> dict[str, Json]:
     if change.depth:
         meta["depth"] = change.depth
     return meta
-
-
-def _trace(message: Message) -> tuple[int, str | None]:
-    """Return the depth and root of a publish of ours that came back as a report (behaviour 4)."""
-    if not message.user_properties:
-        return 0, None
-    properties = dict(message.user_properties)
-    depth = properties.get(DEPTH_PROPERTY, "")
-    if not (depth.isascii() and depth.isdigit() and len(depth) < 4):
-        return 0, None
-    return int(depth), properties.get(ROOT_PROPERTY, "")[:64] or None

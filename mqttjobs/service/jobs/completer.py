@@ -13,9 +13,7 @@ from mqttjobs.errors import NotFound, StoreError
 from mqttjobs.service.jobs.events import JobEventPublisher
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import OpenTransaction
-
-RETRY_S = 1.0
-"""Wait between attempts to write while the store is unavailable."""
+from mqttjobs.store.base import RETRY_S
 
 log = structlog.get_logger(__name__)
 

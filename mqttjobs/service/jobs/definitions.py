@@ -7,13 +7,17 @@ from typing import NamedTuple
 
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Json, Operation
-from mqttjobs.domain.templates import Reveal
+from mqttjobs.domain.templates import Reveal, secret_reference
 from mqttjobs.errors import ConfigError
 from mqttjobs.executors.base import Executor, Limits, executor_types, make_executor
-from mqttjobs.service.settings import Settings, reveal_nothing
+from mqttjobs.service.settings import Settings
 
 CACHED = 1000
 """Definitions kept ready; inline operations would otherwise grow this without bound."""
+
+
+NO_LONGER_UNDERSTOOD = "its definition is no longer understood; run the operation anew"
+"""The error of a job whose definition cannot be resolved."""
 
 
 class ResolvedOperation(NamedTuple):
@@ -46,7 +50,7 @@ class OperationResolver:
         found = self._resolved.get(name)
         if found is None:
             operation = self._by_fingerprint.get(job.fingerprint) or self._build(job)
-            reveal = self._settings.reveal if job.operation_id else reveal_nothing
+            reveal = self._settings.reveal if job.operation_id else secret_reference
             found = ResolvedOperation(operation, executor_of(operation), reveal)
             if len(self._resolved) >= CACHED:
                 self._resolved.clear()

@@ -7,14 +7,13 @@ from collections.abc import Collection, Iterable
 from mqttjobs.domain.documents import event_document
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.protocol import encode
+from mqttjobs.domain.service_topics import job_event_topic
 from mqttjobs.service.jobs.definitions import blank_description
 from mqttjobs.store.base import Store
 from mqttjobs.transport.base import Publication
 from mqttjobs.transport.publisher import Publisher
 
 PAGE = 200
-NOTHING = "_"
-"""Stands in an event's topic where there is no operation or no owner."""
 
 
 class JobEventPublisher:
@@ -27,7 +26,7 @@ class JobEventPublisher:
     def __init__(self, store: Store, publisher: Publisher, base_topic: str, qos: int) -> None:
         self._store = store
         self._publisher = publisher
-        self._prefix = f"{base_topic}/event/job"
+        self._base_topic = base_topic
         self._qos = qos
         self.published: list[int] = []
         self.behind = True
@@ -44,11 +43,10 @@ class JobEventPublisher:
                 self.behind = True
 
     def _publish(self, job: Job) -> None:
-        operation_id = job.operation_id or NOTHING
-        owner_id = job.owner.id if job.owner else NOTHING
+        owner_id = job.owner.id if job.owner else None
         document = event_document(job, blank_description(str(job.operation.get("type"))))
         publication = Publication(
-            f"{self._prefix}/{job.status.value}/{operation_id}/{owner_id}",
+            job_event_topic(self._base_topic, job.status.value, job.operation_id, owner_id),
             encode(document),
             qos=self._qos,
             content_type="application/json",

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-from mqttjobs.domain.agents import expected_set, parse_target
+from mqttjobs.domain.agents import expected_set, no_ready_agent, parse_target
 from mqttjobs.domain.installation import Watcher
-from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply, submitted
+from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply, fail_unrun, submitted
 from mqttjobs.domain.model import AVAILABILITY, EMPTY, STATE, Change, EntityKey, Json, Mode, Operation, ValueKey
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
@@ -212,9 +212,7 @@ class JobFactory:
         ready = self._agent_registry.ready(target, job.created_at)
         if ready:
             return job.evolve(expected=expected_set(target, ready))
-        error = f"no ready agent for the target {job.target}"
-        event = JobEvent(job.created_at, EventKind.FAILED, self._hostname, f"Job failed on {self._hostname}", error)
-        return job.evolve(timeline=(*job.timeline, event), status=Status.FAILED, phase=Phase.ENDED)
+        return fail_unrun(job, job.created_at, self._hostname, no_ready_agent(job.target))
 
     async def enqueue(self, tx: Transaction, job: Job, operation: Operation) -> str | None:
         """Put a job into the draft as its operation's mode says (behaviour 3.8), or return why it may not run."""

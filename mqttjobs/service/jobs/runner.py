@@ -15,23 +15,20 @@ from mqttjobs.domain.model import EntityKey
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent
 from mqttjobs.errors import ConfigError, StoreError
 from mqttjobs.executors.attempt import attempt
-from mqttjobs.executors.base import RunContext
+from mqttjobs.executors.base import PROGRESS_KEPT, RunContext
 from mqttjobs.service.jobs.completer import JobCompleter
 from mqttjobs.service.jobs.confirmations import Confirmations
-from mqttjobs.service.jobs.definitions import OperationResolver, ResolvedOperation
+from mqttjobs.service.jobs.definitions import NO_LONGER_UNDERSTOOD, OperationResolver, ResolvedOperation
 from mqttjobs.service.jobs.events import JobEventPublisher
 from mqttjobs.service.jobs.factory import value_key
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import OpenTransaction
-from mqttjobs.store.base import Store
+from mqttjobs.store.base import RETRY_S, Store
 from mqttjobs.transport.publisher import Publisher
 
 PUBLISHING = 1000
 """Jobs that publish at once; the rest waits in the store, in row order."""
-PROGRESS_KEPT = 500
-"""Progress messages of one attempt that are kept; more are left out."""
-STORE_RETRY_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -130,7 +127,7 @@ class Runner:
                 pause_s = await self._claim()
             except StoreError as error:
                 log.error("store-unavailable", details=str(error))
-                pause_s = STORE_RETRY_S
+                pause_s = RETRY_S
             await self._clock.wait(self._wake, pause_s)
 
     async def _claim(self) -> float | None:
@@ -192,7 +189,7 @@ class Runner:
             outcome = await self._attempt(running_job, resolved)
         except ConfigError:
             resolved = None
-            outcome = Outcome(ok=False, error="its definition is no longer understood; run the operation anew")
+            outcome = Outcome(ok=False, error=NO_LONGER_UNDERSTOOD)
         if running_job.dropped:
             return
         begun = () if running_job.begun else begin(running_job.job, started_at, self._hostname).events

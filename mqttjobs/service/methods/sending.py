@@ -14,7 +14,7 @@ from mqttjobs.domain.documents import send_document
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Json, Operation
 from mqttjobs.domain.params import fill_params
-from mqttjobs.errors import ConfigError, Conflict, Forbidden, InvalidRequest, NotFound
+from mqttjobs.errors import MOST_INVALID_FIELDS, ConfigError, Conflict, Forbidden, InvalidRequest, NotFound
 from mqttjobs.service.api.manual_runs import Run, brief, finish, start
 from mqttjobs.service.api.request import Params, Reply, RequestContext, method
 from mqttjobs.service.api.targets import choose_target, target_of_retry
@@ -32,7 +32,6 @@ NOT_INLINE = frozenset(
 """Keys that only a configured operation can have: they say when it starts by itself, or beside which others."""
 KEPT_FOR_RETRY = ("payload", "state", "previous_state", "editor_session")
 """Variables of what started a job; a retry is rendered with them, and with everything else as it is now."""
-MAX_PROBLEMS = 5
 
 
 def _as_uuid(value: Json) -> Json:
@@ -113,7 +112,7 @@ def _inline_operation(request: RequestContext, written: Mapping[str, Json]) -> O
             return settings.build(written)
         except ConfigError as error:
             problems = [each.message for each in error.problems]
-    raise InvalidRequest("wrong parameters: operation", {"operation": problems[:MAX_PROBLEMS]})
+    raise InvalidRequest("wrong parameters: operation", {"operation": problems[:MOST_INVALID_FIELDS]})
 
 
 @method("jobs/send", "operation:execute", params=Send, changes=True)

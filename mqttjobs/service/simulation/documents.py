@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from mqttjobs.domain.documents import entity_field
 from mqttjobs.domain.durations import parse_duration
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import AVAILABILITY, STATE, EntityKey, EntityKind, Json, ValueKey
 from mqttjobs.domain.protocol import encode, iso, scalar_text
 from mqttjobs.errors import InvalidRequest
-from mqttjobs.service.guards.guard import SkippedMatch
 from mqttjobs.service.simulation.simulation import Advance, Receive, SetValue, Simulation, Step, StepResult
 
 MOST_STEPS = 1000
@@ -135,8 +135,7 @@ def document(simulation: Simulation, step_result: StepResult, sees: Sees = every
         "result": None if step_result.report_result is None else step_result.report_result.value,
         "values": [
             {
-                **_named(value.key.entity),
-                "attribute": "availability" if value.key.name == AVAILABILITY else value.key.attribute,
+                **_value_fields(value.key),
                 "state": value.text,
                 "previous_state": value.previous,
             }
@@ -144,14 +143,16 @@ def document(simulation: Simulation, step_result: StepResult, sees: Sees = every
             if sees(value.key.entity)
         ],
         "waiting": [
-            {"operation_id": name, **_named(owner), "until": iso(due)}
+            {"operation_id": name, **entity_field(owner), "until": iso(due)}
             for name, owner, due in step_result.waits
             if sees(owner)
         ],
-        "given_up": [{"operation_id": name, **_named(owner)} for name, owner in step_result.dropped if sees(owner)],
+        "given_up": [
+            {"operation_id": name, **entity_field(owner)} for name, owner in step_result.dropped if sees(owner)
+        ],
         "runs": [_run(simulation, job) for job in step_result.jobs if job.owner is None or sees(job.owner)],
         "not_run": [
-            _skipped_match(name, skipped_match)
+            {"operation_id": name, "at": iso(skipped_match.at), **skipped_match.document()}
             for name, skipped_match in step_result.skipped_matches
             if skipped_match.owner is None or sees(skipped_match.owner)
         ],
@@ -159,10 +160,14 @@ def document(simulation: Simulation, step_result: StepResult, sees: Sees = every
     }
 
 
+def _value_fields(key: ValueKey) -> dict[str, Json]:
+    attribute = "availability" if key.name == AVAILABILITY else key.attribute
+    return {**entity_field(key.entity), "attribute": attribute}
+
+
 def _step(step: Step) -> dict[str, Json]:
     if isinstance(step, SetValue):
-        name = "availability" if step.key.name == AVAILABILITY else step.key.attribute
-        return {**_named(step.key.entity), "attribute": name, "state": step.text}
+        return {**_value_fields(step.key), "state": step.text}
     if isinstance(step, Receive):
         return {"topic": step.topic, "payload": step.payload.decode(), "retained": step.retained}
     return {"after": step.time.total_seconds()}
@@ -173,26 +178,10 @@ def _run(simulation: Simulation, job: Job) -> dict[str, Json]:
     trigger_index = None if job.trigger is None else int(job.trigger.rsplit("/", 1)[1])
     return {
         "operation_id": operation_id,
-        **_named(job.owner),
+        **entity_field(job.owner),
         "at": iso(job.created_at),
         "trigger": trigger_index,
         "type": job.operation.get("type"),
         "target": job.target,
         "rendered": simulation.rendered(job),
     }
-
-
-def _skipped_match(operation_id: str, skipped_match: SkippedMatch) -> Mapping[str, Json]:
-    return {
-        "operation_id": operation_id,
-        **_named(skipped_match.owner),
-        "at": iso(skipped_match.at),
-        "trigger": skipped_match.trigger_index,
-        "state": skipped_match.state,
-        "reason": skipped_match.skip_reason.reason,
-        "details": skipped_match.skip_reason.details,
-    }
-
-
-def _named(key: EntityKey | None) -> dict[str, str]:
-    return {} if key is None else {key.kind.value: key.id}

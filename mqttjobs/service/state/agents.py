@@ -12,7 +12,7 @@ from mqttjobs.domain.agents import Agent, Target, Timing, ready_for
 from mqttjobs.domain.assignments import Assignment, Stage
 from mqttjobs.domain.model import Json
 
-REMEMBERED = timedelta(seconds=60)
+STORED_LAG = timedelta(seconds=60)
 """How much older an agent's last sign of life may be in the store than in memory."""
 
 
@@ -189,4 +189,4 @@ def _is_old(stored: Agent | None, agent: Agent) -> bool:
     """Whether the store's last sign of life is much older than the one in memory."""
     if stored is None or stored.heard_at is None or agent.heard_at is None:
         return True
-    return agent.heard_at - stored.heard_at > REMEMBERED
+    return agent.heard_at - stored.heard_at > STORED_LAG

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from mqttjobs.domain.installation import Installation, Watcher
@@ -16,8 +16,6 @@ from mqttjobs.domain.triggers import TriggerState, deadline
 from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.base import Snapshot
 from mqttjobs.transport.base import Message
-
-EVENT_ID_MEMORY = timedelta(days=1)
 
 
 class StateCache:

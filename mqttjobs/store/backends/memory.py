@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment, Key, Stage
@@ -15,7 +15,11 @@ from mqttjobs.domain.status import LOCAL, Status
 from mqttjobs.domain.triggers import TriggerState
 from mqttjobs.errors import NotFound, StoreError, TerminalState
 from mqttjobs.store.base import (
+    ANSWERS_KEPT,
+    EVENT_IDS_KEPT,
     EXACT_LIMIT,
+    EXPENDABLE,
+    PRUNED_AT_ONCE,
     Answer,
     Changes,
     HistoryEntry,
@@ -26,11 +30,8 @@ from mqttjobs.store.base import (
     Runs,
     Scope,
     Snapshot,
+    age_limit,
 )
-
-ANSWER_AGE = timedelta(minutes=10)
-EVENT_ID_AGE = timedelta(days=1)
-PIECE = 1000
 
 
 def create(url: str) -> MemoryStore:
@@ -283,19 +284,18 @@ class MemoryStore:
     async def prune(self, now: datetime, retention: Retention) -> int:
         """See Store."""
         self._check_writable()
-        self._answers = {key: each for key, each in self._answers.items() if now - each.at <= ANSWER_AGE}
-        self._event_ids = {key: at for key, at in self._event_ids.items() if now - at <= EVENT_ID_AGE}
+        self._answers = {key: each for key, each in self._answers.items() if now - each.at <= ANSWERS_KEPT}
+        self._event_ids = {key: at for key, at in self._event_ids.items() if now - at <= EVENT_IDS_KEPT}
         self._prune_history(now, retention)
         ended = [job for job in self._sorted() if job.phase is Phase.ENDED]
         gone = [job for job in ended if now - last_change(job) > age_limit(job.status, retention)]
         over = len(self._jobs) - len(gone) - retention.max_jobs
         if over > 0:
             chosen = {job.uid for job in gone}
-            dull = (Status.COMPLETED, Status.SKIPPED)
-            gone += [job for job in ended if job.uid not in chosen and job.status in dull][:over]
-        for job in gone[:PIECE]:
+            gone += [job for job in ended if job.uid not in chosen and job.status in EXPENDABLE][:over]
+        for job in gone[:PRUNED_AT_ONCE]:
             self._remove(job.uid)
-        return len(gone[:PIECE])
+        return len(gone[:PRUNED_AT_ONCE])
 
     def _prune_history(self, now: datetime, retention: Retention) -> None:
         kept: Counter[ValueKey] = Counter()
@@ -319,11 +319,6 @@ def _kin(job: Job) -> tuple[str | None, EntityKey | None]:
 def last_change(job: Job) -> datetime:
     """Return when a job last changed: what its age counts from."""
     return max((event.at for event in job.timeline), default=job.created_at)
-
-
-def age_limit(status: Status, retention: Retention) -> timedelta:
-    """Return how long an ended job of this status is kept (behaviour 3.13)."""
-    return retention.completed if status in (Status.COMPLETED, Status.SKIPPED) else retention.failed
 
 
 def _in_scope(job: Job, scope: Scope | None) -> bool:

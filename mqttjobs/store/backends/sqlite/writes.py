@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply
 from mqttjobs.domain.protocol import milliseconds
-from mqttjobs.domain.status import LOCAL, Status
+from mqttjobs.domain.status import LOCAL, TERMINAL_STATUSES, Status
 from mqttjobs.errors import NotFound, TerminalState
 from mqttjobs.store.backends.sqlite import agents
 from mqttjobs.store.backends.sqlite.reads import first_free, jobs_by_uid
-from mqttjobs.store.base import Changes, Retention
+from mqttjobs.store.base import ANSWERS_KEPT, EVENT_IDS_KEPT, EXPENDABLE, PRUNED_AT_ONCE, Changes, Retention, age_limit
 from mqttjobs.store.rows import (
     HISTORY_COLUMNS,
     JOB_COLUMNS,
@@ -30,14 +30,10 @@ from mqttjobs.store.rows import (
     value_row,
 )
 
-PIECE = 1000
-ANSWER_AGE = timedelta(minutes=10)
-EVENT_ID_AGE = timedelta(days=1)
 UIDS_AT_ONCE = 1000
 """So far ahead it is noted that a definition is needed, so that most jobs need not note it."""
 HISTORY_VALUES_AT_ONCE = 200
 _ENDED = int(Phase.ENDED)
-_TERMINAL = frozenset({"completed", "failed", "partial_failure", "stopped", "skipped"})
 _INSERT_JOB = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(JOB_COLUMNS.split(',')))})"
 
 
@@ -156,7 +152,7 @@ def _update_all(db: sqlite3.Connection, updates: Sequence[JobUpdate]) -> None:
         db.execute("SAVEPOINT plain")
         rows = [_applied(update) for update in updates]
         if db.executemany(f"{_APPLY} AND phase < 2", rows).rowcount == len(rows):
-            _put_into_outbox(db, [update for update in updates if update.status.value in _TERMINAL])
+            _put_into_outbox(db, [update for update in updates if update.status in TERMINAL_STATUSES])
             db.execute("RELEASE plain")
             return
         db.execute("ROLLBACK TO plain")
@@ -194,7 +190,7 @@ def _update_one(db: sqlite3.Connection, update: JobUpdate) -> None:
         )
         return
     db.execute(_APPLY, _applied(update))
-    if update.status.value in _TERMINAL and (status != update.status.value or update.reopen):
+    if update.status in TERMINAL_STATUSES and (status != update.status.value or update.reopen):
         _put_into_outbox(db, [update])
 
 
@@ -248,25 +244,24 @@ def claim(
 
 def prune(db: sqlite3.Connection, now: datetime, retention: Retention, definitions: dict[str, int]) -> int:
     """See Store; `definitions` as for record."""
-    db.execute("DELETE FROM answers WHERE at_ms < ?", (ms(now - ANSWER_AGE),))
-    db.execute("DELETE FROM event_ids WHERE at_ms < ?", (ms(now - EVENT_ID_AGE),))
+    db.execute("DELETE FROM answers WHERE at_ms < ?", (ms(now - ANSWERS_KEPT),))
+    db.execute("DELETE FROM event_ids WHERE at_ms < ?", (ms(now - EVENT_IDS_KEPT),))
     _prune_history(db, now, retention)
     uids: list[int] = []
     for status in Status:
-        dull = status in (Status.COMPLETED, Status.SKIPPED)
-        before = ms(now - (retention.completed if dull else retention.failed))
+        before = ms(now - age_limit(status, retention))
         found = db.execute(
             "SELECT uid FROM jobs WHERE status = ? AND last_ms < ? AND phase = 2 LIMIT ?",
-            (status.value, before, PIECE - len(uids)),
+            (status.value, before, PRUNED_AT_ONCE - len(uids)),
         )
         uids += [row[0] for row in found]
     over = db.execute("SELECT count(*) FROM jobs").fetchone()[0] or 0
-    room = min(over - len(uids) - retention.max_jobs, PIECE - len(uids))
+    room = min(over - len(uids) - retention.max_jobs, PRUNED_AT_ONCE - len(uids))
     if room > 0:
         found = db.execute(
-            "SELECT uid FROM jobs WHERE phase = 2 AND status IN ('completed', 'skipped')"
+            f"SELECT uid FROM jobs WHERE phase = 2 AND status IN ({', '.join('?' * len(EXPENDABLE))})"
             " AND uid NOT IN (SELECT value FROM json_each(?)) ORDER BY uid LIMIT ?",
-            (text(uids), room),
+            (*(status.value for status in EXPENDABLE), text(uids), room),
         )
         uids += [row[0] for row in found]
     if uids:
@@ -282,7 +277,7 @@ def prune(db: sqlite3.Connection, now: datetime, retention: Retention, definitio
 
 def _prune_history(db: sqlite3.Connection, now: datetime, retention: Retention) -> None:
     old = "DELETE FROM history WHERE n IN (SELECT n FROM history WHERE at_ms < ? LIMIT ?)"
-    db.execute(old, (ms(now - retention.history), PIECE))
+    db.execute(old, (ms(now - retention.history), PRUNED_AT_ONCE))
     crowded = db.execute(
         "SELECT kind, id, name, count(*) FROM history GROUP BY kind, id, name HAVING count(*) > ? LIMIT ?",
         (retention.history_per_value, HISTORY_VALUES_AT_ONCE),
@@ -291,5 +286,5 @@ def _prune_history(db: sqlite3.Connection, now: datetime, retention: Retention) 
         db.execute(
             "DELETE FROM history WHERE n IN"
             " (SELECT n FROM history WHERE kind = ? AND id = ? AND name = ? ORDER BY n LIMIT ?)",
-            (kind, entity_id, name, min(PIECE, entries - retention.history_per_value)),
+            (kind, entity_id, name, min(PRUNED_AT_ONCE, entries - retention.history_per_value)),
         )
