@@ -1,4 +1,4 @@
-"""What an agent is told when it starts."""
+"""The settings of an agent: the options of its command line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from mqttjobs.domain.model import EMPTY
 from mqttjobs.transport.base import ConnectOptions
 
 KEEPALIVE = timedelta(seconds=10)
-"""A dead connection is noticed well within a lease, by us and by the broker, who then tells our last will."""
+"""The agent and the broker notice a dead connection well within a lease; the broker then publishes the will."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """One agent. `state_dir` holds what it must not forget; `program_dirs` empty lets programs be anywhere absolute."""
+    """The settings of one agent.
+
+    Attributes:
+        key: the secret shared with the service, `agents.key`.
+        state_dir: the directory of the journal; each agent needs its own.
+        max_jobs: the most programs and scripts at once.
+        program_dirs: where programs may be; empty allows any absolute path.
+        max_payload: the most bytes of a message that the agent reads.
+    """
 
     hostname: str
     key: str = field(repr=False)
@@ -31,6 +39,6 @@ class AgentSettings:
     max_payload: int = MAX_PAYLOAD
     timing: Timing = Timing()
 
-    def topic(self, what: str) -> str:
-        """Return one of the agent's own topics."""
-        return f"{self.base_topic}/agents/{self.hostname}/{what}"
+    def topic(self, name: str) -> str:
+        """Return the topic `<base>/agents/<hostname>/<name>` (contract 6)."""
+        return f"{self.base_topic}/agents/{self.hostname}/{name}"
