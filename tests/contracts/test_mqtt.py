@@ -388,9 +388,9 @@ async def clock_tick(session: Session) -> None:
 async def test_a_clean_exit_from_a_broker_that_hangs_takes_a_bounded_time(
     mosquitto: MosquittoBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert mqtt_session.SETTLE_S + mqtt_session.GOODBYE_S <= 5
+    assert mqtt_session.SETTLE_S + mqtt_session.DISCONNECT_S <= 5
     monkeypatch.setattr(mqtt_session, "SETTLE_S", 0.3)
-    monkeypatch.setattr(mqtt_session, "GOODBYE_S", 0.1)
+    monkeypatch.setattr(mqtt_session, "DISCONNECT_S", 0.1)
     async with asyncio.timeout(4):
         async with connect(ConnectOptions(mosquitto.url)) as session:
             await subscribe(session, "t/#")
