@@ -100,7 +100,7 @@ def test_an_agent_needs_the_wheel_alone_and_runs_what_is_on_its_machine(
     operation = {"type": "program", "path": str(program), "target": "bench"}
     service = start_service(mosquitto.port, {"agents": {"key": key}, "operations": {"own": operation}})
     python = elsewhere / "env/bin/python"
-    agent = RunningAgent(elsewhere / "agent", mosquitto.port, "bench", key, home=elsewhere, python=python)
+    agent = RunningAgent(elsewhere / "agent", mosquitto.port, "bench", key, cwd=elsewhere, python=python)
     agent.start()
     try:
         with service.client() as client:

@@ -1,4 +1,4 @@
-"""List jobs, read one in detail, make, retry, stop and delete them: that job system, field by field."""
+"""List jobs, read one in detail, create, retry, stop and delete them: that job system, field by field."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def run(client: Client, operation: str, **more: Any) -> Any:
 
 
 def begin(client: Client, go: Path, operation: str = "wait") -> Any:
-    """Start a job that runs until the file `go` is there, and return its document once it runs."""
+    """Start a job that runs until the file `go` exists, and return its document once it runs."""
     started = client.data("operations/execute", {"id": operation, "object": "lamp", "params": {"go": str(go)}})
     return client.until(lambda each: of_status(each, started["id"], "processing"))
 
@@ -178,7 +178,7 @@ def test_a_running_job_has_nothing_yet_but_all_fields(shop: Client, tmp_path: Pa
 
 @pytest.mark.proves("listing", "400", "error body error, details, code")
 @pytest.mark.parametrize("method", ["jobs/get", "jobs/poll", "jobs/stop", "jobs/delete", "jobs/retry"])
-def test_the_error_body_of_a_job_that_is_not_there(shop: Client, method: str) -> None:
+def test_the_error_body_of_an_unknown_job(shop: Client, method: str) -> None:
     job_id = str(uuid.uuid4())
     answer = shop.ask(method, {"id": job_id, "transaction": "t"})
     assert answer == {
@@ -318,7 +318,7 @@ def test_the_limits_of_a_page_are_allowed(shop: Client, limit: int) -> None:
 
 
 @pytest.mark.proves("listing", "items")
-def test_a_list_may_be_cut_to_a_time_an_owner_and_some_fields(shop: Client) -> None:
+def test_a_list_may_be_limited_to_a_time_an_owner_and_some_fields(shop: Client) -> None:
     first = run(shop, "on")
     second = run(shop, "answer")
     page = shop.data("jobs/list", {"since": first["created"], "until": second["created"], "fields": ["uid", "status"]})
@@ -334,7 +334,7 @@ def test_a_list_may_be_cut_to_a_time_an_owner_and_some_fields(shop: Client) -> N
 
 
 @pytest.mark.proves("listing", "(more here) statuses")
-def test_a_running_job_is_stopped_and_nothing_later_changes_that(shop: Client, tmp_path: Path) -> None:
+def test_a_running_job_is_stopped_and_stays_stopped(shop: Client, tmp_path: Path) -> None:
     job = begin(shop, tmp_path / "go")
     stopped = shop.data("jobs/stop", {"id": job["uid"]})
     assert (stopped["status"], stopped["changed"], stopped["error"]) == ("stopped", None, "")
@@ -380,7 +380,7 @@ def test_a_waiting_job_is_stopped_before_it_ever_runs(shop: Client, tmp_path: Pa
 
 
 def in_each_state(client: Client, go: Path) -> dict[str, Any]:
-    """Return a job of every status that one host can bring about."""
+    """Return a job of every status that one host can produce, by status."""
     jobs = {
         "completed": run(client, "on"),
         "failed": run(client, "broken"),
@@ -432,7 +432,7 @@ def test_a_job_of_any_status_can_be_retried(shop: Client, tmp_path: Path) -> Non
         assert [each["event"] for each in was["timeline"]].count("retried") == 1
 
 
-def test_a_retry_is_another_run_by_hand_of_what_the_state_change_started(shop: Client) -> None:
+def test_a_retry_of_a_job_that_a_state_change_started_is_a_run_by_hand(shop: Client) -> None:
     shop.subscribe("hall/door", "mqttjobs/event/job/completed/opened/#")
     shop.publish("door", "closed")
     shop.publish("door", "open")
@@ -459,7 +459,7 @@ def test_a_retry_obeys_the_mode_of_its_operation(shop: Client, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("target", ["_any", "_all", "elsewhere", "group:web", ""])
-def test_without_agents_there_is_no_target_but_this_host(shop: Client, target: str) -> None:
+def test_without_agents_the_only_target_is_this_host(shop: Client, target: str) -> None:
     job = run(shop, "on")
     inline = {"type": "mqtt", "topic": "t", "message": ""}
     for method, body in (("jobs/retry", {"id": job["id"]}), ("jobs/create", {"operation": inline})):
@@ -472,7 +472,7 @@ def test_without_agents_there_is_no_target_but_this_host(shop: Client, target: s
 
 
 @pytest.mark.proves("listing", "a job of any operation that is sent in")
-def test_an_operation_can_be_sent_in(shop: Client) -> None:
+def test_an_inline_operation_can_be_run(shop: Client) -> None:
     shop.subscribe("hand/made", "mqttjobs/event/job/completed/#")
     operation = {"type": "mqtt", "topic": "hand/made", "message": {"n": 1}, "qos": 1, "name": "By hand"}
     answer = shop.ask("jobs/create", {"operation": operation})
@@ -486,7 +486,7 @@ def test_an_operation_can_be_sent_in(shop: Client) -> None:
     assert ended(shop, again["id"])["operation"] == operation
 
 
-def test_an_operation_can_be_sent_in_for_an_object_or_a_link(shop: Client) -> None:
+def test_an_inline_operation_can_be_run_for_an_object_or_a_link(shop: Client) -> None:
     shop.subscribe("lamp/set")
     inline = {
         "type": "mqtt",
@@ -509,7 +509,7 @@ def test_an_operation_can_be_sent_in_for_an_object_or_a_link(shop: Client) -> No
 
 
 @pytest.mark.parametrize("kind", ["program", "unheard_of"])
-def test_a_type_that_may_not_be_sent_in_is_forbidden(shop: Client, kind: str) -> None:
+def test_an_inline_operation_of_another_type_is_forbidden(shop: Client, kind: str) -> None:
     refused = shop.ask("jobs/create", {"operation": {"type": kind, "path": "/bin/true"}})
     assert (refused["code"], refused["reason"]) == (403, "forbidden")
     assert "inline_operations" in refused["details"]
@@ -537,7 +537,7 @@ def test_a_type_that_may_not_be_sent_in_is_forbidden(shop: Client, kind: str) ->
         {"type": "script"},
     ],
 )
-def test_what_is_no_operation_to_be_run_once_is_400(shop: Client, operation: dict[str, Any]) -> None:
+def test_an_invalid_inline_operation_is_400(shop: Client, operation: dict[str, Any]) -> None:
     refused = shop.ask("jobs/create", {"operation": operation})
     assert (refused["code"], list(refused["invalid_fields"])) == (400, ["operation"])
 
@@ -548,7 +548,7 @@ def test_an_unknown_entity_is_404_for_an_inline_operation(shop: Client) -> None:
     assert shop.ask("jobs/create", {"operation": inline, "object": "lamp", "link": "cable"})["code"] == 400
 
 
-def test_what_is_sent_in_by_default_is_a_publication_only(
+def test_by_default_an_inline_operation_may_only_publish(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     service = start_service(mosquitto.port, {"users": {"eve": {"api_key": "k" * 16, "permissions": ["admin"]}}})
