@@ -16,7 +16,7 @@ WINDOW = 800
 SUSPECT = 2
 """After so many lost connections in a row, the first unconfirmed publication is sent alone, to find the cause."""
 MOST_LOST = 10
-"""After so many lost connections in a row, that publication is the cause, and is not sent again."""
+"""After so many lost connections in a row, that publication is given up: it would end every connection."""
 
 log = structlog.get_logger(__name__)
 

@@ -290,7 +290,7 @@ async def test_a_failed_migration_leaves_the_database_as_it_was(path: Path, monk
 
 
 async def test_a_database_of_the_first_version_is_migrated_with_all_its_records(path: Path) -> None:
-    """The file was written by the program of that version: values, holds, and jobs in each phase and deleted."""
+    """The file was written by the program of that version: values, trigger states, and jobs (also deleted ones)."""
     path.write_bytes(gzip.decompress((Path(__file__).parent / "files" / "schema-1.db.gz").read_bytes()))
     store = store_at(path)
     await store.open()
