@@ -19,7 +19,7 @@ WAIT_S = 20.0
 
 
 def milliseconds_now() -> int:
-    """Return the time as documents say it: whole milliseconds since 1970, cut off and not rounded."""
+    """Return the time as documents have it: whole milliseconds since 1970, truncated."""
     return time.time_ns() // 1_000_000
 
 

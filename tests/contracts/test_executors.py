@@ -450,7 +450,7 @@ async def test_output_up_to_the_limit_is_kept_whole() -> None:
 
 @pytest.mark.parametrize("piece", [7, LIMIT // 2 - 1, LIMIT // 2, LIMIT])
 @pytest.mark.parametrize("beyond", [0, 1, LIMIT // 2 - 1])
-async def test_the_limit_is_the_same_in_whatever_pieces_output_comes(piece: int, beyond: int) -> None:
+async def test_the_limit_is_the_same_for_output_in_pieces_of_any_size(piece: int, beyond: int) -> None:
     size = LIMIT + beyond
     code = f"import os\ndata = (b'0123456789' * {size})[:{size}]\nwhile data: data = data[os.write(1, data[:{piece}]):]"
     outcome = await run(python(code))

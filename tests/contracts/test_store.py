@@ -59,7 +59,7 @@ REPORT_TIMES = (
     NOW,
     datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
 )
-"""What a sender's clock may say: any time that can be written, to the millisecond."""
+"""Times of a sender's clock: any time that can be written, in milliseconds."""
 
 
 def url_of(kind: str, directory: Path) -> str:
@@ -120,7 +120,7 @@ async def test_a_value_comes_back_as_it_was(store: Store, payload: object) -> No
 
 
 @pytest.mark.parametrize("reported_at", REPORT_TIMES)
-async def test_a_value_keeps_when_its_sender_says_that_it_changed(store: Store, reported_at: datetime) -> None:
+async def test_a_value_keeps_the_time_of_its_change_by_the_senders_clock(store: Store, reported_at: datetime) -> None:
     value = a_value("on", reported_at=reported_at)
     await store.record(Changes(values=[value]))
     await store.record(Changes(heard=[(LAMP_STATE, later(9))]))

@@ -155,7 +155,7 @@ def test_three_agents_of_which_one_is_killed_one_drained_and_one_frozen(
 
 @pytest.mark.proves("listing", "partial_failure", "responses with status, data, changed, error, hostname")
 @pytest.mark.proves("definitions", "Dynamic_robots, Robot_id, Robot_name")
-def test_a_broadcast_of_which_one_agent_fails_is_a_partial_failure_of_the_agents_that_took_part(
+def test_a_broadcast_that_fails_on_one_agent_is_a_partial_failure(
     client: Client, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     client.subscribe("mqttjobs/event/job/#")

@@ -352,7 +352,7 @@ def test_the_previous_trigger_is_when_the_latest_job_was_started_by_hand_by_even
 
 
 def previously_triggered(client: Client, since: int) -> Any:
-    """Return the latest job of `start`, which is what `previous_trigger` says, and not before `since`."""
+    """Return the latest job of `start`; assert that `previous_trigger` is its time, and not before `since`."""
     operation = get(client, "start")
     job = client.data("jobs/get", {"id": operation["job_instances"]["last_ids"][0]}, api_key=KEYS["alice"])
     assert operation["previous_trigger"] == job["created"]
@@ -363,7 +363,7 @@ def previously_triggered(client: Client, since: int) -> Any:
 
 
 def wait_started(client: Client, *known: str) -> str:
-    """Wait for the message of a job of `start` that is not known, and return the job's id."""
+    """Wait for the message of a job of `start` that is not in `known`, and return the job's id."""
     message = client.wait_for(lambda each: each.topic == "started" and each.payload.decode() not in known)
     return message.payload.decode()
 

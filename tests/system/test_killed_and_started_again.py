@@ -95,7 +95,7 @@ def test_activation_survives_a_kill(service: RunningService) -> None:
 
 
 @pytest.mark.proves("common", "activation outlives a kill")
-def test_state_changes_start_what_was_activated_before_a_kill_and_nothing_that_was_deactivated(
+def test_after_a_kill_state_changes_start_active_operations_and_no_deactivated_ones(
     service: RunningService,
 ) -> None:
     with service.client() as client:
@@ -153,7 +153,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.proves("common", "a request that is asked twice is done once, also when the service is killed between")
-def test_a_change_with_a_transaction_is_made_once_and_answered_alike_over_a_kill(
+def test_a_request_with_a_transaction_is_done_once_and_has_one_response_over_a_kill(
     service: RunningService, tmp_path: Path
 ) -> None:
     with service.client() as client:
@@ -176,7 +176,7 @@ def test_a_change_with_a_transaction_is_made_once_and_answered_alike_over_a_kill
 
 
 def everything(client: Client) -> list[Any]:
-    """Return all that the requests of these tests change."""
+    """Return everything that the requests of these tests can change."""
     questions = [
         ("jobs/get", {"id": 1}),
         ("jobs/list", {}),
@@ -188,7 +188,7 @@ def everything(client: Client) -> list[Any]:
 
 
 @pytest.mark.proves("common", "a request that is asked twice is done once, also when the service is killed between")
-def test_a_request_that_a_kill_left_without_an_answer_is_asked_again_and_done_once(service: RunningService) -> None:
+def test_a_request_that_got_no_response_before_a_kill_is_repeated_and_done_once(service: RunningService) -> None:
     with service.client() as client:
         for number in range(1, 4):
             request = {"id": "say", "transaction": number}

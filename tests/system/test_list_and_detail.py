@@ -229,12 +229,12 @@ GOING: list[Callable[[list[int], list[int]], list[int]]] = [
     lambda page, unread: [*page, *unread[1:4:2]],
     lambda page, unread: [*page[1:], *unread[7:]],
 ]
-"""What is deleted after each page, of what it showed and of what is unread: also the job that the cursor names."""
+"""The jobs deleted after each page, of those shown and of those unread; also the job that the cursor names."""
 
 
 @pytest.mark.proves("listing", "offset from 0")
 @pytest.mark.parametrize("filters", [{}, {"operation_id": "on", "status": "completed"}], ids=["all", "filtered"])
-def test_pages_by_cursor_show_once_what_stays_while_jobs_come_and_go(
+def test_pages_by_cursor_show_each_remaining_job_once_while_others_come_and_go(
     mosquitto: MosquittoBroker, start_service: StartService, filters: dict[str, Any]
 ) -> None:
     service = start_service(mosquitto.port, SHOP, environment={"SHOP_TOKEN": "x"})
@@ -259,7 +259,7 @@ def test_pages_by_cursor_show_once_what_stays_while_jobs_come_and_go(
         assert old & there <= set(shown) <= old
 
 
-def test_what_is_new_after_a_kill_is_on_no_later_page_even_if_all_that_was_there_is_deleted(
+def test_jobs_made_after_a_kill_are_on_no_later_page_even_if_all_older_ones_are_deleted(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     service = start_service(mosquitto.port, SHOP, environment={"SHOP_TOKEN": "x"})
@@ -276,7 +276,7 @@ def test_what_is_new_after_a_kill_is_on_no_later_page_even_if_all_that_was_there
 
 
 def make(client: Client, count: int, filters: Mapping[str, Any] | None = None) -> set[int]:
-    """Run that many jobs of two operations and return the uids of those that the filters let through."""
+    """Run `count` jobs of two operations, and return the uids of those that match the filters."""
     made = [run(client, ("on", "on", "answer")[number % 3]) for number in range(count)]
     wanted = (filters or {}).items()
     return {job["uid"] for job in made if all(job[name] == value for name, value in wanted)}
@@ -347,7 +347,7 @@ def test_a_running_job_is_stopped_and_stays_stopped(shop: Client, tmp_path: Path
 
 
 @pytest.mark.proves("operations", "timestamp of the execution")
-def test_the_timestamp_of_a_job_is_null_until_it_runs_and_then_that_moment_in_milliseconds(
+def test_the_timestamp_of_a_job_is_null_until_it_runs_and_then_the_start_in_milliseconds(
     shop: Client, tmp_path: Path
 ) -> None:
     for _ in range(2):

@@ -239,7 +239,7 @@ OVER = [LIMIT + 1, LIMIT + HALF - 1, 20 * LIMIT]
 
 
 def json_of_size(size: int) -> str:
-    """Return a JSON array of that many bytes over many lines, none like another, so that each cut shows."""
+    """Return a JSON array of `size` bytes over many different lines, so that every cut shows."""
     numbers = [str(10**11 + number) for number in range((size - 2) // 14)]
     text = "[" + ",\n".join(numbers)
     return text + " " * (size - 1 - len(text)) + "]"
@@ -269,7 +269,7 @@ def test_output_of_up_to_64_kib_is_whole(plant: tuple[RunningService, Client], t
 
 @pytest.mark.proves("operations", "description.stdout")
 @pytest.mark.parametrize("size", OVER)
-def test_of_output_beyond_64_kib_there_are_head_and_tail_and_no_result(
+def test_output_beyond_64_kib_has_head_and_tail_and_no_result(
     plant: tuple[RunningService, Client], tmp_path: Path, size: int
 ) -> None:
     _, client = plant
@@ -286,7 +286,7 @@ def test_of_output_beyond_64_kib_there_are_head_and_tail_and_no_result(
     )  # fmt: skip
 
 
-def test_a_failure_beyond_64_kib_of_output_still_says_what_the_program_said(
+def test_a_failure_with_more_than_64_kib_of_output_keeps_the_programs_error(
     plant: tuple[RunningService, Client], tmp_path: Path
 ) -> None:
     _, client = plant

@@ -23,7 +23,7 @@ class EmbeddedBroker:
     """A broker as an async context manager; accepts every client and publishes no `$SYS`.
 
     With port 0 the broker listens on a free port, which `port` and `url` then have. There are no passwords, so any
-    address but a loopback one raises TransportError unless `allow_any`.
+    address but a loopback one raises TransportError.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 1883) -> None:
