@@ -1,4 +1,4 @@
-"""The program `mqttjobs`, also `python -m mqttjobs`."""
+"""The program `mqttjobs`, also started by `python -m mqttjobs`."""
 
 from __future__ import annotations
 

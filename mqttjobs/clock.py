@@ -1,4 +1,4 @@
-"""Time as an argument: the wall clock, a clock that only goes forward, and one way to wait."""
+"""Time as an argument: the wall clock, a monotonic clock, and one way to wait."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the service knows of time; tests move one by hand."""
+    """The source of time; the tests have one that is set by hand."""
 
     def now(self) -> datetime:
-        """Return the wall clock: aware, UTC, whole milliseconds."""
+        """Return the time of the wall clock: aware, UTC, whole milliseconds."""
 
     def monotonic(self) -> float:
-        """Return seconds that no setting of the wall clock moves."""
+        """Return the seconds of a clock that setting the wall clock does not change."""
 
     async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
-        """Return when `event` is set or the time has passed, whichever is first; None waits for the event alone."""
+        """Return when `event` is set or `seconds` have passed, whichever is first; None waits for the event only."""
 
 
 class SystemClock:
-    """See Clock."""
+    """The clock of this machine."""
 
     def now(self) -> datetime:
         """See Clock."""

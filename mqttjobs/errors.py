@@ -1,12 +1,12 @@
-"""The exception tree: everything that this project raises on purpose.
+"""The exception tree: every error that this project raises on purpose.
 
 ::
 
     MqttJobsError                     500 internal
     ├── ConfigError                   the configuration file (carries every problem, with its line)
-    ├── ReportError                   a message that cannot be used; `reason` goes to event/rejected
+    ├── ReportError                   a message that cannot be used; published on event/rejected with its `reason`
     ├── TemplateError                 a {{ variable }} that cannot be filled in; fails the job
-    ├── RequestError                  answered to the caller as the error body
+    ├── RequestError                  returned to the caller as the error body
     │   ├── Unauthorized              401 unauthorized
     │   ├── Forbidden                 403 forbidden
     │   ├── UnknownMethod             404 unknown_method
@@ -19,11 +19,11 @@
     │   ├── TooLarge                  413 too_large
     │   ├── Throttled                 429 throttled
     │   └── Unavailable               503 unavailable
-    ├── StoreError                    503: the disk or the database; ends the session, recovery is the start-up path
-    │   └── StoreRefused              it will not open: corrupt, newer, or in use by another process; says what to do
+    ├── StoreError                    503: the disk or the database; ends the session, and recovery is as after a start
+    │   └── StoreRefused              the store does not open: corrupt, newer, or in use by another process
     └── TransportError                the connection to the broker
-        ├── ConnectionLost            it is gone; connect again
-        ├── ConnectionRefused         the broker said no (bad credentials, not authorized …)
+        ├── ConnectionLost            the connection is gone; connect again
+        ├── ConnectionRefused         the broker refused it (bad credentials, not authorized …)
         └── ClientIdTaken             another client uses our client id
 """
 
@@ -35,7 +35,15 @@ from typing import ClassVar
 
 
 class MqttJobsError(Exception):
-    """The root; `code` is HTTP's, `reason` the word for machines, `details` the sentence for people."""
+    """The root of the tree.
+
+    Attributes:
+        code: an HTTP status code.
+        reason: the kind of error for machines, such as `not_found`; the class has a default.
+        title: the kind of error for people.
+        details: what is wrong in this case, for people; may be empty.
+        retryable: whether the same request may succeed later.
+    """
 
     code: ClassVar[int] = 500
     default_reason: ClassVar[str] = "internal"
@@ -50,7 +58,7 @@ class MqttJobsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a configuration; `line` counts from 1, 0 when it belongs to the whole file."""
+    """One problem of a configuration; `line` counts from 1, and is 0 for a problem of the whole file."""
 
     file: str
     line: int
@@ -74,7 +82,7 @@ class ConfigError(MqttJobsError):
 
 
 class ReportError(MqttJobsError):
-    """A message on a state topic that cannot be used; told on event/rejected."""
+    """A message that cannot be used, such as a report; published on event/rejected."""
 
     code = 400
     default_reason = "invalid_report"
@@ -82,7 +90,7 @@ class ReportError(MqttJobsError):
 
 
 class TemplateError(MqttJobsError):
-    """A variable that is unknown, or a value that may not stand where it was put."""
+    """A template that cannot be rendered: an unknown variable, or a value that is not allowed in its place."""
 
     code = 400
     default_reason = "template"
@@ -90,7 +98,7 @@ class TemplateError(MqttJobsError):
 
 
 class RequestError(MqttJobsError):
-    """An error that is answered to whoever asked."""
+    """An error that is returned to the caller of a request as the error body."""
 
     code = 400
     default_reason = "invalid_request"
@@ -98,7 +106,7 @@ class RequestError(MqttJobsError):
 
 
 class Unauthorized(RequestError):
-    """No key, or a wrong one, where one is needed."""
+    """A key is needed, and the request has none or a wrong one."""
 
     code = 401
     default_reason = "unauthorized"
@@ -106,7 +114,7 @@ class Unauthorized(RequestError):
 
 
 class Forbidden(RequestError):
-    """The caller is known and may not; details name the missing permission."""
+    """The caller lacks a permission; `details` name it."""
 
     code = 403
     default_reason = "forbidden"
@@ -114,7 +122,7 @@ class Forbidden(RequestError):
 
 
 class UnknownMethod(RequestError):
-    """There is no such method."""
+    """No method has this name."""
 
     code = 404
     default_reason = "unknown_method"
@@ -122,7 +130,7 @@ class UnknownMethod(RequestError):
 
 
 class InvalidJson(RequestError):
-    """The payload is not the JSON that is accepted here (behaviour 5)."""
+    """The payload is not JSON as requests accept it (behaviour 5)."""
 
     code = 400
     default_reason = "invalid_json"
@@ -134,7 +142,7 @@ MOST_INVALID_FIELDS = 5
 
 
 class InvalidRequest(RequestError):
-    """The parameters are wrong; `invalid_fields` maps a field to its messages, see MOST_INVALID_FIELDS."""
+    """The parameters are wrong; `invalid_fields` maps each wrong field to its messages, see MOST_INVALID_FIELDS."""
 
     def __init__(self, details: str = "", invalid_fields: Mapping[str, list[str]] | None = None) -> None:
         super().__init__(details)
@@ -142,7 +150,10 @@ class InvalidRequest(RequestError):
 
 
 class NotFound(RequestError):
-    """Well formed and unknown, or outside the caller's scope: both look alike."""
+    """Nothing has this id in the caller's scope; the error does not show whether it exists outside of the scope.
+
+    `noun` is the kind of thing, such as `job`.
+    """
 
     code = 404
     default_reason = "not_found"
@@ -170,7 +181,7 @@ class Inactive(RequestError):
 
 
 class Conflict(RequestError):
-    """It cannot be done in the present state of things."""
+    """The present state does not allow the request."""
 
     code = 409
     default_reason = "conflict"
@@ -186,7 +197,7 @@ class TooLarge(RequestError):
 
 
 class Throttled(RequestError):
-    """Too much at once; ask again later."""
+    """Too many requests at once; ask again later."""
 
     code = 429
     default_reason = "throttled"
@@ -195,7 +206,7 @@ class Throttled(RequestError):
 
 
 class Unavailable(RequestError):
-    """The service cannot do it now (store or broker); ask again later."""
+    """The store or the broker is away; ask again later."""
 
     code = 503
     default_reason = "unavailable"
@@ -213,13 +224,13 @@ class StoreError(MqttJobsError):
 
 
 class StoreRefused(StoreError):
-    """The store will not open and why: corrupt, from a newer version, or in use; the text says what to do."""
+    """The store does not open: corrupt, of a newer version, or in use; the text says why and what to do."""
 
     retryable = False
 
 
 class TransportError(MqttJobsError):
-    """The connection to the broker."""
+    """An error of the connection to the broker."""
 
     code = 503
     default_reason = "unavailable"
@@ -232,8 +243,8 @@ class ConnectionLost(TransportError):
 
 
 class ConnectionRefused(TransportError):
-    """The broker answered CONNECT with a refusal; the details carry its reason."""
+    """The broker refused CONNECT; `details` have its reason."""
 
 
 class ClientIdTaken(TransportError):
-    """Another client took our session over (MQTT 5 reason 0x8E)."""
+    """Another client with the same client id took the session over (MQTT 5 reason 0x8E)."""

@@ -1,1 +1,1 @@
-"""The tests."""
+"""The tests, and the helpers that several of them share."""

@@ -1,4 +1,4 @@
-"""Real brokers for tests: Mosquitto as a process of its own that can be stopped, killed, frozen and started again."""
+"""Real brokers for tests: a Mosquitto process that can be stopped, killed, frozen and started again."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ STOP_S = 10.0
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
+    """Return a free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def password_file(path: Path, **users: str) -> Path:
-    """Write Mosquitto's file of users and their passwords."""
+    """Write a password file for Mosquitto, and return its path."""
     lines = []
     for name, password in users.items():
         salt = os.urandom(12)
@@ -41,7 +41,7 @@ def password_file(path: Path, **users: str) -> Path:
 
 
 def wait_until_listening(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Connect in a loop until somebody answers at `port`; raise TimeoutError, or at once if `process` ended."""
+    """Wait until connections to `port` are accepted; raises TimeoutError, or ChildProcessError if `process` ended."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
@@ -56,10 +56,10 @@ def wait_until_listening(port: int, process: subprocess.Popen[bytes] | None = No
 
 
 class MosquittoBroker:
-    """One Mosquitto on a loopback port, its data in `directory`; `config` are more lines of its configuration.
+    """One Mosquitto on a loopback port, with its data in `directory`; `config` are more lines of its configuration.
 
-    It keeps sessions and retained messages over `stop` and `start`, and over `kill` too with `autosave`, which writes
-    them at every change: without it, it is ten times as fast. `log` is what it said.
+    Sessions and retained messages survive `stop`. With `autosave` they survive `kill` too, because they are saved at
+    every change; without `autosave` the broker is ten times as fast.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class MosquittoBroker:
 
     @property
     def saved(self) -> bytes:
-        """What it has written down of sessions, queues and retained messages."""
+        """The saved sessions, queues and retained messages, in Mosquitto's format."""
         file = self.directory / "mosquitto.db"
         return file.read_bytes() if file.exists() else b""
 
     def start(self) -> None:
-        """Start it and wait until it answers; on the same port and data when it ran before."""
+        """Start the broker and wait until it accepts connections; the port and the data stay the same."""
         assert MOSQUITTO is not None, MISSING
         assert self._process is None, "the broker is running"
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -121,36 +121,36 @@ class MosquittoBroker:
         ]
 
     def stop(self) -> None:
-        """End it as an administrator does: it writes its data first."""
+        """End the broker with SIGTERM; it saves its data first."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once with SIGKILL."""
+        """End the broker with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def forget(self) -> None:
-        """Throw its data away while it is stopped: sessions, queues and retained messages."""
+        """Delete the data of the stopped broker: sessions, queues and retained messages."""
         assert self._process is None, "the broker is running"
         (self.directory / "mosquitto.db").unlink(missing_ok=True)
 
     def restart(self, *, kill: bool = False) -> None:
-        """Stop (or kill) it and start it on the same port and data."""
+        """Stop or kill the broker, and start it again."""
         self._end(signal.SIGKILL if kill else signal.SIGTERM)
         self.start()
 
     def freeze(self) -> None:
-        """Let it hang, its connections open, until `thaw`."""
+        """Let the broker hang with open connections until `thaw`."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on after `freeze`."""
+        """Let the broker continue after `freeze`."""
         os.kill(self.pid, signal.SIGCONT)
 
-    def _end(self, how: signal.Signals) -> None:
+    def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(how)
+        process.send_signal(number)
         process.send_signal(signal.SIGCONT)
         try:
             process.wait(STOP_S)
@@ -160,4 +160,4 @@ class MosquittoBroker:
 
 
 StartMosquitto = Callable[..., MosquittoBroker]
-"""What the fixture start_mosquitto gives."""
+"""The type of the fixture start_mosquitto."""

@@ -1,4 +1,4 @@
-"""Certificates made for one test run: an authority, a broker's certificate, and a client's."""
+"""Certificates for one test run: an authority, and the certificates that it issues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MISSING = "the program openssl is not on PATH"
 
 
 class Certificates:
-    """An authority of our own in `directory`; the paths are what configurations name."""
+    """A certificate authority in `directory`; paths are texts, as configurations have them."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -23,7 +23,7 @@ class Certificates:
         )  # fmt: skip
 
     def issue(self, name: str, *alternatives: str) -> tuple[str, str]:
-        """Return certificate and key for `name`, valid for hosts such as `IP:127.0.0.1` or `DNS:localhost`."""
+        """Issue a certificate for `name`, valid for hosts such as `IP:127.0.0.1`; return its path and its key's."""
         certificate, key = self._files(name)
         request = str(self._directory / f"{name}.csr")
         extensions = self._directory / f"{name}.ext"

@@ -1,4 +1,4 @@
-"""An MQTT client for tests, on paho alone: what a stranger would use to talk to the service."""
+"""An MQTT client for tests, on paho only, as any user of the service could write it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_S = 20.0
 
 
 def milliseconds_now() -> int:
-    """Return the time as documents say it: whole milliseconds since 1970, cut off and not rounded."""
+    """Return the time as documents have it: whole milliseconds since 1970, truncated."""
     return time.time_ns() // 1_000_000
 
 
@@ -41,7 +41,7 @@ class Received:
 
 
 class Client:
-    """A connected client, MQTT 5 or 3.1.1; everything that arrives stays in `messages`."""
+    """A connected client, MQTT 5 or 3.1.1; all received messages stay in `messages`."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Client:
             self._changed.notify_all()
 
     def subscribe(self, *filters: str) -> None:
-        """Subscribe at QoS 1 and wait until that is granted."""
+        """Subscribe at QoS 1 and wait for SUBACK."""
         _, mid = self._client.subscribe([(each, 1) for each in filters])
         with self._changed:
             assert self._changed.wait_for(lambda: mid in self._subscribed, WAIT_S), f"no SUBACK for {filters}"
@@ -127,31 +127,33 @@ class Client:
         properties: Properties | None = None,
         wait: bool = True,
     ) -> paho.MQTTMessageInfo:
-        """Publish, and wait until the broker has it."""
+        """Publish, a mapping as JSON; with `wait`, return only when the broker has acknowledged."""
         data = json.dumps(payload) if isinstance(payload, Mapping) else payload
         info = self._client.publish(topic, data, qos, retain, properties)
         if wait:
             info.wait_for_publish(WAIT_S)
-            assert info.is_published(), f"the broker did not take {topic}"
+            assert info.is_published(), f"the broker did not acknowledge {topic}"
         return info
 
     def wait_for(self, wanted: Callable[[Received], bool], *, since: int = 0, within_s: float = WAIT_S) -> Received:
-        """Return the first message from place `since` on that `wanted` accepts, when it comes."""
+        """Wait for the first message from index `since` on that `wanted` accepts, and return it."""
 
         def found() -> Received | None:
             return next((each for each in self.messages[since:] if wanted(each)), None)
 
         with self._changed:
             message = self._changed.wait_for(found, within_s)
-        assert message is not None, f"nothing came; there were {[each.topic for each in self.messages[since:]][-20:]}"
+        assert message is not None, (
+            f"no such message came; there were {[each.topic for each in self.messages[since:]][-20:]}"
+        )
         return message
 
     def wait_topic(self, topic: str, *, since: int = 0, within_s: float = WAIT_S) -> Received:
-        """Return the first message on `topic`, when it comes."""
+        """Wait for the first message on `topic`, and return it."""
         return self.wait_for(lambda each: each.topic == topic, since=since, within_s=within_s)
 
     def wait_count(self, wanted: Callable[[Received], bool], count: int, *, within_s: float = WAIT_S) -> None:
-        """Wait until at least `count` messages are such."""
+        """Wait until `wanted` accepts at least `count` messages."""
         with self._changed:
             enough = self._changed.wait_for(lambda: sum(map(wanted, self.messages)) >= count, within_s)
         assert enough, f"{sum(map(wanted, self.messages))} of {count} came"
@@ -167,12 +169,15 @@ class Client:
         correlation: bytes | None = None,
         within_s: float = WAIT_S,
     ) -> Any:
-        """Ask and return the whole answer; `how` is response_topic, reply_to or mirror."""
+        """Send a request and return the whole response.
+
+        `how` names the reply address: response_topic, reply_to, or mirror for the mirror topic.
+        """
         if how == "auto":
             how = "response_topic" if self.five else "reply_to"
         prefix = self.base if lane is None else f"{self.base}/users/{lane}"
-        mark = correlation or uuid.uuid4().hex.encode()
-        reply = f"{prefix}/response/{method}" if how == "mirror" else f"{prefix}/response/test/{mark.hex()}"
+        correlation_data = correlation or uuid.uuid4().hex.encode()
+        reply = f"{prefix}/response/{method}" if how == "mirror" else f"{prefix}/response/test/{correlation_data.hex()}"
         self.subscribe(reply)
         body = params if isinstance(params, bytes) else dict(params or {})
         properties = Properties(PacketTypes.PUBLISH) if self.five else None
@@ -180,36 +185,36 @@ class Client:
             if how == "reply_to":
                 body["reply_to"] = reply
             if how == "mirror" or not self.five:
-                body.setdefault("transaction", mark.decode())
+                body.setdefault("transaction", correlation_data.decode())
             if api_key is not None:
                 body["api_key"] = api_key
         if properties is not None and how == "response_topic":
             properties.ResponseTopic = reply
-            properties.CorrelationData = mark
+            properties.CorrelationData = correlation_data
         since = len(self.messages)
         self.publish(f"{prefix}/request/{method}", body, properties=properties)
 
-        def mine(message: Received) -> bool:
+        def is_response(message: Received) -> bool:
             if message.topic != reply or message.retain:
                 return False
             if how == "mirror" and isinstance(body, dict):
                 return bool(message.json.get("transaction") == body["transaction"])
             return True
 
-        return self.wait_for(mine, since=since, within_s=within_s).json
+        return self.wait_for(is_response, since=since, within_s=within_s).json
 
     def data(self, method: str, params: Mapping[str, Any] | None = None, **how: Any) -> Any:
-        """Ask and return the data of a good answer."""
+        """Send a request and return the data of its response, which must be `ok`."""
         answer = self.ask(method, params, **how)
         assert answer["status"] == "ok", answer
         return answer["data"]
 
     def until(self, check: Callable[[Self], Any], *, within_s: float = WAIT_S, pause_s: float = 0.05) -> Any:
-        """Ask again and again until `check` gives something; for what nobody announces."""
+        """Poll until `check` returns something true, and return that; for changes without a message."""
         deadline = time.monotonic() + within_s
         while True:
             found = check(self)
             if found:
                 return found
-            assert time.monotonic() < deadline, f"it did not come to be: {found!r}"
+            assert time.monotonic() < deadline, f"the condition did not become true: {found!r}"
             threading.Event().wait(pause_s)

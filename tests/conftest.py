@@ -1,4 +1,4 @@
-"""Brokers that every test can ask for."""
+"""Fixtures for all tests: brokers, and the real program."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mqttjobs.transport.embedded import EmbeddedBroker
 from tests.brokers import MISSING, MOSQUITTO, MosquittoBroker, StartMosquitto, free_port
 from tests.running import RunningService, StartService, StartShared
 
-settings.register_profile("usual", deadline=None, print_blob=True)  # a machine with much to do is slow and not wrong
+settings.register_profile("usual", deadline=None, print_blob=True)  # a busy machine is slow, not wrong
 settings.register_profile("deep", deadline=None, print_blob=True, max_examples=2000)  # --hypothesis-profile=deep
 settings.load_profile("usual")
 
 
 @pytest.fixture
 def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
-    """Start Mosquitto brokers with the given configuration lines; they end with the test.
+    """Start Mosquitto brokers with more configuration lines; running brokers are killed after the test.
 
-    Where the program is missing the test is skipped, or fails if MQTTJOBS_REQUIRE_MOSQUITTO=1.
+    Without the program the test is skipped, or fails if MQTTJOBS_REQUIRE_MOSQUITTO=1.
     """
     if MOSQUITTO is None:
         if os.environ.get("MQTTJOBS_REQUIRE_MOSQUITTO") == "1":
@@ -45,7 +45,7 @@ def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
 
 @pytest.fixture
 def mosquitto(start_mosquitto: StartMosquitto) -> MosquittoBroker:
-    """A Mosquitto that lets everyone in."""
+    """A Mosquitto without passwords."""
     return start_mosquitto()
 
 
@@ -58,7 +58,7 @@ async def embedded_broker() -> AsyncIterator[EmbeddedBroker]:
 
 @pytest.fixture(scope="module")
 def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartShared]:
-    """Start a broker and the real program on a configuration for all tests of a module: a start costs a second."""
+    """Start a broker and the real program for all tests of a module, because each start takes a second."""
     if MOSQUITTO is None:
         if os.environ.get("MQTTJOBS_REQUIRE_MOSQUITTO") == "1":
             pytest.fail(f"{MISSING}, and MQTTJOBS_REQUIRE_MOSQUITTO=1")
@@ -81,9 +81,9 @@ def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartShar
 
 @pytest.fixture
 def start_service(tmp_path: Path) -> Iterator[StartService]:
-    """Start the real program on a configuration; what still runs ends with the test.
+    """Start the real program with a configuration; running services are killed after the test.
 
-    `start(port, config, run=True, …)` waits until it is connected; see RunningService for the rest.
+    `start(port, config, run=True, …)` waits until the service is connected; RunningService has the other arguments.
     """
     services: list[RunningService] = []
 

@@ -1,4 +1,4 @@
-"""The real program as a process: started, signalled, killed and started again as its users would."""
+"""The real program as a process that can be started, signalled, killed and started again."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ STOP_S = 20.0
 
 
 class RunningService:
-    """`mqttjobs run` on a configuration in `directory`; its database stays there over restarts.
+    """`mqttjobs run` with its configuration, database and log in `directory`.
 
-    `config` is the configuration as a mapping, or its text; broker and database are filled in when it is a mapping.
+    `config` is the configuration as a mapping, to which broker and database are added, or as text. `limits` is called
+    in the child before the program starts.
     """
 
     def __init__(
@@ -47,12 +48,12 @@ class RunningService:
         self.file = directory / "mqttjobs.yaml"
         self.database = directory / "mqttjobs.db"
         self.process: subprocess.Popen[bytes] | None = None
-        self._began = 0
+        self._log_start = 0
         directory.mkdir(parents=True, exist_ok=True)
         self.write_config(config)
 
     def write_config(self, config: Mapping[str, Any] | str) -> None:
-        """Put a configuration in place of the one there is."""
+        """Replace the configuration file."""
         if isinstance(config, str):
             self.file.write_text(config)
             return
@@ -63,20 +64,20 @@ class RunningService:
 
     @property
     def log(self) -> str:
-        """What it has written, over all its runs."""
+        """The output of all runs."""
         if not (self.directory / "service.log").exists():
             return ""
         return (self.directory / "service.log").read_text(errors="replace")
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The log's lines."""
+        """The lines of the log that are JSON."""
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
 
     def start(self) -> None:
-        """Start it; it is not necessarily ready."""
-        assert self.process is None, "it runs"
-        self._began = len(self.log)
+        """Start the service without waiting until it is ready."""
+        assert self.process is None, "the service is running"
+        self._log_start = len(self.log)
         with (self.directory / "service.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mqttjobs", "run", str(self.file), "--log-format", "json", *self.arguments],
@@ -89,29 +90,29 @@ class RunningService:
             )
 
     def wait_ready(self, within_s: float = READY_S) -> None:
-        """Wait until it has connected since it was started."""
+        """Wait until the service has connected since the last start."""
         self.wait_event("connected", within_s=within_s)
 
     def wait_event(self, name: str, count: int = 1, *, within_s: float = READY_S) -> None:
-        """Wait until it has logged `count` events of this name since it was started."""
+        """Wait until the service has logged `count` events of this name since the last start."""
         deadline = time.monotonic() + within_s
-        while self.log[self._began :].count(f'"event": "{name}"') < count:
+        while self.log[self._log_start :].count(f'"event": "{name}"') < count:
             assert self.process is not None
-            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log[-3000:]}"
+            assert self.process.poll() is None, f"the service ended with {self.process.returncode}:\n{self.log[-3000:]}"
             assert time.monotonic() < deadline, f"{name!r} was not logged:\n{self.log[-3000:]}"
             threading.Event().wait(0.02)
 
     def run(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start the service and wait until it is ready."""
         self.start()
         self.wait_ready()
 
     def kill(self) -> None:
-        """End it at once with SIGKILL."""
+        """End the service with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """End it cleanly with SIGTERM and return its exit code."""
+        """End the service with SIGTERM, and return its exit code."""
         return self._end(signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
@@ -119,7 +120,7 @@ class RunningService:
         self.process.send_signal(number)
 
     def wait_end(self, within_s: float = STOP_S) -> int:
-        """Wait until it ends by itself and return its exit code."""
+        """Wait until the service ends by itself, and return its exit code."""
         assert self.process is not None
         code = self.process.wait(within_s)
         self.process = None
@@ -138,18 +139,18 @@ class RunningService:
             raise
 
     def client(self, **how: Any) -> Client:
-        """Return a client of the same broker."""
+        """Return a client of the same broker; `how` are arguments of Client."""
         return Client(self.port, base=self.base, **how)
 
 
 StartService = Callable[..., RunningService]
-"""What the fixture start_service gives."""
+"""The type of the fixture start_service."""
 StartShared = Callable[..., RunningService]
-"""What the fixture start_shared gives."""
+"""The type of the fixture start_shared."""
 
 
 class RunningAgent:
-    """`mqttjobs agent`, its state in `directory` over restarts; `home` is the working directory that it starts in."""
+    """`mqttjobs agent` with its state, key and log in `directory`; `cwd` is its working directory."""
 
     def __init__(
         self,
@@ -158,13 +159,13 @@ class RunningAgent:
         hostname: str,
         key: str,
         *arguments: str,
-        home: Path | None = None,
+        cwd: Path | None = None,
         python: str | Path = sys.executable,
     ) -> None:
         self.directory = directory
         self._python = python
         self.hostname = hostname
-        self.home = home or directory
+        self.cwd = cwd or directory
         self.process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._key = directory / "agent.key"
@@ -176,8 +177,8 @@ class RunningAgent:
         return (self.directory / "agent.log").read_text(errors="replace")
 
     def start(self) -> None:
-        """Start it; it is ready when its status says so."""
-        assert self.process is None, "it runs"
+        """Start the agent without waiting until it is ready."""
+        assert self.process is None, "the agent is running"
         options = ["--key-file", str(self._key), "--state-dir", str(self.directory / "state"), "--log-format", "json"]
         with (self.directory / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -185,7 +186,7 @@ class RunningAgent:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                cwd=self.home,
+                cwd=self.cwd,
             )
 
     def signal(self, number: signal.Signals) -> None:
@@ -193,11 +194,11 @@ class RunningAgent:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """End it at once with SIGKILL."""
+        """End the agent with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """End it cleanly with SIGTERM and return its exit code."""
+        """End the agent with SIGTERM, and return its exit code."""
         return self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> int:
@@ -215,7 +216,7 @@ class RunningAgent:
 
 
 def mqttjobs(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the program to its end."""
+    """Run a command of the program to its end; `environment` are more environment variables."""
     return subprocess.run(
         [sys.executable, "-m", "mqttjobs", *arguments],
         check=False,

@@ -1,10 +1,10 @@
 """The documentation as a test: its configurations are checked, and its terminal sessions are run and compared.
 
 In a Markdown file a `yaml` block is a configuration; a first line `# hall.yaml` is its file name. A `console` block is
-a session: lines that begin with `$ ` are typed, the lines after one are what it prints. A command that goes on (a
-service, a subscriber) runs in the background, and a `console` block without a `$ ` shows what it prints later.
+a session: lines that begin with `$ ` are commands, and the lines after a command are its output. A command that does
+not end (a service, a subscriber) runs in the background; a `console` block without `$ ` has its later output.
 
-Printed times, durations and ids differ from run to run and count as equal; `…` stands for anything.
+Times, durations and ids differ from run to run and count as equal; `…` stands for any text.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pathlib import Path
 import pytest
 
 WAIT_S = 60.0
-GOES_ON = ("mosquitto_sub ", "./scripts/run run ", "./scripts/run agent ", "./scripts/run jobs watch")
+LONG_RUNNING = ("mosquitto_sub ", "./scripts/run run ", "./scripts/run agent ", "./scripts/run jobs watch")
 CLIENTS = ("mosquitto_pub", "mosquitto_sub", "mosquitto_rr")
-USUAL = "127.0.0.1:1883"
+DOCUMENTED_ADDRESS = "127.0.0.1:1883"
 SETTLE_S = 10.0
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILE_NAME = re.compile(r"# ([\w./-]+\.\w+|[\w./-]+/\w+)\n")
-_ASKS = re.compile(r"request/\w+/(list|get|poll|history|health|info|explain)\b|run (jobs|operations) (list|get)\b")
+_QUERY = re.compile(r"request/\w+/(list|get|poll|history|health|info|explain)\b|run (jobs|operations) (list|get)\b")
 _VARYING = (
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<uuid>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?"), "<time>"),
@@ -44,7 +44,7 @@ _VARYING = (
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its language, text, and the line where its text begins."""
+    """One fenced block: its language, its text, and the line number where the text begins."""
 
     language: str
     text: str
@@ -52,12 +52,12 @@ class Block:
 
     @property
     def file_name(self) -> str | None:
-        """The name in its first line, where there is one."""
+        """The file name in the first line, or None."""
         found = _FILE_NAME.match(self.text)
         return found[1] if found else None
 
     def steps(self) -> list[tuple[str, str]]:
-        """Return the commands of a session, each with what it prints; '' is what a running one prints later."""
+        """Return the commands of a session, each with its output; the command '' stands for later output."""
         steps: list[tuple[str, str]] = []
         for line in self.text.splitlines():
             command, printed = steps[-1] if steps else ("", "")
@@ -71,7 +71,7 @@ class Block:
 
 
 def blocks(file: Path) -> list[Block]:
-    """Return the fenced blocks of a Markdown file, indented ones (in lists) too."""
+    """Return the fenced blocks of a Markdown file, also indented ones in lists."""
     text = file.read_text()
     found = []
     for match in _FENCE.finditer(text):
@@ -82,19 +82,19 @@ def blocks(file: Path) -> list[Block]:
 
 
 def expected(printed: str) -> re.Pattern[str]:
-    """Return what matches an output as it stands in the documentation."""
-    parts = _steady(printed).strip().split("…")
+    """Return a pattern for normalized output, from output as written in the documentation."""
+    parts = _normalized(printed).strip().split("…")
     return re.compile(".*?".join(re.escape(part.strip(" ")) for part in parts), re.DOTALL)
 
 
-def _steady(text: str) -> str:
+def _normalized(text: str) -> str:
     for varying, name in _VARYING:
         text = varying.sub(name, text)
     return re.sub(r" ?… ?", "…", text)
 
 
 class Terminal:
-    """Runs the sessions of one document in a folder, against the broker at `port`."""
+    """Runs the sessions of one document in a folder, with the broker at `port`."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -120,17 +120,17 @@ class Terminal:
         }
 
     def write(self, name: str, text: str) -> None:
-        """Write a file of the documentation, with this test's broker in place of the usual one."""
+        """Write a file of the documentation, with the address of this test's broker."""
         file = self.folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text.replace(USUAL, f"127.0.0.1:{self.port}"))
+        file.write_text(text.replace(DOCUMENTED_ADDRESS, f"127.0.0.1:{self.port}"))
 
     def play(self, block: Block, where: str) -> None:
-        """Type the commands of a session and compare what they print."""
+        """Run the commands of a session and compare their output."""
         for command, printed in block.steps():
             if not command:
                 self._expect_later(printed, where)
-            elif command.startswith(GOES_ON):
+            elif command.startswith(LONG_RUNNING):
                 self._start(command)
                 self._expect_later(printed, f"{where}: {command}")
             else:
@@ -142,14 +142,14 @@ class Terminal:
         self._expect_later("… connected", f"the service on {file}")
 
     def _expect(self, command: str, printed: str, where: str) -> None:
-        """Type a command; one that only asks is typed again while what it asks about is still on its way."""
-        deadline = time.monotonic() + (SETTLE_S if _ASKS.search(command) else 0)
-        while not expected(printed).fullmatch(_steady(output := self._type(command)).strip()):
+        """Run a command and compare its output; a query is repeated for a while, as its result may still change."""
+        deadline = time.monotonic() + (SETTLE_S if _QUERY.search(command) else 0)
+        while not expected(printed).fullmatch(_normalized(output := self._run(command)).strip()):
             if time.monotonic() > deadline:
-                pytest.fail(f"{where}: {command}\nsays\n{output}\nand not\n{printed}", pytrace=False)
+                pytest.fail(f"{where}: {command}\nprints\n{output}\nand not\n{printed}", pytrace=False)
             threading.Event().wait(0.2)
 
-    def _type(self, command: str) -> str:
+    def _run(self, command: str) -> str:
         done = subprocess.run(
             ["sh", "-c", command],
             check=False,
@@ -159,7 +159,7 @@ class Terminal:
             cwd=self.folder,
             env=self.environment,
         )
-        return self._as_usual(done.stdout + done.stderr)
+        return self._with_documented_address(done.stdout + done.stderr)
 
     def _start(self, command: str) -> None:
         self._output = self.folder / f"output-{len(self._running)}"
@@ -176,25 +176,25 @@ class Terminal:
             )
 
     def _expect_later(self, printed: str, where: str) -> None:
-        """Wait until the last command that goes on has printed this, beginning where it was read to."""
+        """Wait until the running command prints this, after the output that was already compared."""
         assert self._output is not None, f"{where}: nothing is running"
         pattern = expected(printed)
         deadline = time.monotonic() + WAIT_S
         while True:
-            output = self._as_usual(self._output.read_text())[self._read :]
-            steady = _steady(output).lstrip()
-            if pattern.match(steady):
+            output = self._with_documented_address(self._output.read_text())[self._read :]
+            normalized = _normalized(output).lstrip()
+            if pattern.match(normalized):
                 self._read += len(output)
                 return
             if time.monotonic() > deadline or self._running[-1].poll() is not None:
-                pytest.fail(f"{where}\nsays\n{output}\nand not\n{printed}", pytrace=False)
+                pytest.fail(f"{where}\nprints\n{output}\nand not\n{printed}", pytrace=False)
             threading.Event().wait(0.05)
 
-    def _as_usual(self, output: str) -> str:
-        return output.replace(f"127.0.0.1:{self.port}", USUAL)
+    def _with_documented_address(self, output: str) -> str:
+        return output.replace(f"127.0.0.1:{self.port}", DOCUMENTED_ADDRESS)
 
     def close(self) -> None:
-        """End what still runs."""
+        """End the running commands."""
         for process in reversed(self._running):
             process.send_signal(signal.SIGTERM)
         for process in self._running:
@@ -206,6 +206,6 @@ class Terminal:
 
 
 def documents(root: Path) -> Iterator[Path]:
-    """Yield every Markdown file of the documentation."""
+    """Yield the path of every Markdown file of the documentation."""
     yield root / "README.md"
     yield from sorted((root / "docs").rglob("*.md"))

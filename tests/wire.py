@@ -1,4 +1,4 @@
-"""MQTT as bytes, by hand: says to a broker what every client library would refuse to say."""
+"""MQTT packets by hand: sends to a broker what client libraries refuse to send."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _names = itertools.count()
 
 
 def binary(data: bytes) -> bytes:
-    """Return data behind two bytes of its length (MQTT 5, 1.5.6)."""
+    """Return data with its length in two bytes before it (MQTT 5, 1.5.6)."""
     return len(data).to_bytes(2) + data
 
 
@@ -55,7 +55,7 @@ class Wire:
         client_id = binary(b"wire-%d" % next(_names))
         self.send(0x10, binary(b"MQTT") + level + b"\x02" + (60).to_bytes(2) + properties + client_id)
         kind, answer = self.read()
-        assert (kind, answer[1]) == (CONNACK, 0), "the broker does not let us in"
+        assert (kind, answer[1]) == (CONNACK, 0), "the broker refused the connection"
 
     def __enter__(self) -> Self:
         return self
@@ -65,11 +65,11 @@ class Wire:
         self._socket.close()
 
     def send(self, first: int, body: bytes) -> None:
-        """Send a packet: its first byte, and what follows the length."""
+        """Send a packet: its first byte, its length, and `body`."""
         self._socket.sendall(bytes([first]) + number(len(body)) + body)
 
     def read(self) -> tuple[int, bytes]:
-        """Return the next packet's type and what follows its length; EOFError when the broker has hung up."""
+        """Return the type of the next packet, and its bytes after the length; raises EOFError if there is none."""
         first = self._take(1)[0]
         size = shift = 0
         while True:
@@ -82,13 +82,13 @@ class Wire:
     def _take(self, size: int) -> bytes:
         data = self._read_ahead.read(size)
         if len(data) < size:
-            raise EOFError("the broker has hung up")
+            raise EOFError("the broker has closed the connection")
         return data
 
     def publish(
         self, topic: bytes, payload: bytes = b"", *, properties: bytes = b"", qos: int = 1, retain: bool = False
     ) -> None:
-        """Publish, and wait until the broker has it (QoS 1 and 2)."""
+        """Publish, and wait for the acknowledgement (QoS 1 and 2)."""
         packet_id = next(self._packet_ids) % 0xFFFF + 1
         body = binary(topic) + (packet_id.to_bytes(2) if qos else b"")
         if self.five:
@@ -103,7 +103,7 @@ class Wire:
 
 
 class TakingOver:
-    """A broker that lets everyone in and says at once that another client has taken over (MQTT 5, DISCONNECT 0x8E)."""
+    """A broker that accepts every client, and at once sends DISCONNECT 0x8E: another client took the session over."""
 
     def __init__(self) -> None:
         self.connections = 0

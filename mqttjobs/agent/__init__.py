@@ -1,1 +1,1 @@
-"""The agent process: runs operations on its own machine for a service, over MQTT only."""
+"""The agent process: runs jobs on its own machine for a service, over MQTT only."""

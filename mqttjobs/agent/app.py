@@ -1,4 +1,4 @@
-"""An agent: connects, says how it is doing, takes what the service gives it, and runs it (contract 6)."""
+"""An agent: connects, publishes its status, takes assignments and commands, and runs jobs (contract 6)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ from mqttjobs.transport.reconnect import stay_connected
 from mqttjobs.transport.rejections import Rejections
 
 LONGEST_PAUSE_S = 10.0
-"""Between connections: well within a lease."""
-GOODBYE_S = 5.0
+"""The longest wait between connections: well within a lease."""
+SIGN_OFF_S = 5.0
+"""How long a shutdown waits for the last reports, and then for the last status."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,11 +47,11 @@ class Agent:
     """One run of an agent.
 
     Args:
-        settings: what it is told.
-        clock: time.
-        new_token: gives texts that are never the same.
-        jitter: draws a number from 0 to 1.
-        connect: makes the transport; the last will of each connection is made with it.
+        settings: the settings of this agent.
+        clock: the source of time.
+        new_token: returns a text that it never returned before.
+        jitter: returns a random number from 0 to 1.
+        connect: makes the transport from the settings and a function that returns the will of each connection.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Agent:
         self._jitter = jitter
         self._journal = Journal(settings.state_dir)
         self._channel = AgentChannel(settings, clock)
-        self.worker = Worker(settings, self._journal, self._channel, clock, self._settle)
+        self.worker = Worker(settings, self._journal, self._channel, clock, self._update_state)
         rejections = Rejections(settings.base_topic, clock, self._channel.publisher.publish)
         self._commands = CommandHandler(settings, self._journal, self.worker, rejections, clock)
         self._transport = (connect or _transport)(settings, self._will)
@@ -78,17 +79,17 @@ class Agent:
         self._leaving = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then finish cleanly.
+        """Run until `stop` is set, then sign off.
 
         Raises:
             StoreRefused: the state directory cannot be used.
-            ClientIdTaken: another agent has our name.
+            ClientIdTaken: another agent has the same hostname.
         """
         self._journal.open(self._clock.now())
-        heart = asyncio.create_task(self._beat(), name="heartbeat")
+        heartbeat = asyncio.create_task(self._send_heartbeats(), name="heartbeat")
         try:
             self.worker.recover()
-            self._settle()
+            self._update_state()
             await stay_connected(
                 self._transport,
                 lambda session: self._serve(session, stop),
@@ -98,8 +99,8 @@ class Agent:
                 longest_s=LONGEST_PAUSE_S,
             )
         finally:
-            heart.cancel()
-            await asyncio.gather(heart, return_exceptions=True)
+            heartbeat.cancel()
+            await asyncio.gather(heartbeat, return_exceptions=True)
             self._leaving = True
             await self.worker.close(0)
             self._journal.close()
@@ -107,21 +108,22 @@ class Agent:
     # -- one session ---------------------------------------------------------------------------------------------
 
     async def _serve(self, session: Session, stop: asyncio.Event) -> None:
-        """Serve over a session until it is lost (raises) or `stop` is set."""
-        pump = asyncio.create_task(self._pump(session), name="intake")
+        """Serve one session until `stop` is set; raises the error that ended a lost session."""
+        receiving = asyncio.create_task(self._receive(session), name="receive")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
-            await asyncio.wait({pump, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()
-            await self._goodbye(session)
+            await asyncio.wait({receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                receiving.result()
+            await self._sign_off(session)
         finally:
-            pump.cancel()
+            receiving.cancel()
             stopping.cancel()
-            await asyncio.gather(pump, stopping, return_exceptions=True)
+            await asyncio.gather(receiving, stopping, return_exceptions=True)
             self._channel.detach()
 
-    async def _pump(self, session: Session) -> None:
+    async def _receive(self, session: Session) -> None:
+        """Subscribe, publish the status, and handle messages until the session is lost."""
         wanted = [Subscription(self._settings.topic(what), replay=False) for what in ("assign", "control")]
         for each, code in zip(wanted, await session.subscribe(wanted), strict=True):
             if code >= REFUSED:
@@ -130,29 +132,29 @@ class Agent:
         self._channel.attach(session)
         self._publish_status()
         if not session.resumed:
-            self.worker.repeat_all()
+            self.worker.report_all_again()
         log.info("connected", protocol=session.protocol, resumed=session.resumed)
         while True:
             messages = await session.receive()
             await self._commands.take(messages)
             session.acknowledge(messages)
-            self._journal.tidy(self._clock.now())
-            self._settle()
+            self._journal.compact(self._clock.now())
+            self._update_state()
 
-    async def _goodbye(self, session: Session) -> None:
-        """End what runs, deliver what can be, and say offline: a clean disconnect publishes no will."""
+    async def _sign_off(self, session: Session) -> None:
+        """Stop the jobs, deliver their reports, and publish `offline`: a clean disconnect publishes no will."""
         self._leaving = True
         self._state = Readiness.DRAINING
-        await self.worker.close(GOODBYE_S)
+        await self.worker.close(SIGN_OFF_S)
         sending = session.publish(self._status(Readiness.OFFLINE, qos=1))
         with suppress(TimeoutError, TransportError):
-            async with asyncio.timeout(GOODBYE_S):
+            async with asyncio.timeout(SIGN_OFF_S):
                 await sending
 
-    # -- how it is doing -----------------------------------------------------------------------------------------
+    # -- status --------------------------------------------------------------------------------------------------
 
     def _will(self) -> Publication:
-        """Return the last will of a connection that is about to be made, and give that a name of its own."""
+        """Return the will of the next connection, and give that connection a new name."""
         self._connection = self._new_token()
         return self._status(Readiness.OFFLINE, qos=1)
 
@@ -168,8 +170,8 @@ class Agent:
         }
         return self._channel.status(body, qos=qos)
 
-    def _settle(self) -> None:
-        """Find out in which state we are, and tell a new one at once."""
+    def _update_state(self) -> None:
+        """Compute the state of this agent, and publish a changed state at once."""
         if self._leaving:
             return
         if not self._journal.drained:
@@ -183,8 +185,8 @@ class Agent:
         self._published_state = self._state
         self._channel.publisher.publish(self._status(self._state, qos=1))
 
-    async def _beat(self) -> None:
-        """Say that we are here; at QoS 0, so that nothing piles up for a service that is away."""
+    async def _send_heartbeats(self) -> None:
+        """Publish the status at each heartbeat; at QoS 0, so that nothing queues up for a service that is away."""
         pause_s = self._settings.timing.heartbeat / timedelta(seconds=1)
         while True:
             await self._clock.wait(asyncio.Event(), pause_s)
@@ -201,6 +203,6 @@ async def serve(settings: AgentSettings, *, stop: asyncio.Event) -> None:
 
     Raises:
         StoreRefused: the state directory cannot be used; the text says what to do.
-        ClientIdTaken: another agent has our name.
+        ClientIdTaken: another agent has the same hostname.
     """
     await Agent(settings, clock=SystemClock()).run(stop)

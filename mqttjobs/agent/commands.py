@@ -1,4 +1,4 @@
-"""What the agent is told by its service: assignments and orders, each checked before it has any effect."""
+"""Assignments and commands that the service sends to an agent, each checked before it has any effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class CommandHandler:
-    """Takes messages in. Unsigned, forged, stale and replayed ones do nothing and are told on event/rejected."""
+    """Handles the messages of the service; unsigned, forged, stale and replayed ones go to event/rejected only."""
 
     def __init__(
         self, settings: AgentSettings, journal: Journal, worker: Worker, rejections: Rejections, clock: Clock
@@ -33,7 +33,7 @@ class CommandHandler:
         self._clock = clock
 
     async def take(self, messages: Sequence[Message]) -> None:
-        """Take in a batch; when this returns what it does is on disk, and it may be acknowledged."""
+        """Handle a batch; on return its effects are in the journal on disk, and the batch may be acknowledged."""
         for message in messages:
             try:
                 if message.topic == self._settings.topic("assign"):
@@ -57,29 +57,29 @@ class CommandHandler:
             self._worker.take(assignment, raw)
 
     def _control(self, message: Message) -> None:
-        order, signature = open_message(
+        command, signature = open_message(
             ControlMessage, message.payload, self._settings.key, self._settings.hostname, self._settings.max_payload
         )
-        if not self._is_new(message, signature, order.expires_at):
+        if not self._is_new(message, signature, command.expires_at):
             return
-        log.info("order", command=order.command, job=order.job_id)
-        if order.command == "stop":
-            if order.job_id is not None:
-                self._worker.stop(order.job_id)
+        log.info("command", command=command.command, job=command.job_id)
+        if command.command == "stop":
+            if command.job_id is not None:
+                self._worker.stop(command.job_id)
             return
-        drained = order.command == "drain"
+        drained = command.command == "drain"
         self._journal.drain(drained=drained)
         if drained:
-            self._worker.return_waiting()
+            self._worker.give_back_waiting()
 
     def _is_new(self, message: Message, signature: str, expires_at: datetime) -> bool:
-        """Whether a message may have an effect; False for one that the broker sent again.
+        """Whether a message may have an effect; False for a redelivery.
 
         Raises:
             ReportError: `retained`, `stale` or `replayed`.
         """
         if message.retain:
-            raise ReportError("what is told to an agent is not to be published retained", reason="retained")
+            raise ReportError("messages to an agent must not be retained", reason="retained")
         now = self._clock.now()
         if signature in self._journal.seen:
             if message.duplicate:
@@ -88,5 +88,5 @@ class CommandHandler:
         if now > expires_at:
             seconds = round((now - expires_at).total_seconds())
             raise ReportError(f"the message expired {seconds} s ago; are both clocks right?", reason="stale")
-        self._journal.see(signature, expires_at)
+        self._journal.mark_seen(signature, expires_at)
         return True

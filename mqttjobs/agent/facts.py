@@ -1,4 +1,4 @@
-"""What an agent tells about its machine."""
+"""The facts in the status of an agent: its machine, processors, load and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _MEMORY = Path("/proc/meminfo")
 
 
 def facts() -> dict[str, Json]:
-    """Return the machine's name, platform and Python, its processors and their load, and its memory in MiB."""
+    """Return the machine's name, platform and Python, its processors and their load, and its memory in MiB.
+
+    A fact that the system does not give is null or absent.
+    """
     found: dict[str, Json] = {
         "hostname": platform.node(),
         "platform": platform.platform(),
@@ -28,7 +31,7 @@ def facts() -> dict[str, Json]:
 
 
 def _memory() -> dict[str, Json]:
-    """Return the total and the available memory, where the system says so."""
+    """Return the total and the available memory in MiB, or nothing without /proc/meminfo."""
     try:
         lines = _MEMORY.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""What an agent must not forget: a journal of JSON lines in its state directory, written before it acts.
+"""The journal of an agent: JSON lines in its state directory, each written before the step that it records.
 
-A line that a crash cut short is the last one and is left out. What is no longer needed goes when the journal is written
-anew, at the start and whenever it has grown; the new one takes the place of the old in one step.
+A crash can cut only the last line short; that line is skipped. A start, and growth, rewrite the journal without the
+lines that are no longer needed; the new file replaces the old one in one step.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mqttjobs.domain.protocol import encode, milliseconds
 from mqttjobs.errors import StoreError, StoreRefused
 
 DELIVERED_KEPT = timedelta(hours=1)
-"""How long a delivered assignment and its report are known: a broker may lose what it has taken."""
+"""How long a delivered report is kept, to be sent again if the broker lost it."""
 LINES_KEPT = 5000
-"""Lines beyond which the journal is written anew, if most of them are no longer needed."""
+"""The journal is rewritten when it has more lines than this, and most of them are no longer needed."""
 
 
 class Step(IntEnum):
@@ -40,7 +40,7 @@ class Step(IntEnum):
 
 @dataclass(slots=True)
 class Entry:
-    """One assignment: the message as it came, how far it has come, and the last report about it."""
+    """One assignment: its message as received, its step, its last report, and until when it is kept."""
 
     token: str
     message: Mapping[str, Json]
@@ -50,7 +50,13 @@ class Entry:
 
 
 class Journal:
-    """The journal. `entries` are the assignments by token, `seen` the signatures that may not come again."""
+    """The journal of one agent.
+
+    Attributes:
+        entries: the assignments by token.
+        seen: the signatures of handled messages, each with its expiry in milliseconds since 1970.
+        drained: whether the agent takes no new jobs.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "agent.journal"
@@ -68,7 +74,7 @@ class Journal:
         """Lock the state directory and read the journal.
 
         Raises:
-            StoreRefused: another agent uses the directory, or it cannot be used.
+            StoreRefused: another agent uses the directory, or the directory cannot be read and written.
         """
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,7 +88,7 @@ class Journal:
         self._rewrite(now)
 
     def close(self) -> None:
-        """Let go of the state directory; what was not yet written is."""
+        """Write what is still pending and unlock the state directory."""
         if self._file is not None:
             self._write()
             os.close(self._file)
@@ -90,45 +96,45 @@ class Journal:
             os.close(self._lock)
         self._file = self._lock = None
 
-    # -- what happens --------------------------------------------------------------------------------------------
+    # -- steps ---------------------------------------------------------------------------------------------------
 
     def take(self, token: str, message: Mapping[str, Json]) -> Entry:
-        """Note a new assignment; durable after `flush`."""
+        """Record a new assignment; durable after `flush`, as every record here."""
         entry = self.entries[token] = Entry(token, message)
-        self._note({"take": token, "message": message})
+        self._add({"take": token, "message": message})
         return entry
 
     def start(self, entry: Entry) -> None:
-        """Note that an assignment is about to start."""
+        """Record that an assignment is about to start."""
         entry.step = Step.STARTED
-        self._note({"start": entry.token})
+        self._add({"start": entry.token})
 
     def end(self, entry: Entry, report: Mapping[str, Json]) -> None:
-        """Note how an assignment ended, to be reported until that is confirmed."""
+        """Record the last report of an assignment, which is sent until the broker confirms it."""
         entry.step, entry.report = Step.ENDED, report
-        self._note({"end": entry.token, "report": report})
+        self._add({"end": entry.token, "report": report})
 
     def delivered(self, entry: Entry, now: datetime) -> None:
-        """Note that the broker has the report; it need not be written at once."""
+        """Record that the broker has confirmed the last report."""
         entry.step, entry.until_ms = Step.DELIVERED, milliseconds(now + DELIVERED_KEPT)
         entry.message = {}
-        self._note({"delivered": entry.token, "until": entry.until_ms})
+        self._add({"delivered": entry.token, "until": entry.until_ms})
 
-    def see(self, signature: str, until: datetime) -> None:
-        """Note a signature that may not come again before it has expired."""
+    def mark_seen(self, signature: str, until: datetime) -> None:
+        """Record the signature of a handled message; `until` is the expiry of the message."""
         self.seen[signature] = milliseconds(until)
-        self._note({"seen": signature, "until": self.seen[signature]})
+        self._add({"seen": signature, "until": self.seen[signature]})
 
     def drain(self, *, drained: bool) -> None:
-        """Note whether jobs are taken."""
+        """Record whether the agent is drained."""
         self.drained = drained
-        self._note({"drained": drained})
+        self._add({"drained": drained})
 
     async def flush(self) -> None:
-        """Return when everything noted so far is durable; what has come together is written in one go.
+        """Return when everything recorded so far is durable; lines recorded meanwhile share one write.
 
         Raises:
-            StoreError: it could not be written; it is tried again with the next flush.
+            StoreError: the file could not be written; the next flush tries again.
         """
         while self._pending or self._flushing is not None:
             if self._flushing is None:
@@ -141,19 +147,19 @@ class Journal:
             await asyncio.to_thread(self._append, b"".join(lines))
             self._lines += len(lines)
         except OSError as error:
-            self._pending = [b"\n", *lines, *self._pending]  # what was written of them is a line that says nothing
+            self._pending = [b"\n", *lines, *self._pending]  # a half-written line is skipped when read
             raise StoreError(f"{self._path} cannot be written ({error.strerror})") from error
         finally:
             self._flushing = None
 
-    def tidy(self, now: datetime) -> None:
-        """Write the journal anew if it has grown; call it when nothing is being written."""
+    def compact(self, now: datetime) -> None:
+        """Rewrite the journal if it has grown; does nothing during a flush."""
         if self._flushing is None and self._lines > LINES_KEPT + 4 * len(self.entries):
             self._rewrite(now)
 
     # -- the file ------------------------------------------------------------------------------------------------
 
-    def _note(self, line: Mapping[str, Json]) -> None:
+    def _add(self, line: Mapping[str, Json]) -> None:
         self._pending.append(encode(line) + b"\n")
 
     def _append(self, data: bytes) -> None:
@@ -194,7 +200,7 @@ class Journal:
             self.drained = bool(line["drained"])
 
     def _rewrite(self, now: datetime) -> None:
-        """Write what is still needed into a new journal and put it in place of the old one."""
+        """Write the lines that are still needed into a new file, and replace the journal with it."""
         now_ms = milliseconds(now)
         self.seen = {signature: until for signature, until in self.seen.items() if until > now_ms}
         self.entries = {
@@ -203,20 +209,20 @@ class Journal:
             if entry.step is not Step.DELIVERED or entry.until_ms > now_ms
         }
         self._pending.clear()
-        lines = [encode({"drained": self.drained}), *map(encode, self._kept())]
-        fresh = self._path.with_suffix(".new")
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        os.write(handle, b"\n".join(lines) + b"\n")
-        os.fsync(handle)
-        fresh.replace(self._path)
+        lines = [encode({"drained": self.drained}), *map(encode, self._lines_needed())]
+        new_path = self._path.with_suffix(".new")
+        file = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        os.write(file, b"\n".join(lines) + b"\n")
+        os.fsync(file)
+        new_path.replace(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
         if self._file is not None:
             os.close(self._file)
-        self._file, self._lines = handle, len(lines)
+        self._file, self._lines = file, len(lines)
 
-    def _kept(self) -> list[Mapping[str, Json]]:
+    def _lines_needed(self) -> list[Mapping[str, Json]]:
         lines: list[Mapping[str, Json]] = [{"seen": each, "until": until} for each, until in self.seen.items()]
         for token, entry in self.entries.items():
             lines.append({"take": token, "message": entry.message})

@@ -1,4 +1,4 @@
-"""What an agent is told when it starts."""
+"""The settings of an agent: the options of its command line."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from mqttjobs.domain.service_topics import agent_topic
 from mqttjobs.transport.base import ConnectOptions
 
 KEEPALIVE = timedelta(seconds=10)
-"""A dead connection is noticed well within a lease, by us and by the broker, who then tells our last will."""
+"""The agent and the broker notice a dead connection well within a lease; the broker then publishes the will."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """One agent. `state_dir` holds what it must not forget; `program_dirs` empty lets programs be anywhere absolute."""
+    """The settings of one agent.
+
+    Attributes:
+        key: the secret shared with the service, `agents.key`.
+        state_dir: the directory of the journal; each agent needs its own.
+        max_jobs: the most programs and scripts at once.
+        program_dirs: where programs may be; empty allows any absolute path.
+        max_payload: the most bytes of a message that the agent reads.
+    """
 
     hostname: str
     key: str = field(repr=False)
@@ -32,6 +40,6 @@ class AgentSettings:
     max_payload: int = MAX_PAYLOAD
     timing: Timing = Timing()
 
-    def topic(self, what: str) -> str:
-        """Return one of the agent's own topics."""
-        return agent_topic(self.base_topic, self.hostname, what)
+    def topic(self, name: str) -> str:
+        """Return the topic `<base>/agents/<hostname>/<name>` (contract 6)."""
+        return agent_topic(self.base_topic, self.hostname, name)

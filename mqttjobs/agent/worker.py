@@ -1,4 +1,4 @@
-"""Runs what the agent was given: as many at once as it may, each reported, none lost and none twice."""
+"""Runs the assignments of an agent: within its limit, each reported, none lost and none run twice."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ log = structlog.get_logger(__name__)
 
 
 class _RunningJob:
-    """An assignment in this process: what it says, and the task that runs it."""
+    """An assignment in this process: its message, and the task that runs it."""
 
-    def __init__(self, entry: Entry, message: AssignMessage, taken_s: float) -> None:
+    def __init__(self, entry: Entry, message: AssignMessage, received_s: float) -> None:
         self.entry = entry
         self.message = message
-        self.taken_s = taken_s
+        self.received_s = received_s
         self.task: asyncio.Task[None] | None = None
         self.running = False
         self.recovered = False
-        self.why: str | None = None
-        self.progressed = 0
+        self.cancel_reason: str | None = None
+        self.progress_count = 0
 
 
 class Worker:
-    """Runs assignments. Every step is in the ledger before it is taken, every end until it is delivered.
+    """Runs assignments. Each step is in the journal before it is taken, each last report until it is delivered.
 
-    `changed` is called when the number of jobs that run is another.
+    `changed` is called when the number of running jobs changes.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Worker:
 
     @property
     def running(self) -> int:
-        """How many jobs are in hand."""
+        """How many assignments are waiting or running here."""
         return len(self._running)
 
-    # -- what an earlier process left ----------------------------------------------------------------------------
+    # -- recovery ------------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """Take up what a crash or a shutdown interrupted, as each job's delivery says (behaviour 3.9)."""
+        """Resume, give back or fail what a crash or a shutdown interrupted, by each job's delivery (behaviour 3.9)."""
         entries = list(self._journal.entries.values())
         unfinished = [entry for entry in entries if entry.step in (Step.TAKEN, Step.STARTED)]
         ended = end_orphans({str(entry.message["job_id"]) for entry in unfinished})
@@ -85,11 +85,11 @@ class Worker:
             log.info("recovered", unfinished=len(unfinished), orphaned_groups=ended)
         for entry in entries:
             if entry.step is Step.ENDED:
-                self._deliver(entry, again=True)
+                self._start_delivery(entry, again=True)
             elif entry.step is not Step.DELIVERED:
-                self._take_up(entry)
+                self._resume(entry)
 
-    def _take_up(self, entry: Entry) -> None:
+    def _resume(self, entry: Entry) -> None:
         message = AssignMessage.model_validate(entry.message)
         running_job = _RunningJob(entry, message, self._clock.monotonic())
         overdue = message.expires_at + message.timeout + self._settings.timing.slack
@@ -106,35 +106,35 @@ class Worker:
     # -- from an assignment to its end ---------------------------------------------------------------------------
 
     def take(self, message: AssignMessage, raw: Mapping[str, Json]) -> None:
-        """Take an assignment in; it is acknowledged and run once the ledger is flushed and `start` is called."""
+        """Record an assignment and start its task, which reports `acknowledged` once the journal is on disk."""
         self._begin(_RunningJob(self._journal.take(message.token, raw), message, self._clock.monotonic()))
 
     def repeat(self, token: str) -> bool:
-        """Say once more what became of an assignment that was taken before; whether it was.
+        """Report again how far a known assignment is; return False for an unknown token.
 
-        The service sends one again while it has not heard of it, or of its end.
+        The service repeats an assignment while it has no report of it, or of its end.
         """
         entry = self._journal.entries.get(token)
         if entry is None:
             return False
         if entry.report is not None:
-            self._deliver(entry, again=True)
+            self._start_delivery(entry, again=True)
         elif token in self._running:
-            self._say_again(self._running[token])
+            self._report_progress_again(self._running[token])
         return True
 
-    def repeat_all(self) -> None:
-        """Say once more how far everything in hand is: the broker has lost what it knew of us."""
+    def report_all_again(self) -> None:
+        """Report again how far every assignment is: the broker has lost the session of this agent."""
         for running_job in self._running.values():
-            self._say_again(running_job)
+            self._report_progress_again(running_job)
 
-    def _say_again(self, running_job: _RunningJob) -> None:
-        self._say(running_job, "acknowledged", again=True)
+    def _report_progress_again(self, running_job: _RunningJob) -> None:
+        self._report(running_job, "acknowledged", again=True)
         if running_job.entry.step is Step.STARTED:
-            self._say(running_job, "started", again=True)
+            self._report(running_job, "started", again=True)
 
     def give_back(self, message: AssignMessage, raw: Mapping[str, Json], details: str) -> None:
-        """Refuse an assignment: another agent may have it."""
+        """Refuse an assignment, so that another agent may run it."""
         running_job = _RunningJob(self._journal.take(message.token, raw), message, self._clock.monotonic())
         self._end(running_job, Outcome(ok=False, error=details), given_back=True)
 
@@ -147,10 +147,14 @@ class Worker:
         try:
             await self.durable()
             if not running_job.recovered:
-                self._say(running_job, "acknowledged")
-            outcome = await self._in_order(running_job)
+                self._report(running_job, "acknowledged")
+            outcome = await self._run_in_slot(running_job)
         except asyncio.CancelledError:
-            outcome = Outcome(ok=False, error=running_job.why or INTERRUPTED, repeatable=running_job.why != STOPPED)
+            outcome = Outcome(
+                ok=False,
+                error=running_job.cancel_reason or INTERRUPTED,
+                repeatable=running_job.cancel_reason != STOPPED,
+            )
         given_back = outcome is not None and self._is_given_back(running_job)
         self._running.pop(running_job.message.token, None)
         self._end(
@@ -159,12 +163,12 @@ class Worker:
         self._changed()
 
     def _is_given_back(self, running_job: _RunningJob) -> bool:
-        """Whether a shutdown lets another attempt have it: what did not start, and what may run again."""
-        again = not running_job.running or running_job.message.delivery == Delivery.AT_LEAST_ONCE.value
-        return running_job.why == INTERRUPTED and again
+        """Whether another attempt may run the job: a shutdown cancelled it before its start, or it may run again."""
+        may_run_again = not running_job.running or running_job.message.delivery == Delivery.AT_LEAST_ONCE.value
+        return running_job.cancel_reason == INTERRUPTED and may_run_again
 
-    async def _in_order(self, running_job: _RunningJob) -> Outcome | None:
-        """Wait for a slot, start, and return how it ended; None where it may not start any more."""
+    async def _run_in_slot(self, running_job: _RunningJob) -> Outcome | None:
+        """Wait for a slot, run the job, and return its outcome; None if it may no longer start."""
         try:
             executor = make_executor(running_job.message.operation)
         except (KeyError, ValueError):
@@ -178,25 +182,25 @@ class Worker:
     async def _attempt(self, running_job: _RunningJob, executor: Executor) -> Outcome | None:
         if running_job.entry.step is Step.TAKEN:
             self._journal.start(running_job.entry)
-            confirmed = self._say(running_job, "started")
+            confirmed = self._report(running_job, "started")
             await self.durable()
             once = running_job.message.delivery != Delivery.AT_LEAST_ONCE.value
-            if once and running_job.message.lease is not None and not await self._still_ours(running_job, confirmed):
+            if once and running_job.message.lease is not None and not await self._may_start(running_job, confirmed):
                 return None
         running_job.running = True
         return await attempt(executor, self._context(running_job))
 
-    async def _still_ours(self, running_job: _RunningJob, confirmed: asyncio.Future[int]) -> bool:
-        """Whether the broker has our word that it starts, and we were never away so long that another may have it."""
+    async def _may_start(self, running_job: _RunningJob, confirmed: asyncio.Future[int]) -> bool:
+        """Whether the broker confirmed `started`, and no outage was so long that another agent may have the job."""
         await asyncio.shield(confirmed)
         lease = running_job.message.lease or self._settings.timing.lease
-        return self._channel.longest_away_s(running_job.taken_s) <= lease / timedelta(seconds=3)
+        return self._channel.longest_away_s(running_job.received_s) <= lease / timedelta(seconds=3)
 
     def _context(self, running_job: _RunningJob) -> RunContext:
         message = running_job.message
         preferences = message.operation.get("preferences")
         pairs = preferences if isinstance(preferences, list) else []
-        ours = Limits(
+        limits = Limits(
             self._settings.program_dirs,
             self._settings.base_topic,
             str(self._settings.state_dir),
@@ -215,13 +219,13 @@ class Worker:
             grace=message.grace,
             publish=self._channel.publisher.publish,
             progress=lambda text: self._progress(running_job, text),
-            limits=ours,
+            limits=limits,
             depth=message.depth,
             root_id=message.root_id or message.job_id,
         )
 
     def _reveal(self, name: str) -> str:
-        """Return what a `${…}` stands for here: this agent's environment, and files beside its state."""
+        """Return what `${name}` stands for here: this agent's environment, and files in its state directory."""
         kind, _, what = name.partition(":")
         try:
             if kind == "ENV":
@@ -230,7 +234,7 @@ class Worker:
         except (KeyError, OSError, UnicodeDecodeError):
             raise TemplateError(f"the agent {self._settings.hostname} has no {name}") from None
 
-    # -- what is said about it -----------------------------------------------------------------------------------
+    # -- reports -------------------------------------------------------------------------------------------------
 
     def _body(self, message: AssignMessage, event: str) -> dict[str, Json]:
         return {
@@ -246,28 +250,28 @@ class Worker:
             "timestamp": self._channel.stamp(),
         }
 
-    def _say(self, running_job: _RunningJob, event: str, **more: Json) -> asyncio.Future[int]:
+    def _report(self, running_job: _RunningJob, event: str, **more: Json) -> asyncio.Future[int]:
         return self._channel.report({**self._body(running_job.message, event), **more})
 
     def _progress(self, running_job: _RunningJob, text: str) -> None:
-        running_job.progressed += 1
-        if running_job.progressed <= PROGRESS_KEPT:
-            self._say(running_job, "progress", message=text)
+        running_job.progress_count += 1
+        if running_job.progress_count <= PROGRESS_KEPT:
+            self._report(running_job, "progress", message=text)
 
     def _end(self, running_job: _RunningJob, outcome: Outcome, *, given_back: bool = False) -> None:
-        """Note how an assignment ended, and report it until that is confirmed."""
+        """Record the outcome of an assignment, and send the report until the broker confirms it."""
         body = self._body(running_job.message, "completed" if outcome.ok else "failed") | _outcome_fields(outcome)
         if given_back:
             body["given_back"] = True
         self._journal.end(running_job.entry, fitted(body, self._settings.key, running_job.message.max_payload))
-        self._deliver(running_job.entry)
+        self._start_delivery(running_job.entry)
 
-    def _deliver(self, entry: Entry, *, again: bool = False) -> None:
-        task = asyncio.create_task(self._delivered(entry, again=again), name="report")
+    def _start_delivery(self, entry: Entry, *, again: bool = False) -> None:
+        task = asyncio.create_task(self._deliver(entry, again=again), name="report")
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
 
-    async def _delivered(self, entry: Entry, *, again: bool) -> None:
+    async def _deliver(self, entry: Entry, *, again: bool) -> None:
         await self.durable()
         if entry.report is None:
             return
@@ -279,7 +283,7 @@ class Worker:
         await self.durable()
 
     async def durable(self) -> None:
-        """Return when the ledger is on disk; a disk that is full is waited for."""
+        """Return when the journal is on disk; after an error, such as a full disk, try again for ever."""
         while True:
             try:
                 await self._journal.flush()
@@ -292,24 +296,24 @@ class Worker:
     # -- ending --------------------------------------------------------------------------------------------------
 
     def stop(self, job_id: str) -> None:
-        """End what is in hand of a job."""
+        """Cancel the assignments of a job."""
         for running_job in list(self._running.values()):
             if running_job.message.job_id == job_id and running_job.task is not None:
-                running_job.why = STOPPED
+                running_job.cancel_reason = STOPPED
                 running_job.task.cancel()
 
-    def return_waiting(self) -> None:
-        """Give back what has not started."""
+    def give_back_waiting(self) -> None:
+        """Give back the assignments that have not started."""
         for running_job in list(self._running.values()):
             if not running_job.running and running_job.task is not None:
-                running_job.why = INTERRUPTED
+                running_job.cancel_reason = INTERRUPTED
                 running_job.task.cancel()
 
     async def close(self, within_s: float) -> None:
-        """End everything, and wait a moment for the reports to be delivered; the ledger keeps the others."""
+        """Cancel every assignment and wait up to `within_s` for deliveries; the journal keeps undelivered reports."""
         tasks = [running_job.task for running_job in self._running.values() if running_job.task is not None]
         for running_job in self._running.values():
-            running_job.why = running_job.why or INTERRUPTED
+            running_job.cancel_reason = running_job.cancel_reason or INTERRUPTED
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -321,7 +325,7 @@ class Worker:
 
 
 def _outcome_fields(outcome: Outcome) -> dict[str, Json]:
-    """Return what a report says of an outcome; a result that is in the output is not sent twice."""
+    """Return the fields of a report for an outcome; a result that stands in the output is not sent twice."""
     description = dict(outcome.description)
     in_output = outcome.result is None or outcome.result == result_of_output(description.get("stdout"))
     return {

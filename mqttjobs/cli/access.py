@@ -1,4 +1,4 @@
-"""How a client command reaches the service: the options that all of them share."""
+"""The options that all client commands share: where the service is, and who sends the request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PANEL = "Reaching the service"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the service is and who asks. `user` is the lane that is used, not the broker's user name."""
+    """Where the service is and who sends requests. `user` names the lane, not the user at the broker."""
 
     url: str = "mqtt://127.0.0.1:1883"
     base_topic: str = "mqttjobs"
@@ -30,19 +30,19 @@ class Access:
 
     @property
     def prefix(self) -> str:
-        """What request and response topics begin with: the base topic, or the user's lane below it."""
+        """The beginning of request and response topics: the base topic, or the user's lane below it."""
         return lane(self.base_topic, self.user)
 
 
-def _level(value: str | None) -> str | None:
-    """Refuse a user name that is not one plain level of a topic."""
+def _user_name(value: str | None) -> str | None:
+    """Return a user name; raises BadParameter unless it is one plain level of a topic. An empty one is None."""
     if value is not None and (not value or any(each in value for each in "/+#\0")):
         raise typer.BadParameter("a user name has no '/', '+' or '#'")
     return value or None
 
 
-def base_topic_of(value: str) -> str:
-    """Refuse what is no plain topic."""
+def parse_base_topic(value: str) -> str:
+    """Return a base topic without a trailing slash; raises BadParameter unless it is a plain topic."""
     if not value.strip("/") or any(each in value for each in "+#\0") or value.startswith("$"):
         raise typer.BadParameter("must be a plain topic such as mqttjobs or home/jobs")
     return value.rstrip("/")
@@ -67,14 +67,14 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         "mqtt://127.0.0.1:1883",
     ),
     "base_topic": (
-        Annotated[str, typer.Option(callback=base_topic_of, help="The service's mqtt.base_topic.")],
+        Annotated[str, typer.Option(callback=parse_base_topic, help="The service's mqtt.base_topic.")],
         "mqttjobs",
     ),
     "user": (
         Annotated[
             str | None,
             typer.Option(
-                envvar="MQTTJOBS_USER", callback=_level, help="Ask in this user's lane, <base>/users/<user>/…"
+                envvar="MQTTJOBS_USER", callback=_user_name, help="Ask in this user's lane, <base>/users/<user>/…"
             ),
         ],
         None,
@@ -98,7 +98,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 
 
 def with_access(command: Callable[Concatenate[Access, P], None]) -> Callable[..., None]:
-    """Give a command the shared options; it gets them as its first argument, an Access."""
+    """Add the shared options to a command; the command gets them as its first argument, an Access."""
     signature = inspect.signature(command, eval_str=True)
     own = list(signature.parameters.values())[1:]
     shared = [
@@ -109,9 +109,9 @@ def with_access(command: Callable[Concatenate[Access, P], None]) -> Callable[...
     @wraps(command)
     def with_options(**given: Any) -> None:
         timeout, as_json = given.pop("timeout"), given.pop("json")
-        reach = {name: given.pop(name) for name in ("url", "base_topic", "user", "api_key")}
+        shared_options = {name: given.pop(name) for name in ("url", "base_topic", "user", "api_key")}
         call: Callable[..., None] = command
-        call(Access(**reach, timeout_s=timeout, as_json=as_json), **given)
+        call(Access(**shared_options, timeout_s=timeout, as_json=as_json), **given)
 
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + shared
     marked: Any = with_options

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mqttjobs import __version__
-from mqttjobs.cli.access import base_topic_of
-from mqttjobs.cli.run import LogFormat, LogLevel, obey_signals
+from mqttjobs.cli.access import parse_base_topic
+from mqttjobs.cli.run import LogFormat, LogLevel, handle_signals
 from mqttjobs.cli.running import BAD_CONFIG, serve
 from mqttjobs.cli.terminal import fail
 from mqttjobs.domain.names import LABEL_VALUE, NAME, is_hostname
@@ -35,33 +35,37 @@ def agent(
             help="The service's broker: mqtt, mqtts, ws or wss; its user and password as mqtt://user:password@host.",
         ),
     ] = "mqtt://127.0.0.1:1883",
-    base_topic: Annotated[str, typer.Option(callback=base_topic_of, help="As the service's.")] = "mqttjobs",
+    base_topic: Annotated[
+        str, typer.Option(callback=parse_base_topic, help="The service's mqtt.base_topic.")
+    ] = "mqttjobs",
     hostname: Annotated[
-        str | None, typer.Option(help="The agent's name, unlike any other's; by default this host's.")
+        str | None, typer.Option(help="The agent's name, different from all others; by default this host's.")
     ] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A label that targets can name; may be repeated.")
     ] = None,
     key_file: Annotated[
-        Path | None, typer.Option(help=f"Holds the service's agents.key; without it {KEY_VARIABLE} does.")
+        Path | None, typer.Option(help=f"A file with the service's agents.key; left out, {KEY_VARIABLE} has the key.")
     ] = None,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Where the agent keeps what it must not forget; one for each agent.")
+        Path | None, typer.Option(help="Where the agent keeps its journal; one for each agent.")
     ] = None,
     max_jobs: Annotated[int, typer.Option(min=1, max=10_000, help="Programs and scripts at once.")] = 8,
     program_dir: Annotated[
         list[Path] | None,
         typer.Option(help="Where programs may be; may be repeated. Left out: anywhere."),
     ] = None,
-    ca_file: Annotated[Path | None, typer.Option(rich_help_panel=TLS_PANEL, help="Who may have signed it.")] = None,
-    cert_file: Annotated[Path | None, typer.Option(rich_help_panel=TLS_PANEL, help="Our certificate.")] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(rich_help_panel=TLS_PANEL, help="The CAs that the broker's certificate may be from.")
+    ] = None,
+    cert_file: Annotated[Path | None, typer.Option(rich_help_panel=TLS_PANEL, help="The agent's certificate.")] = None,
     cert_key_file: Annotated[Path | None, typer.Option(rich_help_panel=TLS_PANEL, help="Its private key.")] = None,
     log_format: Annotated[LogFormat, typer.Option(help="For people, or JSON lines for machines.")] = LogFormat.CONSOLE,
-    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.INFO,
+    log_level: Annotated[LogLevel, typer.Option(help="The lowest level that is logged.")] = LogLevel.INFO,
 ) -> None:
     """Run an agent in the foreground: it runs operations on this machine for a service.
 
-    SIGTERM and Ctrl-C stop it cleanly: what runs is ended and reported. Drain it first to let that finish.
+    SIGTERM and Ctrl-C stop it cleanly: running jobs are ended and reported. Drain it first to let them finish.
     """
     from mqttjobs.agent.settings import KEEPALIVE, AgentSettings
     from mqttjobs.cli import logs
@@ -74,7 +78,7 @@ def agent(
         url=url,
         client_id=f"mqttjobs-agent-{name}",
         keepalive=KEEPALIVE,
-        tls=Tls(_text(ca_file), _text(cert_file), _text(cert_key_file)),
+        tls=Tls(_absolute(ca_file), _absolute(cert_file), _absolute(cert_key_file)),
     )
     folder = (state_dir or _state_dir(name)).absolute()
     programs = tuple(str(each.absolute()) for each in program_dir or ())
@@ -90,7 +94,7 @@ async def _run(settings: AgentSettings) -> None:
     from mqttjobs.agent import app
 
     stop = asyncio.Event()
-    obey_signals(stop)
+    handle_signals(stop)
     log = structlog.get_logger(__name__)
     log.info(
         "starting",
@@ -105,7 +109,7 @@ async def _run(settings: AgentSettings) -> None:
 
 
 def _key(file: Path | None) -> str:
-    """Return the secret that is shared with the service."""
+    """Return the key that the service and its agents share; exits without one."""
     if file is None:
         key = os.environ.get(KEY_VARIABLE, "")
         if not key:
@@ -132,7 +136,7 @@ def _labels(given: list[str]) -> dict[str, str]:
 
 
 def _state_dir(name: str) -> Path:
-    """Return where an agent of this name keeps its state: what systemd gives it, or the user's place for such."""
+    """Return the default state directory of an agent: systemd's, or one in the user's folder for state."""
     given = os.environ.get("STATE_DIRECTORY")
     if given:
         return Path(given)
@@ -140,5 +144,5 @@ def _state_dir(name: str) -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "mqttjobs-agent" / name
 
 
-def _text(path: Path | None) -> str | None:
+def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())

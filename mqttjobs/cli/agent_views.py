@@ -1,4 +1,4 @@
-"""Agents as a person reads them: a table, one in full, and a table that is kept up to date."""
+"""Agents for people: a table, one agent in full, and a live table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mqttjobs.cli.access import Access
 from mqttjobs.cli.client import connected
-from mqttjobs.cli.terminal import brief, cell, exact_moment, grid, moment, output, plain, print_json, print_note
+from mqttjobs.cli.terminal import brief, cell, exact_local_time, grid, local_time, output, plain, print_json, print_note
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import ConnectionLost
 
@@ -38,7 +38,7 @@ def agent_table(agents: Iterable[Mapping[str, Json]]) -> Table:
             _state(agent),
             f"{brief(agent.get('running'))}/{brief(agent.get('max_jobs'))}",
             cell(facts.get("load")),
-            moment(agent.get("last_seen")),
+            local_time(agent.get("last_seen")),
             cell(agent.get("version")),
             cell(_labels(agent)),
         )
@@ -55,14 +55,14 @@ def agent_detail(agent: Mapping[str, Json]) -> RenderableType:
     table.add_row("Running", f"{brief(agent.get('running'))} of {brief(agent.get('max_jobs'))}")
     table.add_row("Labels", cell(_labels(agent)))
     table.add_row("Version", cell(agent.get("version")))
-    table.add_row("Last seen", exact_moment(agent.get("last_seen")))
+    table.add_row("Last seen", exact_local_time(agent.get("last_seen")))
     for name, value in (agent.get("facts") or {}).items():
         table.add_row(plain(str(name)), cell(value))
     return table
 
 
 async def follow(access: Access, params: Mapping[str, Json]) -> None:
-    """Ask again and again, and show what has changed: a table on a terminal, a listing each time anywhere else."""
+    """List the agents again and again until cancelled: a live table on a terminal, each changed list elsewhere."""
     live = sys.stdout.isatty() and not access.as_json
     console = output()
     with Live(console=console, auto_refresh=False) if live else _Lines(access) as shown:
@@ -79,7 +79,7 @@ async def follow(access: Access, params: Mapping[str, Json]) -> None:
 
 
 class _Lines:
-    """Stands in for a live table where there is no terminal: says what is new."""
+    """Takes the place of the live table where there is no terminal: prints each list that has changed."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -92,7 +92,7 @@ class _Lines:
         pass
 
     def update(self, data: Json, *, refresh: bool) -> None:
-        """Print a listing that differs from the last."""
+        """Print a list that differs from the last one."""
         del refresh
         if data == self._last:
             return

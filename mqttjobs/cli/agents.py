@@ -1,4 +1,4 @@
-"""`mqttjobs agents …`: which agents there are, how they are doing, and whether they take jobs."""
+"""`mqttjobs agents …`: list, show, drain and undrain agents."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def get_agent(access: Access, hostname: Hostname) -> None:
 @app.command("drain")
 @with_access
 def drain_agent(access: Access, hostname: Hostname) -> None:
-    """Let an agent finish what it runs and take nothing new."""
+    """Let an agent finish its jobs and take no new ones."""
     _show(access, "agents/drain", hostname)
 
 

@@ -38,7 +38,7 @@ def mqttjobs(
 
 app.command()(run.run)
 app.command()(run.check)
-app.command("test", cls=simulate.InOrder)(simulate.simulate)
+app.command("test", cls=simulate.OrderedCommand)(simulate.simulate)
 app.command()(demo.demo)
 app.command()(agent.agent)
 app.add_typer(jobs.app)

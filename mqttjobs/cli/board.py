@@ -14,33 +14,34 @@ from mqttjobs.cli.terminal import output, print_json, status_text
 from mqttjobs.cli.watch import Show
 from mqttjobs.domain.model import Json
 
-KEPT = 500
-ROOM = 8
-"""Lines of a terminal that are not the table's rows."""
+MAX_JOBS = 500
+"""The most jobs that the live view remembers."""
+OTHER_LINES = 8
+"""Lines of a terminal that the rows of the table cannot use."""
 
 
 class Board:
-    """The latest jobs by number, bounded; an event that arrives late does not undo a later one."""
+    """The newest jobs, a bounded number; an older event never replaces a newer one of the same job."""
 
     def __init__(self) -> None:
         self._jobs: dict[int, Mapping[str, Json]] = {}
 
     def show(self, job: Mapping[str, Json]) -> None:
-        """Take in one event."""
+        """Record the job document of one event."""
         uid = job["uid"]
         known = self._jobs.get(uid)
         if known is None or str(job.get("updated_at")) >= str(known.get("updated_at")):
             self._jobs[uid] = job
-        while len(self._jobs) > KEPT:
+        while len(self._jobs) > MAX_JOBS:
             del self._jobs[min(self._jobs)]
 
     def newest(self, count: int) -> list[Mapping[str, Json]]:
-        """Return the newest jobs, newest first."""
+        """Return the `count` newest jobs, newest first."""
         return [self._jobs[uid] for uid in sorted(self._jobs, reverse=True)[:count]]
 
-    def table(self, rows: int, room: int) -> Table:
+    def table(self, rows: int, width: int) -> Table:
         """Return the newest jobs as a table with the counts below it."""
-        table = job_table(self.newest(rows), room)
+        table = job_table(self.newest(rows), width)
         counts: dict[str, int] = {}
         for job in self._jobs.values():
             counts[str(job.get("status"))] = counts.get(str(job.get("status")), 0) + 1
@@ -54,7 +55,7 @@ class Board:
 
 @contextmanager
 def view(*, live: bool | None = None, as_json: bool = False) -> Iterator[Show]:
-    """Give a function that shows one job event; `live` None means a table on a terminal and lines in a pipe."""
+    """Yield a function that shows one job event; `live` None means a table on a terminal, and lines elsewhere."""
     if as_json:
         yield lambda job: print_json(job, indent=None)
         return
@@ -70,7 +71,7 @@ def view(*, live: bool | None = None, as_json: bool = False) -> Iterator[Show]:
     board = Board()
 
     def table() -> Table:
-        return board.table(max(3, console.height - ROOM), console.width)
+        return board.table(max(3, console.height - OTHER_LINES), console.width)
 
     with Live(console=console, refresh_per_second=8, get_renderable=table):
         yield board.show

@@ -1,4 +1,4 @@
-"""An MQTT client of the running service: ask a method, get its data, follow its job events."""
+"""An MQTT client of the running service: sends requests and returns the data of the responses."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from mqttjobs.transport.base import (
 )
 
 CONNECT_ATTEMPTS = 3
-"""A broker that knows no MQTT 5 may close the connection twice before we ask it in 3.1.1 (behaviour 6)."""
+"""A broker without MQTT 5 may close the connection twice before 3.1.1 is tried (behaviour 6)."""
 
 
 class Refused(RequestError):
-    """The service answered with an error body; the text is its sentence."""
+    """The service responded with an error; the text is for people, `body` is the whole response."""
 
     def __init__(self, body: Mapping[str, Json]) -> None:
-        super().__init__(sentence(body), reason=str(body.get("reason") or "error"))
+        super().__init__(error_text(body), reason=str(body.get("reason") or "error"))
         self.body = body
 
 
 class NoAnswer(TransportError):
-    """The service did not answer; the text says who was asked, and what to check."""
+    """No response came; the text says which service was asked, and what to check."""
 
 
 class Client:
-    """One connection to the service's broker. Requests are asked one after the other."""
+    """One connection to the service's broker, for one request at a time."""
 
     def __init__(self, access: Access, session: Session, token: str) -> None:
         self.session = session
@@ -54,39 +54,44 @@ class Client:
         self._status: str | None = None
 
     async def open(self) -> None:
-        """Subscribe to the answers, and to whether the service is there."""
+        """Subscribe to the responses and to the status of the service.
+
+        Raises:
+            NoAnswer: the broker refuses the subscription to the responses.
+        """
         codes = await self.session.subscribe(
             [Subscription(self._reply, replay=False), Subscription(self._status_topic)]
         )
         if codes[0] >= REFUSED:
             raise NoAnswer(
-                f"the broker at {shown(self._access.url)} does not let us subscribe to {self._reply} "
+                f"the broker at {display_url(self._access.url)} does not let us subscribe to {self._reply} "
                 f"({describe_refusal(codes[0])}); check its ACL, or use --user for a lane"
             )
 
     async def ask(self, method: str, params: Mapping[str, Json]) -> Json:
-        """Return the data of a method's answer; parameters that are null are left out.
+        """Send one request and return the `data` of its response; parameters that are None are left out.
 
         Raises:
-            Refused: the service answered with an error.
-            NoAnswer: nobody answered in time, or nobody listens.
+            Refused: the service responded with an error.
+            NoAnswer: no response came in time, or nobody subscribes to the request topic.
+            ConnectionLost: the connection ended first.
         """
         topic = f"{self._access.prefix}/request/{method}"
-        mark = secrets.token_hex(8)
+        correlation = secrets.token_hex(8)
         given = {name: value for name, value in params.items() if value is not None}
         try:
             async with asyncio.timeout(self._access.timeout_s):
-                code = await self.session.publish(self._request(topic, given, mark))
-                self._check_taken(code, topic)
-                body = await self._answer(mark)
+                code = await self.session.publish(self._request(topic, given, correlation))
+                self._check_puback(code, topic)
+                body = await self._answer(correlation)
         except TimeoutError:
-            raise NoAnswer(self._silence(topic)) from None
+            raise NoAnswer(self._silence_text(topic)) from None
         if body.get("status") != "ok":
             raise Refused(body)
         return body.get("data")
 
-    def _request(self, topic: str, params: Mapping[str, Json], mark: str) -> Publication:
-        """Return the request: MQTT 5 says in properties what 3.1.1 has to say in the body (contract 4)."""
+    def _request(self, topic: str, params: Mapping[str, Json], correlation: str) -> Publication:
+        """Return the request: reply topic, correlation and key are MQTT 5 properties or in the body (contract 4)."""
         key = self._access.api_key
         if self.session.protocol == "5":
             return Publication(
@@ -94,16 +99,16 @@ class Client:
                 orjson.dumps(params),
                 qos=1,
                 response_topic=self._reply,
-                correlation_data=mark.encode(),
+                correlation_data=correlation.encode(),
                 content_type="application/json",
                 user_properties=() if key is None else (("api_key", key),),
                 expiry_s=math.ceil(self._access.timeout_s),
             )
-        reserved = {"reply_to": self._reply, "transaction": mark} | ({} if key is None else {"api_key": key})
+        reserved = {"reply_to": self._reply, "transaction": correlation} | ({} if key is None else {"api_key": key})
         return Publication(topic, orjson.dumps({**params, **reserved}), qos=1)
 
-    def _check_taken(self, code: int, topic: str) -> None:
-        where = shown(self._access.url)
+    def _check_puback(self, code: int, topic: str) -> None:
+        where = display_url(self._access.url)
         if code == NO_MATCHING_SUBSCRIBERS:
             raise NoAnswer(
                 f"nobody listens on {topic} at {where}: no service runs there with the base topic "
@@ -113,7 +118,7 @@ class Client:
             refusal = describe_refusal(code)
             raise NoAnswer(f"the broker at {where} refused the request on {topic}: {refusal}; check its ACL")
 
-    async def _answer(self, mark: str) -> Mapping[str, Json]:
+    async def _answer(self, correlation: str) -> Mapping[str, Json]:
         while True:
             messages = await self.session.receive()
             self.session.acknowledge(messages)
@@ -122,11 +127,14 @@ class Client:
                     self._status = message.payload.decode(errors="replace")
                 elif message.topic == self._reply:
                     body = _body(message)
-                    if mark in ((message.correlation_data or b"").decode(errors="replace"), body.get("transaction")):
+                    if correlation in (
+                        (message.correlation_data or b"").decode(errors="replace"),
+                        body.get("transaction"),
+                    ):
                         return body
 
-    def _silence(self, topic: str) -> str:
-        """Return what is known about why nobody answered, and what to check."""
+    def _silence_text(self, topic: str) -> str:
+        """Return why there may be no response, as far as the status of the service shows, and what to check."""
         access = self._access
         if self._status == ONLINE:
             why = f"The service is online there; check that the broker's ACL lets {topic} and {self._reply} through."
@@ -137,15 +145,15 @@ class Client:
                 f"No service has announced itself on {self._status_topic}; is it running, and are --url and "
                 "--base-topic right?"
             )
-        return f"no answer within {access.timeout_s:g} s to {topic} at {shown(access.url)}. {why}"
+        return f"no answer within {access.timeout_s:g} s to {topic} at {display_url(access.url)}. {why}"
 
 
 @asynccontextmanager
 async def connected(access: Access) -> AsyncIterator[Client]:
-    """Connect to the broker as a client of which nothing is kept.
+    """Connect to the broker, with no session kept, and yield the client.
 
     Raises:
-        TransportError: in words that say what to check.
+        NoAnswer: the broker cannot be reached or refuses; the text says what to check.
     """
     token = secrets.token_hex(8)
     transport = create_transport(
@@ -153,7 +161,7 @@ async def connected(access: Access) -> AsyncIterator[Client]:
             url=access.url,
             client_id=f"mqttjobs-cli-{token}",
             clean=True,
-            maximum_packet_size=LARGEST_PACKET,  # a page of a hundred jobs with their output is over the usual 1 MiB
+            maximum_packet_size=LARGEST_PACKET,  # a page of a hundred jobs with their output can be over 1 MiB
         )
     )
     async with AsyncExitStack() as stack:
@@ -174,13 +182,13 @@ async def connected(access: Access) -> AsyncIterator[Client]:
 
 
 async def ask(access: Access, method: str, params: Mapping[str, Json]) -> Json:
-    """Connect, ask once, and return the data."""
+    """Connect, send one request, and return its data; raises as `connected` and `Client.ask` do."""
     async with connected(access) as client:
         return await client.ask(method, params)
 
 
-def sentence(body: Mapping[str, Json]) -> str:
-    """Return an error body as one or two sentences."""
+def error_text(body: Mapping[str, Json]) -> str:
+    """Return the body of an error response as text for people; invalid fields have a line each."""
     title = str(body.get("error") or "The service refused.").rstrip(".")
     details = str(body.get("details") or "")
     text = f"{title}: {details}" if details and details.rstrip(".") != title else f"{title}."
@@ -194,10 +202,10 @@ def sentence(body: Mapping[str, Json]) -> str:
     return text
 
 
-def shown(url: str) -> str:
-    """Return a URL without user and password."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+def display_url(url: str) -> str:
+    """Return a URL without its user and password."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _body(message: Message) -> Mapping[str, Json]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mqttjobs.cli.run import LogLevel, obey_signals
+from mqttjobs.cli.run import LogLevel, handle_signals
 from mqttjobs.cli.running import serve
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from mqttjobs.service.settings import Settings
     from mqttjobs.transport.embedded import EmbeddedBroker
 
-USUAL_PORT = 1883
-PROGRAM = "MQTTJOBS_PROGRAM"
-"""How the program was called, where that is not by its name: scripts/run says so."""
+DEFAULT_PORT = 1883
+PROGRAM_VARIABLE = "MQTTJOBS_PROGRAM"
+"""The environment variable with the command that people type in place of `mqttjobs`; scripts/run sets it."""
 
-EXPLAINED = """\
+INTRODUCTION = """\
 The demo's broker listens on {url}. In another terminal:
 
   {program} jobs list{option}
@@ -58,9 +58,9 @@ def demo(
     live: Annotated[
         bool | None, typer.Option("--live/--no-live", help="A table or lines; a table on a terminal.")
     ] = None,
-    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.WARNING,
+    log_level: Annotated[LogLevel, typer.Option(help="The lowest level that is logged.")] = LogLevel.WARNING,
 ) -> None:
-    """Show it all with nothing else installed: broker, simulated devices, service and a live view of the jobs."""
+    """Run a demo with nothing else installed: broker, simulated devices, service and a live view of the jobs."""
     from mqttjobs.cli import board, logs
 
     duration_s = _duration(duration)
@@ -71,7 +71,7 @@ def demo(
 
 @contextmanager
 def installation() -> Iterator[Path]:
-    """Give the demo's configuration as a file: it is inside the package, which may be a zip."""
+    """Yield the path of the demo's configuration; the package that contains it may be a zip file."""
     with resources.as_file(resources.files("mqttjobs.cli") / "demo.yaml") as path:
         yield path
 
@@ -88,30 +88,30 @@ async def _demo(
     from mqttjobs.service import app
 
     stop = asyncio.Event()
-    obey_signals(stop)
+    handle_signals(stop)
     async with _broker(port) as broker:
 
         def load() -> Settings:
             return settings_for(config, broker.url, folder)
 
-        option = "" if broker.port == USUAL_PORT else f" --url {broker.url}"
-        program = os.environ.get(PROGRAM, "mqttjobs")
-        terminal.print_note(EXPLAINED.format(program=program, url=broker.url, port=broker.port, option=option))
+        option = "" if broker.port == DEFAULT_PORT else f" --url {broker.url}"
+        program = os.environ.get(PROGRAM_VARIABLE, "mqttjobs")
+        terminal.print_note(INTRODUCTION.format(program=program, url=broker.url, port=broker.port, option=option))
         with view() as show:
             service = asyncio.create_task(app.serve(load(), load, stop=stop, reload=asyncio.Event()), name="service")
             others = [
                 asyncio.create_task(devices.simulate(broker.url), name="devices"),
                 asyncio.create_task(watch.follow(Access(url=broker.url), ["mqttjobs/event/job/#"], show), name="view"),
             ]
-            await _until(stop, duration_s, [service, *others])
+            await _wait_for_end(stop, duration_s, [service, *others])
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             await service
 
 
-async def _until(stop: asyncio.Event, duration_s: float | None, tasks: list[asyncio.Task[None]]) -> None:
-    """Wait until it is time to stop, or one of the tasks has ended by an error, which is raised once all is down."""
+async def _wait_for_end(stop: asyncio.Event, duration_s: float | None, tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for `stop`, the time limit or the end of a task, and set `stop`; raise the error of a task but the first."""
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait([stopping, *tasks], timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -123,11 +123,11 @@ async def _until(stop: asyncio.Event, duration_s: float | None, tasks: list[asyn
 
 @asynccontextmanager
 async def _broker(port: int | None) -> AsyncIterator[EmbeddedBroker]:
-    """Start the broker at the port that is asked for; else at the usual one, or a free one where that is taken."""
+    """Run the broker at `port`; None means port 1883, or a free one if that is taken."""
     from mqttjobs.errors import TransportError
     from mqttjobs.transport.embedded import EmbeddedBroker
 
-    broker = EmbeddedBroker(port=port or USUAL_PORT)
+    broker = EmbeddedBroker(port=port or DEFAULT_PORT)
     try:
         await broker.__aenter__()
     except TransportError:
@@ -142,7 +142,7 @@ async def _broker(port: int | None) -> AsyncIterator[EmbeddedBroker]:
 
 
 def settings_for(config: Path, url: str, folder: Path) -> Settings:
-    """Return the demo's settings on a broker, its records in a folder that goes away."""
+    """Return the demo's settings with the broker at `url` and the database in `folder`."""
     from mqttjobs.config import load
 
     settings = load(config)

@@ -1,4 +1,4 @@
-"""The simulated devices of the demo: a script of reports that repeats, and lights that do as they are told."""
+"""The simulated devices of the demo: a repeating script of reports, and lights that obey commands."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ COMMANDS = "zigbee2mqtt/+/set"
 CYCLE_S = 16.0
 ROOMS = 4
 WINDOW_OPENS = 25.0
+"""Degrees above which the window of a room opens."""
 
 
 class Sleep(Protocol):
-    """Waits for some seconds."""
+    """Waits, as asyncio.sleep does."""
 
     async def __call__(self, seconds: float, /) -> None:
-        """Wait."""
+        """Return after `seconds`."""
 
 
 def _motion(occupied: bool) -> tuple[str, Json]:
@@ -44,11 +45,11 @@ SCRIPT: tuple[tuple[float, str, Json], ...] = (
     (11.5, *_motion(occupied=False)),
     (13.0, "plant/printer/paper", "full"),
 )
-"""When in the cycle, where, and what; at 8.5 s the hall is empty for too short a time to switch the light off."""
+"""Second of the cycle, topic, content; at 8.5 s the hall is empty for too short a time to switch the light off."""
 
 
 def reports() -> list[tuple[float, str, Json]]:
-    """Return one cycle of reports in order: the script, and each room's window and temperature."""
+    """Return one cycle of reports in order, as (second, topic, content): the script, and the reports of the rooms."""
     climate = [
         (0.5 + second + 0.1 * room, f"climate/room_{room}", weather(room, second))
         for second in range(0, int(CYCLE_S) - 1, 2)
@@ -58,14 +59,14 @@ def reports() -> list[tuple[float, str, Json]]:
 
 
 def weather(room: int, second: int) -> Json:
-    """Return what a room reports: a triangle between 21 and 27 degrees, each at its own time; open when it is hot."""
+    """Return the report of a room: 21 to 27 degrees as a triangle wave, shifted by room, and a window open when hot."""
     phase = (second / CYCLE_S + room / ROOMS) % 1.0
     temperature = round(21.0 + 6.0 * (1.0 - abs(2.0 * phase - 1.0)), 1)
     return {"temperature": temperature, "window": temperature > WINDOW_OPENS}
 
 
-def obeyed(message: Message) -> Publication | None:
-    """Return what a light reports after a command on its `/set` topic; nothing for what is no command."""
+def light_report(message: Message) -> Publication | None:
+    """Return what a light reports after a command on its `/set` topic; None for a message that is no command."""
     try:
         command = orjson.loads(message.payload)
     except orjson.JSONDecodeError:
@@ -77,11 +78,11 @@ def obeyed(message: Message) -> Publication | None:
 
 
 async def simulate(url: str, sleep: Sleep = asyncio.sleep) -> None:
-    """Be the devices on a broker until cancelled."""
+    """Run the devices on the broker at `url` until cancelled."""
     options = ConnectOptions(url=url, client_id=f"demo-devices-{secrets.token_hex(4)}", clean=True, protocol="3.1.1")
     async with create_transport(options).connect() as session:
         await session.subscribe([Subscription(COMMANDS, replay=False)])
-        lights = asyncio.create_task(_obey(session), name="lights")
+        lights = asyncio.create_task(_run_lights(session), name="lights")
         try:
             await play(session.publish, sleep)
         finally:
@@ -90,7 +91,7 @@ async def simulate(url: str, sleep: Sleep = asyncio.sleep) -> None:
 
 
 async def play(publish: Callable[[Publication], object], sleep: Sleep) -> None:
-    """Publish the script's reports at their times, again and again."""
+    """Publish the cycle of reports again and again, each at its second, until cancelled."""
     cycle = reports()
     while True:
         now_s = 0.0
@@ -102,11 +103,11 @@ async def play(publish: Callable[[Publication], object], sleep: Sleep) -> None:
         await sleep(CYCLE_S - now_s)
 
 
-async def _obey(session: Session) -> None:
+async def _run_lights(session: Session) -> None:
     while True:
         messages = await session.receive()
         session.acknowledge(messages)
         for message in messages:
-            answer = obeyed(message)
+            answer = light_report(message)
             if answer is not None:
                 session.publish(answer)

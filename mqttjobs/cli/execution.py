@@ -1,4 +1,4 @@
-"""Running an operation by hand: its parameters, the wait for its end, and what came of it."""
+"""Running an operation by hand: its parameters, waiting for the end of the job, and printing the outcome."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import typer
 from mqttjobs.cli.access import Access
 from mqttjobs.cli.client import Client, Refused, connected
 from mqttjobs.cli.job_views import ENDED, job_detail
-from mqttjobs.cli.progress import Show, following
+from mqttjobs.cli.progress import Show, showing_progress
 from mqttjobs.cli.terminal import brief, output, print_json, print_note
 from mqttjobs.domain.model import Json
 from mqttjobs.errors import TransportError
 
-FIRST_LOOK_S = 0.05
-LONGEST_LOOK_S = 1.0
+FIRST_POLL_S = 0.05
+LONGEST_POLL_S = 1.0
 PAUSE_S = 1.0
 
 
 def parse_params(given: Sequence[str]) -> dict[str, Json]:
-    """Return `k=v` texts as parameters: a value that is JSON is that JSON, any other is its text."""
+    """Return `k=v` texts as parameters; a value is JSON where it parses as JSON, otherwise text."""
     params: dict[str, Json] = {}
     for each in given:
         name, equals, text = each.partition("=")
@@ -38,29 +38,29 @@ def parse_params(given: Sequence[str]) -> dict[str, Json]:
 
 
 async def start(access: Access, request: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Start the operation; return the new job's id, uid and status."""
+    """Send operations/execute and return its data: the id, uid and status of the new job."""
     async with connected(access) as client:
         return _mapping(await client.ask("operations/execute", request))
 
 
 async def run_and_wait(access: Access, request: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Start the operation, show how it goes on, and return the job's document once it has ended.
+    """Start the operation, show its progress, and return the job's document once the job has ended.
 
-    Looks again and again rather than asking the service to wait: this outlives a broker that goes away, and a time
-    limit of the operation that we do not know.
+    Polls rather than letting the service wait: polling survives a lost broker, and need not know the time limit of
+    the operation.
 
     Raises:
-        Refused: nothing was started, or who asks may not read jobs.
-        TransportError: nothing was started; once it is, this waits for the service to be back.
+        Refused: nothing was started, or the caller may not read jobs.
+        TransportError: nothing was started; after the start, lost connections are made again.
     """
-    with following(quiet=access.as_json) as show:
+    with showing_progress(quiet=access.as_json) as show:
         job: Mapping[str, Json] = {}
         while True:
             try:
                 async with connected(access) as client:
                     if not job:
                         job = _mapping(await client.ask("operations/execute", request))
-                    return await _follow(client, job, show)
+                    return await _poll(client, job, show)
             except TransportError as error:
                 if not job:
                     raise
@@ -68,13 +68,13 @@ async def run_and_wait(access: Access, request: Mapping[str, Json]) -> Mapping[s
                 await asyncio.sleep(PAUSE_S)
 
 
-async def _follow(client: Client, job: Mapping[str, Json], show: Show) -> Mapping[str, Json]:
-    pause_s = FIRST_LOOK_S
+async def _poll(client: Client, job: Mapping[str, Json], show: Show) -> Mapping[str, Json]:
+    pause_s = FIRST_POLL_S
     started = job
     while job.get("status") not in ENDED or job is started:
         show(job)
         await asyncio.sleep(pause_s)
-        pause_s = min(LONGEST_LOOK_S, pause_s * 1.5)
+        pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
         try:
             job = _mapping(await client.ask("jobs/get", {"id": started["id"]}))
         except Refused:
@@ -84,8 +84,8 @@ async def _follow(client: Client, job: Mapping[str, Json], show: Show) -> Mappin
     return job
 
 
-def report(access: Access, job: Mapping[str, Json]) -> int:
-    """Print what came of it, and return the exit code: 1 when the job ended in any way but well."""
+def print_outcome(access: Access, job: Mapping[str, Json]) -> int:
+    """Print the job, and return the exit code: 1 for a job that has ended in any way but `completed`, else 0."""
     if access.as_json:
         print_json(job)
     elif "timeline" in job:

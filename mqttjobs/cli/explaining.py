@@ -1,17 +1,16 @@
-"""Why an operation ran or did not, and what would run: in sentences."""
+"""The responses of operations/explain and of a simulation, as sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mqttjobs.cli.terminal import brief, exact_moment, moment, plain
+from mqttjobs.cli.terminal import brief, exact_local_time, local_time, plain
 from mqttjobs.domain.model import Json
 
 
 def explanation(data: Mapping[str, Json]) -> Iterator[str]:
-    """Yield the lines of operations/explain."""
-    whom = _whom(data)
-    yield plain(f"{data['id']}{f' for {whom}' if whom else ''}: {data['name']}")
+    """Yield the lines for the data of operations/explain."""
+    yield plain(f"{data['id']}{_for(data)}: {data['name']}")
     if not data["active"]:
         yield "It is deactivated: nothing starts it."
     if not data["event_driven"]:
@@ -21,7 +20,7 @@ def explanation(data: Mapping[str, Json]) -> Iterator[str]:
     if data["conditions"] is not None:
         yield _condition(data["conditions"], "It runs by itself only if")
     if data["schedule"] is not None:
-        yield f"It {plain(data['schedule']['told'])}, next at {exact_moment(data['schedule']['next'])}."
+        yield f"It {plain(data['schedule']['told'])}, next at {exact_local_time(data['schedule']['next'])}."
     for number, trigger in enumerate(data["triggers"], 1):
         yield ""
         yield from _trigger(number, trigger)
@@ -29,13 +28,13 @@ def explanation(data: Mapping[str, Json]) -> Iterator[str]:
         yield "Nothing starts it but a request."
     yield ""
     if not data["not_run"]:
-        yield "No match was held back since the service started."
+        yield "No match was skipped since the service started."
         return
     yield f"Matches that did not run, newest first ({len(data['not_run'])}):"
     for skipped_match in data["not_run"]:
         state = "" if skipped_match["state"] is None else f" at {brief(skipped_match['state'])}"
         yield plain(
-            f"  {moment(skipped_match['timestamp'])}{state}: {skipped_match['reason']}, {skipped_match['details']}"
+            f"  {local_time(skipped_match['timestamp'])}{state}: {skipped_match['reason']}, {skipped_match['details']}"
         )
 
 
@@ -46,27 +45,27 @@ def _trigger(number: int, trigger: Mapping[str, Json]) -> Iterator[str]:
         return
     watches = trigger["watches"]
     if watches is not None:
-        known = "nothing was reported yet"
+        current = "nothing was reported yet"
         if watches["state"] is not None:
-            known = f"it is {brief(watches['state'])} since {moment(watches['since'])}"
-        so = "as the trigger wants it" if trigger["satisfied"] else "not as the trigger wants it"
-        yield plain(f"  Now {known}{f', {so}' if watches['state'] is not None else ''}.")
+            current = f"it is {brief(watches['state'])} since {local_time(watches['since'])}"
+        satisfied = "as the trigger wants it" if trigger["satisfied"] else "not as the trigger wants it"
+        yield plain(f"  Now {current}{f', {satisfied}' if watches['state'] is not None else ''}.")
     if trigger["waiting_for"] is not None:
-        until = "" if trigger["until"] is None else f", until {moment(trigger['until'])}"
+        until = "" if trigger["until"] is None else f", until {local_time(trigger['until'])}"
         yield plain(f"  It waits for this: {trigger['waiting_for']}{until}.")
     if trigger["conditions"] is not None:
         yield "  " + _condition(trigger["conditions"], "It fires only if")
     fired = "It has not fired lately." if trigger["last_fired"] is None else ""
-    yield "  " + (fired or f"It last fired at {exact_moment(trigger['last_fired'])}.")
+    yield "  " + (fired or f"It last fired at {exact_local_time(trigger['last_fired'])}.")
 
 
-def _condition(condition: Mapping[str, Json], message: str) -> str:
-    so = "which is so" if condition["satisfied"] else "which is not so"
-    return plain(f"{message} {condition['told']}: {so}.")
+def _condition(condition: Mapping[str, Json], beginning: str) -> str:
+    satisfied = "which is so" if condition["satisfied"] else "which is not so"
+    return plain(f"{beginning} {condition['told']}: {satisfied}.")
 
 
-def simulated(step: Mapping[str, Json]) -> Iterator[str]:
-    """Yield the lines of one step of a rehearsal and of what it did."""
+def simulated_step(step: Mapping[str, Json]) -> Iterator[str]:
+    """Yield the lines for one step of a simulation and its effects."""
     if step["step"] is not None:
         yield _step(step["step"])
     if step["step"] is not None and "after" in step["step"] and not step["seen"]:
@@ -85,7 +84,7 @@ def _step(step: Mapping[str, Json]) -> str:
 
 
 def _seen(seen: Mapping[str, Json]) -> Iterator[str]:
-    at = exact_moment(seen["at"])
+    at = exact_local_time(seen["at"])
     for refused in seen["refused"]:
         yield plain(f"  refused: {refused}")
     for value in seen["values"]:
@@ -102,7 +101,7 @@ def _seen(seen: Mapping[str, Json]) -> Iterator[str]:
     for given_up in seen["given_up"]:
         yield plain(f"  {given_up['operation_id']}{_for(given_up)} waits no longer")
     for waiting in seen["waiting"]:
-        yield plain(f"  {waiting['operation_id']}{_for(waiting)} waits until {exact_moment(waiting['until'])}")
+        yield plain(f"  {waiting['operation_id']}{_for(waiting)} waits until {exact_local_time(waiting['until'])}")
 
 
 def _rendered(run: Mapping[str, Json]) -> str:
@@ -115,15 +114,15 @@ def _rendered(run: Mapping[str, Json]) -> str:
     return f"{run['type']} {', '.join(shown)}"
 
 
-def _whom(named: Mapping[str, Json]) -> str:
+def _entity(named: Mapping[str, Json]) -> str:
     return str(named.get("object") or named.get("link") or "")
 
 
 def _for(named: Mapping[str, Json]) -> str:
-    whom = _whom(named)
-    return f" for {whom}" if whom else ""
+    entity = _entity(named)
+    return f" for {entity}" if entity else ""
 
 
 def _value(named: Mapping[str, Json]) -> str:
     attribute = named.get("attribute")
-    return _whom(named) if attribute is None else f"{_whom(named)}.{attribute}"
+    return _entity(named) if attribute is None else f"{_entity(named)}.{attribute}"

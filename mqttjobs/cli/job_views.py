@@ -1,4 +1,4 @@
-"""Jobs as a person reads them: a table, one line, and one job in full."""
+"""Jobs for people: a table, one line, and one job in full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mqttjobs.cli.terminal import Column, brief, cell, exact_moment, fitted, moment, plain, status_text
+from mqttjobs.cli.terminal import Column, brief, cell, exact_local_time, fitted, local_time, plain, status_text
 from mqttjobs.domain.jobs import duration_text
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.status import TERMINAL_STATUSES
@@ -18,17 +18,17 @@ LIST_FIELDS = (
     "id", "uid", "status", "operation_id", "operation", "owner_id", "user_id", "created", "updated_at", "timestamp",
     "error", "message", "agent_states",
 )  # fmt: skip
-"""What a table needs; asking for no more keeps a hundred jobs small."""
+"""The fields of a table; requesting only these keeps a response with a hundred jobs small."""
 ENDED = frozenset(status.value for status in TERMINAL_STATUSES)
-ROOMY = 100
-"""Columns of a terminal from which on a table has everything."""
-USER = 4
-"""The place of the column that is left out below that."""
+FULL_WIDTH = 100
+"""Terminal columns from which on a table shows every field."""
+USER_COLUMN = 4
+"""Index of the table column that a narrower terminal leaves out."""
 _TIMELINE_STYLES = {"failed": "red", "completed": "green", "stopped": "yellow", "retried": "yellow"}
 
 
-def job_table(jobs: Iterable[Mapping[str, Json]], room: int) -> Table:
-    """Return jobs as a table of at most `room` columns; who started them is left out where there is little room."""
+def job_table(jobs: Iterable[Mapping[str, Json]], width: int) -> Table:
+    """Return jobs as a table at most `width` characters wide; a narrow table leaves the user out."""
     columns = [
         Column("uid", right=True),
         Column("status"),
@@ -46,22 +46,22 @@ def job_table(jobs: Iterable[Mapping[str, Json]], room: int) -> Table:
             operation_name(job),
             cell(job.get("owner_id")),
             cell(job.get("user_id")),
-            moment(job.get("created")),
+            local_time(job.get("created")),
             took(job),
             _last_message(job),
         ]
         for job in jobs
     ]
-    if room < ROOMY:
-        columns = columns[:USER] + columns[USER + 1 :]
-        rows = [row[:USER] + row[USER + 1 :] for row in rows]
-    return fitted(columns, rows, room)
+    if width < FULL_WIDTH:
+        columns = columns[:USER_COLUMN] + columns[USER_COLUMN + 1 :]
+        rows = [row[:USER_COLUMN] + row[USER_COLUMN + 1 :] for row in rows]
+    return fitted(columns, rows, width)
 
 
 def job_line(job: Mapping[str, Json]) -> Text:
     """Return one job as one line, for pipes and logs."""
-    message = [
-        exact_moment(job.get("updated_at"))[11:],
+    parts = [
+        exact_local_time(job.get("updated_at"))[11:],
         f"#{brief(job.get('uid'))}",
         f"{brief(job.get('status')):<10}",
         operation_name(job),
@@ -69,11 +69,11 @@ def job_line(job: Mapping[str, Json]) -> Text:
         took(job),
         _last_message(job).plain,
     ]
-    return Text("  ".join(word for word in message if word))
+    return Text("  ".join(part for part in parts if part))
 
 
 def operation_name(job: Mapping[str, Json]) -> str:
-    """Return the operation's id, or what kind of inline operation it was."""
+    """Return the operation's id, or the type of an inline operation in parentheses."""
     if job.get("operation_id"):
         return brief(job["operation_id"])
     definition = job.get("operation")
@@ -82,7 +82,7 @@ def operation_name(job: Mapping[str, Json]) -> str:
 
 
 def took(job: Mapping[str, Json]) -> str:
-    """Return how long a job ran: as its agents say, else from its start to its end."""
+    """Return how long a job ran, as text: the duration that its one agent reported, else from its start to its end."""
     states = job.get("agent_states")
     if isinstance(states, Mapping) and len(states) == 1:
         return brief(next(iter(states.values())).get("duration"))
@@ -99,7 +99,7 @@ def _last_message(job: Mapping[str, Json]) -> Text:
 
 
 def counts_line(data: Mapping[str, Json], offset: int) -> str:
-    """Return what stands below a table: how many there are, of which status, and how to go on."""
+    """Return the line below a table: how many jobs there are, of which status, and the option for more."""
     shown, total = len(data["items"]), data["total_items"]
     counts = ", ".join(f"{count} {status}" for status, count in data.get("status_counts", {}).items() if count)
     more = "" if data.get("total_exact", True) else "more than "
@@ -109,15 +109,15 @@ def counts_line(data: Mapping[str, Json], offset: int) -> str:
 
 
 def job_detail(job: Mapping[str, Json]) -> RenderableType:
-    """Return one job in full: what it is, what it brought, and its timeline."""
+    """Return one job in full: its fields, output, results and timeline."""
     head = _facts(
         ("Job", f"{brief(job.get('uid'))}  ({brief(job.get('id'))})"),
         ("Status", status_text(str(job.get("status")))),
         ("Operation", f"{operation_name(job)}  {_kind(job)}".rstrip()),
         ("Owner", _owner(job)),
         ("User", job.get("user_id")),
-        ("Created", exact_moment(job.get("created"))),
-        ("Updated", exact_moment(job.get("updated_at"))),
+        ("Created", exact_local_time(job.get("created"))),
+        ("Updated", exact_local_time(job.get("updated_at"))),
         ("Took", took(job)),
         ("Host", job.get("hostname")),
         ("Target", None if job.get("target") == "_local" else job.get("target")),
@@ -125,7 +125,7 @@ def job_detail(job: Mapping[str, Json]) -> RenderableType:
         ("Retry of", job.get("retry_of")),
         ("Params", job.get("params") or None),
         ("Events", job.get("events") or None),
-        ("Started by", _cause(job)),
+        ("Started by", _started_by(job)),
         ("Message", job.get("message")),
         ("Result", job.get("result")),
         ("Error", Text(plain(job.get("error") or ""), style="red")),
@@ -163,19 +163,19 @@ def _owner(job: Mapping[str, Json]) -> str:
     return kind + brief(job.get("owner_id")) if job.get("owner_id") else ""
 
 
-def _cause(job: Mapping[str, Json]) -> str:
-    """Return the state change that started the job, in words."""
+def _started_by(job: Mapping[str, Json]) -> str:
+    """Return the state change that started the job, as text; empty without one."""
     meta = job.get("process_meta")
     if not isinstance(meta, Mapping):
         return ""
-    what = f"attribute {brief(meta['attribute'])}" if meta.get("attribute") else "state"
-    text = f"{what} {brief(meta.get('previous_state')) or 'nothing'} -> {brief(meta.get('state'))}"
+    value = f"attribute {brief(meta['attribute'])}" if meta.get("attribute") else "state"
+    text = f"{value} {brief(meta.get('previous_state')) or 'nothing'} -> {brief(meta.get('state'))}"
     topic, by = brief(meta.get("topic")), brief(meta.get("reported_by"))
     return text + (f" on {topic}" if topic else "") + (f", reported by {by}" if by else "")
 
 
 def _block(name: str, value: Json) -> list[RenderableType]:
-    """Return a text of several lines below its name, and anything else beside it."""
+    """Return a name with its value: a text of several lines below the name, anything else beside it."""
     text = value if isinstance(value, str) else brief(value)
     if "\n" not in text.strip():
         return [_facts((brief(name), text.strip()))]
@@ -193,6 +193,6 @@ def _timeline(events: Iterable[Mapping[str, Json]]) -> Table:
         error = plain(str(event.get("error") or "")).strip()
         if error:
             message.append(("\n" if message.plain else "") + error, style="red")
-        when = exact_moment(event.get("timestamp"))
+        when = exact_local_time(event.get("timestamp"))
         table.add_row(when, Text(brief(kind), style=_TIMELINE_STYLES.get(kind, "")), message)
     return table

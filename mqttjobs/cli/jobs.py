@@ -1,4 +1,4 @@
-"""`mqttjobs jobs …`: what ran, what it brought, and what to do with it."""
+"""`mqttjobs jobs …`: list, show, watch, retry, stop and delete jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs on standard error: readable for people or JSON lines for machines, and without secrets either way."""
+"""Logs on standard error, for people or as JSON lines for machines, without secrets."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mqttjobs.cli.terminal import plain
 MASK = "***"
 _SECRET_KEY = re.compile(r"password|passwd|secret|token|api_?key|signature|authorization|credential", re.IGNORECASE)
 _USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s]+@", re.IGNORECASE)
-_NOISY = ("amqtt", "transitions", "aiomqtt", "aiosqlite", "paho", "mqtt")
-_DEEPEST = 6
+_SILENCED = ("amqtt", "transitions", "aiomqtt", "aiosqlite", "paho", "mqtt")
+_MAX_DEPTH = 6
 
 
 def mask(value: Any, depth: int = 0) -> Any:
-    """Return a value with what stands under a secret's name, and users and passwords in URLs, replaced."""
+    """Return a value with secrets masked: values under the name of a secret, and users and passwords in URLs."""
     if isinstance(value, str):
         return _USERINFO.sub(rf"\1{MASK}@", value) if "://" in value else value
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         return value
     if isinstance(value, Mapping):
         return {
@@ -35,14 +35,14 @@ def mask(value: Any, depth: int = 0) -> Any:
 
 
 def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Mask a log event."""
+    """Mask the secrets of a log event; a structlog processor."""
     for key, item in event.items():
         event[key] = MASK if item and _SECRET_KEY.search(key) else mask(item)
     return event
 
 
-def tame(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Write out control characters, so that a topic or payload in a log cannot steer the terminal."""
+def escape_control_characters(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape control characters, so that a topic in the log cannot steer the terminal; a structlog processor."""
     for key, item in event.items():
         if isinstance(item, str):
             lines = item.split("\n") if key == "exception" else [item]
@@ -51,7 +51,7 @@ def tame(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str
 
 
 class _StandardError:
-    """Standard error as it is at each write: a live view puts itself in its place."""
+    """Writes to the sys.stderr of the moment, which a live view replaces."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -61,24 +61,24 @@ class _StandardError:
 
 
 def configure(*, as_json: bool, level: str) -> None:
-    """Send every log of this process, structlog's and the standard library's, to standard error."""
+    """Send all logs of this process, structlog's and the standard library's, from `level` up to standard error."""
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    ending: list[Any]
+    rendering: list[Any]
     if as_json:
         json_lines = structlog.processors.JSONRenderer(sort_keys=False)
-        ending = [structlog.processors.format_exc_info, mask_secrets, json_lines]
+        rendering = [structlog.processors.format_exc_info, mask_secrets, json_lines]
     else:
         # Plain tracebacks: rich ones show local variables, and those hold secrets.
         traceback = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=traceback, pad_event_to=24
         )
-        ending = [structlog.processors.format_exc_info, mask_secrets, tame, renderer]
+        rendering = [structlog.processors.format_exc_info, mask_secrets, escape_control_characters, renderer]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -89,11 +89,11 @@ def configure(*, as_json: bool, level: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
-    for name in _NOISY:
+    for name in _SILENCED:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

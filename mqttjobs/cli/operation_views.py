@@ -1,4 +1,4 @@
-"""Operations as a person reads them."""
+"""Operations for people: a table, and one operation in full."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mqttjobs.cli.job_views import ROOMY
-from mqttjobs.cli.terminal import Column, brief, cell, exact_moment, fitted, moment, status_text
+from mqttjobs.cli.job_views import FULL_WIDTH
+from mqttjobs.cli.terminal import Column, brief, cell, exact_local_time, fitted, local_time, status_text
 from mqttjobs.domain.model import Json
 
 _DETAIL = (
@@ -21,11 +21,11 @@ _DETAIL = (
 )  # fmt: skip
 
 
-def operation_table(operations: Iterable[Mapping[str, Json]], room: int) -> Table:
-    """Return operations as a table of at most `room` columns.
+def operation_table(operations: Iterable[Mapping[str, Json]], width: int) -> Table:
+    """Return operations as a table at most `width` characters wide.
 
-    A caller who may not read them sees ids, names and descriptions; names, much like ids, are left out where there
-    is little room.
+    A caller without the permission to read operations gets ids, names and descriptions only. A narrow table leaves
+    the names out, which are much like the ids.
     """
     columns = [
         Column("id", 20, 10),
@@ -38,9 +38,9 @@ def operation_table(operations: Iterable[Mapping[str, Json]], room: int) -> Tabl
         Column("name", 16, 8),
     ]
     rows = [_row(operation) for operation in operations]
-    if room < ROOMY:
+    if width < FULL_WIDTH:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return fitted(columns, rows, room)
+    return fitted(columns, rows, width)
 
 
 def _row(operation: Mapping[str, Json]) -> list[Text | str]:
@@ -52,7 +52,7 @@ def _row(operation: Mapping[str, Json]) -> list[Text | str]:
         _last_run(operation),
         cell(operation.get("job_execution_strategy")),
         cell((operation.get("job_instances") or {}).get("total")),
-        moment(operation.get("next_trigger")),
+        local_time(operation.get("next_trigger")),
         cell(operation.get("name")),
     ]
 
@@ -71,7 +71,7 @@ def operation_detail(operation: Mapping[str, Json]) -> RenderableType:
     for title, key in _DETAIL:
         value = operation.get(key)
         if value not in (None, "", [], {}):
-            table.add_row(title, cell(_IN_TEXT.get(key, _as_it_is)(value)))
+            table.add_row(title, cell(_FORMATTERS.get(key, _unchanged)(value)))
     instances = operation.get("job_instances")
     if isinstance(instances, Mapping):
         running = f", {brief(instances['running'])} of them now" if instances.get("running") else ""
@@ -80,46 +80,46 @@ def operation_detail(operation: Mapping[str, Json]) -> RenderableType:
             table.add_row("Last jobs", cell(", ".join(map(str, instances["last_ids"]))))
     for title, key in (("Last started", "previous_trigger"), ("Next", "next_trigger"), ("First run", "start_date")):
         if operation.get(key):
-            table.add_row(title, exact_moment(operation[key]))
+            table.add_row(title, exact_local_time(operation[key]))
     return table
 
 
-def _as_it_is(value: Json) -> Json:
+def _unchanged(value: Json) -> Json:
     return value
 
 
-def _attachments(value: Json) -> Json:
-    """Return `attach` in words: link hall_lights."""
+def _attach_text(value: Json) -> Json:
+    """Return `attach` as text: link hall_lights."""
     attachments = [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
     return ", ".join(f"{kind} {brief(name)}" for each in attachments for kind, name in each.items() if name) or value
 
 
-def _conditions_of_start(value: Json) -> Json:
-    """Return `triggers` in words: states clear, duration 3s."""
+def _triggers_text(value: Json) -> Json:
+    """Return `triggers` as text: states clear, duration 3s."""
     if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
         return value
     return "; ".join(
-        ", ".join(f"{key} {_message(item)}" for key, item in each.items() if item is not None) or "any change"
+        ", ".join(f"{key} {_alternatives(item)}" for key, item in each.items() if item is not None) or "any change"
         for each in value
     )
 
 
-def _interval(value: Json) -> Json:
+def _schedule_text(value: Json) -> Json:
     return f"every {brief(value['every'])}" if isinstance(value, Mapping) and "every" in value else value
 
 
-def _message(value: Json) -> str:
+def _alternatives(value: Json) -> str:
     return " or ".join(map(brief, value)) if isinstance(value, list) else brief(value)
 
 
-_IN_TEXT: Mapping[str, Callable[[Json], Json]] = {
-    "attach": _attachments,
-    "triggers": _conditions_of_start,
-    "scheduled": _interval,
+_FORMATTERS: Mapping[str, Callable[[Json], Json]] = {
+    "attach": _attach_text,
+    "triggers": _triggers_text,
+    "scheduled": _schedule_text,
 }
 
 
 def _last_run(operation: Mapping[str, Json]) -> Text:
-    """Return the status of the latest run; `scheduled` means that there was none yet."""
+    """Return the status of the latest run; the status `scheduled` means that there was no run yet."""
     status = str(operation.get("status") or "")
     return Text("none yet" if status else "") if status in ("scheduled", "") else status_text(status)

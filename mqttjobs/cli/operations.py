@@ -1,4 +1,4 @@
-"""`mqttjobs operations …`: what can be run, how it is doing, and running it by hand."""
+"""`mqttjobs operations …`: list, show, execute, explain, activate and deactivate operations."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def execute(
     params = execution.parse_params(param or [])
     request = {"id": operation, "object": object_id, "link": link, "params": params or None}
     work = execution.run_and_wait(access, request) if wait else execution.start(access, request)
-    raise typer.Exit(execution.report(access, complete(work)))
+    raise typer.Exit(execution.print_outcome(access, complete(work)))
 
 
 @app.command("explain")

@@ -1,4 +1,4 @@
-"""What is shown while somebody waits for a job: one live line on a terminal, else each new message on its own."""
+"""The progress of a job while its caller waits: one live line on a terminal, elsewhere a line for each message."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mqttjobs.cli.terminal import brief, print_note, status_text
 from mqttjobs.domain.model import Json
 
 Show = Callable[[Mapping[str, Json]], None]
-_PRINTED = ("progress", "retried")
-"""Events whose message is news to who waits."""
+_MESSAGE_EVENTS = ("progress", "retried")
+"""The events whose messages are shown."""
 
 
 @contextmanager
-def following(*, quiet: bool) -> Iterator[Show]:
-    """Give what shows a job's document again and again as it goes on; `quiet` shows nothing where nobody looks."""
+def showing_progress(*, quiet: bool) -> Iterator[Show]:
+    """Yield a function that shows a job's document, to be called at each poll; `quiet` prints only on a terminal."""
     if sys.stderr.isatty():
         with _live_line() as show:
             yield show
@@ -39,7 +39,7 @@ def _live_line() -> Iterator[Show]:
         def show(job: Mapping[str, Json]) -> None:
             line = Text(f"job {brief(job.get('uid'))} ").append_text(status_text(brief(job.get("status"))))
             line.append(f" {time.monotonic() - began_s:.0f} s", style="bright_black")
-            messages = news(job)
+            messages = progress_messages(job)
             if messages:
                 line.append(f"  {messages[-1]}")
             line.truncate(max(20, console.width - 4), overflow="ellipsis")
@@ -49,20 +49,20 @@ def _live_line() -> Iterator[Show]:
 
 
 class _Lines:
-    """Tells each message once."""
+    """Prints each message once."""
 
     def __init__(self) -> None:
         self._printed = 0
 
     def __call__(self, job: Mapping[str, Json]) -> None:
-        messages = news(job)
+        messages = progress_messages(job)
         for message in messages[self._printed :]:
             print_note(message, "bright_black")
         self._printed = max(self._printed, len(messages))
 
 
-def news(job: Mapping[str, Json]) -> list[str]:
-    """Return the messages of a job's timeline that are news to who waits for it, each one harmless line."""
+def progress_messages(job: Mapping[str, Json]) -> list[str]:
+    """Return the progress messages of a job's timeline, each as one line without control characters."""
     timeline = job.get("timeline")
     events = timeline if isinstance(timeline, list) else []
-    return [brief(str(event.get("message"))) for event in events if event.get("event") in _PRINTED]
+    return [brief(str(event.get("message"))) for event in events if event.get("event") in _MESSAGE_EVENTS]

@@ -1,4 +1,4 @@
-"""`mqttjobs run` and `mqttjobs check`: the service in the foreground, and whether its configuration is good."""
+"""`mqttjobs run` and `mqttjobs check`: run the service in the foreground, and validate a configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import typer
 
 from mqttjobs import __version__
-from mqttjobs.cli.running import BAD_CONFIG, INTERRUPTED, explained, serve
+from mqttjobs.cli.running import BAD_CONFIG, INTERRUPTED, exit_on_error, serve
 from mqttjobs.cli.terminal import fail, grid, output, print_note
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ Config = Annotated[Path, typer.Argument(metavar="[CONFIG]", show_default=True, h
 
 
 class LogFormat(StrEnum):
-    """Who reads the log."""
+    """The format of the log: for people or for machines."""
 
     CONSOLE = "console"
     JSON = "json"
 
 
 class LogLevel(StrEnum):
-    """The least that is logged."""
+    """The lowest level that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -50,7 +50,7 @@ def run(
         typer.Option("--embedded-broker", help="Start a broker in this process too, at mqtt.url; to try things out."),
     ] = False,
     log_format: Annotated[LogFormat, typer.Option(help="For people, or JSON lines for machines.")] = LogFormat.CONSOLE,
-    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.INFO,
+    log_level: Annotated[LogLevel, typer.Option(help="The lowest level that is logged.")] = LogLevel.INFO,
 ) -> None:
     """Run the service in the foreground.
 
@@ -58,7 +58,7 @@ def run(
     """
     from mqttjobs.cli import logs
 
-    must_exist(config)
+    require_file(config)
     logs.configure(as_json=log_format is LogFormat.JSON, level=log_level)
     serve(_run(config, embedded_broker=embedded_broker))
 
@@ -70,7 +70,7 @@ async def _run(config: Path, *, embedded_broker: bool) -> None:
     from mqttjobs.service import app
 
     stop, reload = asyncio.Event(), asyncio.Event()
-    obey_signals(stop, reload)
+    handle_signals(stop, reload)
     log = structlog.get_logger(__name__)
 
     def read() -> Settings:
@@ -86,8 +86,8 @@ async def _run(config: Path, *, embedded_broker: bool) -> None:
     log.info("stopped")
 
 
-def obey_signals(stop: asyncio.Event, reload: asyncio.Event | None = None) -> None:
-    """Stop at SIGTERM and at a first Ctrl-C, leave at once at a second, and reload at SIGHUP."""
+def handle_signals(stop: asyncio.Event, reload: asyncio.Event | None = None) -> None:
+    """Set `stop` at SIGTERM and the first Ctrl-C, exit at once at the second, and set `reload` at SIGHUP."""
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:
@@ -108,7 +108,7 @@ async def _nothing() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _embedded(url: str) -> AsyncIterator[None]:
-    """Run the embedded broker at the configured address, where that is a plain loopback one."""
+    """Run the embedded broker at the address in `url`; exits unless `url` is mqtt:// (loopback only)."""
     import structlog
 
     from mqttjobs.transport.embedded import NOT_FOR_PRODUCTION, EmbeddedBroker
@@ -125,8 +125,8 @@ def check(config: Config = DEFAULT_CONFIG) -> None:
     """Validate CONFIG: every problem as file:line: message, or a summary."""
     from mqttjobs.config import load, summary
 
-    must_exist(config)
-    with explained():
+    require_file(config)
+    with exit_on_error():
         settings = load(config)
     table = grid("", "")
     table.show_header = False
@@ -139,8 +139,8 @@ def check(config: Config = DEFAULT_CONFIG) -> None:
     console.print(table)
 
 
-def must_exist(config: Path) -> None:
-    """Say that there is no such file, and exit, if that is so."""
+def require_file(config: Path) -> None:
+    """Exit with a message if there is no such file."""
     if config.exists():
         return
     print_note(f"{config}:0: there is no such file")

@@ -1,4 +1,4 @@
-"""From a coroutine to an exit code: 0 done, 1 the work failed, 2 bad usage or configuration, 130 interrupted."""
+"""Runs coroutines for commands; the exit code is 0 done, 1 failed, 2 bad usage or configuration, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BAD_CONFIG = 2
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn our own exceptions into a sentence on standard error and the exit code that belongs to it."""
+def exit_on_error() -> Iterator[None]:
+    """Turn a MqttJobsError or Ctrl-C into a message on standard error and the exit code that belongs to it."""
     try:
         yield
     except ConfigError as error:
@@ -34,15 +34,15 @@ def explained() -> Iterator[None]:
 
 
 def complete(work: Coroutine[Any, Any, T]) -> T:
-    """Run a short piece of work to its end on a plain event loop; Ctrl-C ends it with 130."""
-    with explained():
+    """Run a short coroutine on a plain event loop and return its result; errors exit as in `exit_on_error`."""
+    with exit_on_error():
         return asyncio.run(work)
-    raise AssertionError  # explained() never swallows
+    raise AssertionError  # exit_on_error() never swallows
 
 
 def serve(work: Coroutine[Any, Any, None]) -> None:
-    """Run something long on the fastest event loop there is."""
-    with explained(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    """Run a long coroutine on uvloop if there is one; errors exit as in `exit_on_error`."""
+    with exit_on_error(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(work)
 
 
@@ -50,7 +50,7 @@ def _loop_factory() -> Any:
     if sys.platform == "win32":
         return None
     try:
-        import uvloop  # it takes a moment
+        import uvloop  # importing takes a while
     except ImportError:
         return None
     return uvloop.new_event_loop

@@ -1,4 +1,4 @@
-"""`mqttjobs test`: the rules of a configuration, tried out without a broker and without effects."""
+"""`mqttjobs test`: simulate the rules of a configuration, without a broker and without effects."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from mqttjobs.cli.run import must_exist
-from mqttjobs.cli.running import BAD_CONFIG, complete, explained
+from mqttjobs.cli.run import require_file
+from mqttjobs.cli.running import BAD_CONFIG, complete, exit_on_error
 from mqttjobs.domain.model import Json
 
 _ORDER = "mqttjobs.order"
-_VALUED = ("--report", "--topic", "--payload", "--after")
+_OPTIONS_WITH_VALUE = ("--report", "--topic", "--payload", "--after")
 
 
-class InOrder(TyperCommand):
+class OrderedCommand(TyperCommand):
     """A command that remembers the order in which its options were given."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, and keep what was written."""
+        """Parse the arguments, and keep them as written."""
         ctx.meta[_ORDER] = list(args)
         return super().parse_args(ctx, args)
 
@@ -46,20 +46,20 @@ def simulate(
     """
     del report, topic, payload, retained, after
     from mqttjobs.cli import terminal
-    from mqttjobs.cli.explaining import simulated
+    from mqttjobs.cli.explaining import simulated_step
 
-    must_exist(config)
-    steps = steps_in(context.meta[_ORDER])
+    require_file(config)
+    steps = parse_steps(context.meta[_ORDER])
     if not steps:
         raise typer.BadParameter("give at least one --report, --topic or --after")
-    with explained():
-        steps_done = complete(_simulate(config, steps))
+    with exit_on_error():
+        results = complete(_simulate(config, steps))
     if as_json:
-        terminal.print_json(steps_done)
+        terminal.print_json(results)
         return
     console = terminal.output()
-    for each in steps_done:
-        for line in simulated(each):
+    for result in results:
+        for line in simulated_step(result):
             console.print(line, soft_wrap=True)
 
 
@@ -74,35 +74,36 @@ async def _simulate(config: Path, steps: Sequence[Json]) -> list[Json]:
     settings = load(config)
     simulation = Simulation(settings, SystemClock().now(), new_uuid)
     try:
-        read = read_steps(settings.installation, steps)
-        begun = document(simulation, await simulation.begin())
-        started = [{"step": None, "seen": [begun]}] if begun["runs"] or begun["not_run"] else []
-        return [*started, *await play(simulation, read)]
+        parsed = read_steps(settings.installation, steps)
+        start = document(simulation, await simulation.begin())
+        first = [{"step": None, "seen": [start]}] if start["runs"] or start["not_run"] else []
+        return [*first, *await play(simulation, parsed)]
     except (InvalidRequest, TooManyRuns) as error:
         from mqttjobs.cli.terminal import fail
 
         fail(str(error).removeprefix("wrong reports: "), BAD_CONFIG)
 
 
-def steps_in(arguments: Sequence[str]) -> list[Json]:
-    """Return the steps that a command line gives, in its order."""
+def parse_steps(arguments: Sequence[str]) -> list[Json]:
+    """Return the steps of a command line in its order: {"report": …}, {"topic": …, "payload": …} or {"after": …}."""
     steps: list[dict[str, Json]] = []
     rest = iter(arguments)
-    for word in rest:
-        name, equals, value = word.partition("=")
+    for argument in rest:
+        name, equals, value = argument.partition("=")
         if name == "--retained":
-            _message(steps, word)["retained"] = True
-        if name not in _VALUED:
+            _topic_step(steps, argument)["retained"] = True
+        if name not in _OPTIONS_WITH_VALUE:
             continue
         given = value if equals else next(rest, "")
         if name == "--payload":
-            _message(steps, word)["payload"] = given
+            _topic_step(steps, argument)["payload"] = given
         else:
             steps.append({name.removeprefix("--"): given})
     return list(steps)
 
 
-def _message(steps: Sequence[dict[str, Json]], word: str) -> dict[str, Json]:
+def _topic_step(steps: Sequence[dict[str, Json]], option: str) -> dict[str, Json]:
+    """Return the last step, which `option` completes; raises BadParameter unless that is a topic."""
     if not steps or "topic" not in steps[-1]:
-        raise typer.BadParameter(f"{word} belongs to a --topic: write it right after")
+        raise typer.BadParameter(f"{option} belongs to a --topic: write it right after")
     return steps[-1]

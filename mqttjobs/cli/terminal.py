@@ -1,4 +1,4 @@
-"""What a person sees: consoles, colours, local times, and texts of strangers made harmless."""
+"""Output for people: consoles, tables, colours, local times, and texts without control characters."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from rich.text import Text
 from mqttjobs.domain.model import Json
 
 GAP = 2
-"""Columns between two columns of a table."""
-WIDE = 1000
-"""Columns where nobody looks: a pipe gets whole lines."""
+"""Spaces between two columns of a table."""
+PIPE_WIDTH = 1000
+"""The width of a pipe, large enough for whole lines."""
 STATUS_STYLES: Mapping[str, str] = {
     "submitted": "cyan",
     "processing": "blue",
@@ -39,17 +39,17 @@ _CONTROL_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 
 def plain(text: str) -> str:
-    """Return a text with control and direction characters written out, so that no terminal obeys them."""
-    return _CONTROL.sub(_written_out, text)
+    """Return a text with control and direction characters escaped, so that they cannot steer a terminal."""
+    return _CONTROL.sub(_escaped, text)
 
 
-def _written_out(found: re.Match[str]) -> str:
+def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def brief(value: Json) -> str:
-    """Return any JSON value as one harmless line; null is nothing."""
+    """Return a JSON value as one line without control characters; null is empty."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -57,36 +57,36 @@ def brief(value: Json) -> str:
 
 
 def as_json(value: Json, *, indent: int | None = 2) -> str:
-    """Return JSON in which no character can steer a terminal."""
+    """Return a value as JSON text in which no character can steer a terminal."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return _CONTROL_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_json(value: Json, *, indent: int | None = 2) -> None:
-    """Print raw data for machines, and nothing else."""
+    """Print a value as JSON on standard output."""
     sys.stdout.write(as_json(value, indent=indent) + "\n")
     sys.stdout.flush()
 
 
 def output() -> Console:
-    """Return a console on standard output; in a pipe lines are whole."""
+    """Return a console on standard output that does not wrap lines in a pipe."""
     return Console(
         file=sys.stdout,
         markup=False,
         emoji=False,
         highlight=False,
-        width=None if sys.stdout.isatty() else WIDE,
+        width=None if sys.stdout.isatty() else PIPE_WIDTH,
     )
 
 
 def print_note(text: str, style: str = "") -> None:
-    """Print a remark for people on standard error."""
+    """Print a note for people on standard error."""
     console = Console(file=sys.stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
     console.print(Text(plain(text), style=style))
 
 
 def fail(text: str, code: int = 1) -> NoReturn:
-    """Print why nothing came of it on standard error, and exit."""
+    """Print an error on standard error, and exit with `code`."""
     print_note(f"Error: {text}", "red" if sys.stderr.isatty() else "")
     raise typer.Exit(code)
 
@@ -107,33 +107,34 @@ def grid(*columns: str) -> Table:
 
 
 class Column(NamedTuple):
-    """A column of a table.
-
-    Where there is little room it is cut to what is `enough` first and to the `least` then; None: not at all.
-    """
+    """A column of a table. A narrow table cuts it to `preferred` characters, then to `minimum`; None: never."""
 
     name: str
-    enough: int | None = None
-    least: int | None = None
+    preferred: int | None = None
+    minimum: int | None = None
     right: bool = False
 
 
-def fitted(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], room: int) -> Table:
-    """Return a table that is no wider than `room`: what may be cut gives way, the last column first."""
+def fitted(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], width: int) -> Table:
+    """Return a table at most `width` characters wide, if its columns may be cut so far; the last is cut first."""
     texts = [[Text(each) if isinstance(each, str) else each for each in row] for row in rows]
     widths = [
         max(cell_len(column.name), *(row[index].cell_len for row in texts), 1) for index, column in enumerate(columns)
     ]
-    over = sum(widths) + GAP * len(columns) - room
-    for bounds in ([each.enough for each in columns], [each.least for each in columns]):
+    excess = sum(widths) + GAP * len(columns) - width
+    for bounds in ([each.preferred for each in columns], [each.minimum for each in columns]):
         for index, bound in reversed(list(enumerate(bounds))):
-            given = 0 if bound is None else max(0, min(over, widths[index] - bound))
-            widths[index] -= given
-            over -= given
+            cut = 0 if bound is None else max(0, min(excess, widths[index] - bound))
+            widths[index] -= cut
+            excess -= cut
     table = grid()
-    for column, width in zip(columns, widths, strict=True):
+    for column, column_width in zip(columns, widths, strict=True):
         table.add_column(
-            column.name, no_wrap=True, overflow="ellipsis", width=width, justify="right" if column.right else "left"
+            column.name,
+            no_wrap=True,
+            overflow="ellipsis",
+            width=column_width,
+            justify="right" if column.right else "left",
         )
     for row in texts:
         table.add_row(*row)
@@ -141,17 +142,17 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], room
 
 
 def status_text(status: str) -> Text:
-    """Return a status in its colour."""
+    """Return a job status in its colour."""
     return Text(plain(status), style=STATUS_STYLES.get(status, ""))
 
 
 def cell(value: Json, style: str = "") -> Text:
-    """Return any JSON value as a table's cell."""
+    """Return a JSON value as the cell of a table."""
     return Text(brief(value), style=style)
 
 
-def moment(iso_text: Json, now: datetime | None = None) -> str:
-    """Return a wire time as local time: the time of day if it is today, else the date too."""
+def local_time(iso_text: Json, now: datetime | None = None) -> str:
+    """Return an ISO 8601 text as local time: the time of day if it is today, else with the date."""
     if not isinstance(iso_text, str):
         return ""
     try:
@@ -162,8 +163,8 @@ def moment(iso_text: Json, now: datetime | None = None) -> str:
     return at.strftime("%H:%M:%S" if at.date() == today else "%Y-%m-%d %H:%M")
 
 
-def exact_moment(iso_text: Json) -> str:
-    """Return a wire time as local time with its milliseconds."""
+def exact_local_time(iso_text: Json) -> str:
+    """Return an ISO 8601 text as local date and time with milliseconds."""
     if not isinstance(iso_text, str):
         return ""
     try:

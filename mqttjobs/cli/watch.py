@@ -1,4 +1,4 @@
-"""Following job events: subscribe, hand each one on, and connect again when the broker goes away."""
+"""Following job events: subscribe, show each event, and reconnect after a lost connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import orjson
 
 from mqttjobs.cli.access import Access
-from mqttjobs.cli.client import NoAnswer, connected, shown
+from mqttjobs.cli.client import NoAnswer, connected, display_url
 from mqttjobs.cli.terminal import print_note
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.service_topics import job_event_topic, job_events
@@ -21,7 +21,7 @@ Show = Callable[[Mapping[str, Json]], None]
 
 
 def filters(base_topic: str, statuses: Sequence[str], operation: str | None) -> list[str]:
-    """Return the topic filters of the events that are wanted (contract 3: event/job/<status>/<operation>/<owner>)."""
+    """Return the topic filters of job events, event/job/<status>/<operation>/<owner> (contract 3); no statuses: all."""
     wanted = list(dict.fromkeys(statuses)) or ["+"]
     if operation is None and wanted == ["+"]:
         return [f"{job_events(base_topic)}/#"]
@@ -29,7 +29,7 @@ def filters(base_topic: str, statuses: Sequence[str], operation: str | None) -> 
 
 
 async def follow(access: Access, wanted: Sequence[str], show: Show) -> None:
-    """Hand each job event to `show`, for ever; a lost connection is made again.
+    """Call `show` with each job event until cancelled; reconnect after a lost connection.
 
     Raises:
         TransportError: the first connection could not be made, or the broker refuses the subscription.
@@ -50,9 +50,9 @@ async def follow(access: Access, wanted: Sequence[str], show: Show) -> None:
                     client.session.acknowledge(messages)
                     for message in messages:
                         if message.topic.startswith(f"{job_events(access.base_topic)}/"):
-                            _hand_on(message.payload, show)
+                            _show_event(message.payload, show)
         except ConnectionLost:
-            where = shown(access.url)
+            where = display_url(access.url)
             print_note(f"the connection to {where} was lost; trying again (events meanwhile are missing)", "yellow")
         except TransportError:
             if not was_connected:
@@ -60,7 +60,7 @@ async def follow(access: Access, wanted: Sequence[str], show: Show) -> None:
         await asyncio.sleep(PAUSE_S)
 
 
-def _hand_on(payload: bytes, show: Show) -> None:
+def _show_event(payload: bytes, show: Show) -> None:
     try:
         job = orjson.loads(payload)
     except orjson.JSONDecodeError:

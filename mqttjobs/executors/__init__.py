@@ -1,1 +1,1 @@
-"""Operation types: one file each, found by the registry."""
+"""Running operations: the interface of operation types, and what every type needs."""

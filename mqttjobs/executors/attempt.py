@@ -1,4 +1,4 @@
-"""One attempt of a job: an executor run once, and whatever goes wrong with it as an outcome."""
+"""One attempt of a job: runs an executor once, and returns every error as an outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ log = structlog.get_logger(__name__)
 
 
 async def attempt(executor: Executor, context: RunContext) -> Outcome:
-    """Run an executor within the attempt's time limit and return how it ended; only a cancellation is raised."""
+    """Run an executor within the time limit of the attempt and return its outcome; only a cancellation is raised.
+
+    A TemplateError is an outcome that no retry can change. Any other exception is logged as `executor-failed`.
+    """
     limit_s = None if executor.own_timeout else context.timeout / timedelta(seconds=1)
     try:
         async with asyncio.timeout(limit_s):

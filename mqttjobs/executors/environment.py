@@ -1,4 +1,4 @@
-"""What a program is given: its environment and the JSON on its standard input (contract 2)."""
+"""The input of a program: its environment, and JSON on its standard input (contract 2)."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from mqttjobs.domain.protocol import encode
 from mqttjobs.domain.templates import Template, as_text, reveal_all, revealed, secret_reference
 from mqttjobs.executors.base import RunContext
 
-FROM_OURS = ("PATH", "LANG", "HOME")
+INHERITED = ("PATH", "LANG", "HOME")
 LARGEST_VALUE = 100 * 1024
-"""The kernel takes no single string over 128 KiB; a larger value is on standard input alone."""
-LARGEST_ALL = 512 * 1024
+"""The kernel takes no single string over 128 KiB; a larger value is on standard input only."""
+LARGEST_ENVIRONMENT = 512 * 1024
+"""Variables beyond this total are on standard input only."""
 
 
 class SecretResolver:
-    """Gives secrets and remembers which, so that they can be masked in whatever the program writes."""
+    """Resolves secrets and remembers them, so that they can be masked in the output of the program."""
 
     def __init__(self, context: RunContext) -> None:
         self._reveal = context.reveal
         self.given: dict[str, str] = {}
 
     def __call__(self, name: str) -> str:
-        """Return the text behind a name."""
+        """Return the text that `${name}` stands for; raises TemplateError if there is none."""
         text = self._reveal(name)
         self.given[text] = secret_reference(name)
         return text
 
     @property
     def given_secrets(self) -> list[tuple[str, str]]:
-        """What was given, and the name that stands for it."""
+        """The resolved secrets, each with the `${name}` that stands for it."""
         return list(self.given.items())
 
 
 def variables_of(context: RunContext, reveal: SecretResolver) -> dict[str, Json]:
-    """Return every variable as the program may see it, secrets of properties revealed."""
+    """Return every variable of the job, with the secrets of properties resolved."""
     variables = (
         revealed(dict(context.variables), "", dict(context.secret_templates), reveal)
         if context.secret_templates
@@ -47,7 +48,7 @@ def variables_of(context: RunContext, reveal: SecretResolver) -> dict[str, Json]
 
 
 def standard_input(context: RunContext, variables: Mapping[str, Json], reveal: SecretResolver) -> bytes:
-    """Return one JSON object: the variables, params, events and preferences."""
+    """Return the standard input of a program: one JSON object of variables, params, events, preferences and job."""
     return encode(
         {
             "params": context.params,
@@ -62,33 +63,35 @@ def standard_input(context: RunContext, variables: Mapping[str, Json], reveal: S
 def environment(
     context: RunContext, variables: Mapping[str, Json], own: Mapping[str, Template], reveal: SecretResolver
 ) -> dict[str, str]:
-    """Return PATH, LANG and HOME, the variables as MQTTJOBS_…, and the operation's own `env`; nothing else of ours.
+    """Return the environment of a program: PATH, LANG and HOME, the variables as MQTTJOBS_…, and `own`.
+
+    `own` are the templates of the operation's `env`. Nothing else of this process is passed on.
 
     Raises:
-        TemplateError: a variable in `env` that is unknown.
+        TemplateError: a variable in `own` is unknown, or a secret cannot be resolved.
     """
-    made = {name: os.environ[name] for name in FROM_OURS if name in os.environ}
+    env = {name: os.environ[name] for name in INHERITED if name in os.environ}
     exported: dict[str, Json] = {"params": context.params, **variables, "job": {"id": context.job_id}}
     size = 0
-    for name, text in _flat("MQTTJOBS", exported):
+    for name, text in _flatten("MQTTJOBS", exported):
         size += len(name) + len(text)
-        if "\0" not in text and len(text.encode()) <= LARGEST_VALUE and size <= LARGEST_ALL:
-            made[name] = text
-    made["MQTTJOBS_AGENT"] = context.hostname
+        if "\0" not in text and len(text.encode()) <= LARGEST_VALUE and size <= LARGEST_ENVIRONMENT:
+            env[name] = text
+    env["MQTTJOBS_AGENT"] = context.hostname
     for key, value in context.preferences.items():
-        made[f"MQTTJOBS_PREF_{_word(key)}"] = as_text(reveal_all(value, reveal))
+        env[f"MQTTJOBS_PREF_{_variable_name(key)}"] = as_text(reveal_all(value, reveal))
     for name, template in own.items():
-        made[name] = template.render(context.variables, context.secret_templates, reveal).text.replace("\0", "")
-    return made
+        env[name] = template.render(context.variables, context.secret_templates, reveal).text.replace("\0", "")
+    return env
 
 
-def _flat(prefix: str, value: Json) -> Iterator[tuple[str, str]]:
+def _flatten(prefix: str, value: Json) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _flat(f"{prefix}_{_word(key)}", item)
+            yield from _flatten(f"{prefix}_{_variable_name(key)}", item)
     elif value is not None:
         yield prefix, as_text(value)
 
 
-def _word(text: str) -> str:
+def _variable_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", text).upper()

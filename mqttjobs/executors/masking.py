@@ -1,4 +1,4 @@
-"""Secrets in captured output: each is replaced by its name however it is written, and half of one does not stay."""
+"""Masking of secrets in captured output, in every form that programs write, and also of secrets cut in half."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 DEEPEST_JSON = 2
-"""JSON that stands as a text inside JSON is escaped twice."""
+"""JSON as a text inside JSON is escaped twice."""
 
 _HTML = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&'="})
 
 
 class Masking:
-    """Puts names in place of secrets; `secrets` are pairs of a secret and the name that stands for it."""
+    """Replaces secrets by their names; `secrets` are pairs of a secret and its name, such as `${ENV:KEY}`."""
 
     def __init__(self, secrets: Sequence[tuple[str, str]] = ()) -> None:
         forms = {form: name for secret, name in secrets if secret for form in _forms(secret)}
         self._forms = sorted(forms.items(), key=lambda each: -len(each[0]))
 
     def __call__(self, text: str) -> str:
-        """Return a text with every secret in it replaced by its name, the longest first."""
+        """Return a text with every secret replaced by its name, the longest first."""
         for form, name in self._forms:
             text = text.replace(form, name)
         return text
 
     def head(self, text: str) -> str:
-        """Return the masked beginning of a longer text, without the first half of a secret at its end."""
+        """Return the beginning of a longer text, masked, without a secret that is cut off at its end."""
         text = self(text)
         half = max((_overlap(text, form, len(form) - 1) for form, _ in self._forms), default=0)
         return text[: len(text) - half]
 
     def tail(self, text: str) -> str:
-        """Return the masked end of a longer text, without the last half of a secret at its beginning."""
+        """Return the end of a longer text, masked, without the rest of a secret that was cut off before it."""
         half = -1
         while half:
             half = max((_overlap(form, text, len(form) - 1) for form, _ in self._forms), default=0)
@@ -42,7 +42,7 @@ class Masking:
 
 
 def _overlap(left: str, right: str, most: int) -> int:
-    """Return how many characters, at most `most`, end one text and begin the other."""
+    """Return the length, at most `most`, of the longest end of `left` that `right` begins with."""
     end = left[max(0, len(left) - most) :] if most else ""
     at = end.find(right[:1])
     while 0 <= at < len(end):
@@ -54,7 +54,7 @@ def _overlap(left: str, right: str, most: int) -> int:
 
 @lru_cache(maxsize=256)
 def _forms(secret: str) -> frozenset[str]:
-    """Return a secret as it may be written: as it is, and as programs of many languages put it into JSON."""
+    """Return a secret in every form that is masked: plain, and escaped as in the JSON of many languages."""
     forms = {secret}
     for _ in range(DEEPEST_JSON):
         forms |= {written for form in forms for written in _as_json(form)}

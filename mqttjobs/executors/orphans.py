@@ -1,4 +1,4 @@
-"""Processes that outlived whoever started them: found by the job in their environment, and ended with their group."""
+"""Processes that outlived a killed service or agent: found by the job id in their environment, and killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VARIABLE = b"MQTTJOBS_JOB_ID="
 def end_orphans(job_ids: Collection[str]) -> int:
     """Kill the process groups that still work on these jobs; return how many there were.
 
-    Call it before any of them is run again. Where there is no /proc nothing is found.
+    Call this before one of the jobs runs again. Without /proc nothing is found.
     """
     marks = {VARIABLE + job_id.encode() for job_id in job_ids}
     groups = set()

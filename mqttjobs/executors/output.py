@@ -1,4 +1,4 @@
-"""What a program writes: kept up to a bound, head and tail, with progress lines taken out (behaviour 3.11)."""
+"""Captured output of a program: head and tail up to a limit, without progress lines (behaviour 3.11)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mqttjobs.executors.masking import Masking
 
 PROGRESS_PREFIX = b"::message:: "
 LONGEST_PROGRESS = 4096
-"""Bytes of a progress message that are told; the rest of its line is left out."""
+"""The most bytes of a progress message; the rest of its line is left out."""
 
 
 class Capture:
-    """Keeps the head and the tail of a stream; what lies between is counted and forgotten.
+    """Keeps the head and the tail of a stream; the bytes between are counted in `left_out` and dropped.
 
     Args:
-        limit: bytes kept, half of them for the tail.
-        masking: hides the secrets in what is told.
-        progress: told the text of each line `::message:: TEXT`, which is then left out; None keeps all lines.
+        limit: the most bytes kept, half of them for the tail.
+        masking: masks the secrets in the text and in progress messages.
+        progress: called with the TEXT of each line `::message:: TEXT`, which is then left out; None keeps all lines.
     """
 
     def __init__(self, limit: int, masking: Masking, progress: Callable[[str], object] | None = None) -> None:
@@ -40,7 +40,7 @@ class Capture:
         return self._forgotten + max(0, self._tail_bytes - self._half)
 
     def feed(self, data: bytes) -> None:
-        """Take what was read."""
+        """Add bytes that were read from the stream."""
         if self._progress is None:
             self._keep(data)
             return
@@ -48,7 +48,7 @@ class Capture:
             self._feed_piece(piece)
 
     def _feed_piece(self, piece: bytes) -> None:
-        """Hold a line back as long as it may still become a progress line."""
+        """Add a piece of a line; a line is held back while it may still become a progress line."""
         ends = piece.endswith(b"\n")
         if self._line_start:
             self._line += piece
@@ -60,13 +60,13 @@ class Capture:
                 and (is_progress or PROGRESS_PREFIX.startswith(begins))
             ):
                 return
-            self._let_go()
+            self._end_line()
             self._was_progress = is_progress
         elif not self._was_progress:
             self._keep(piece)
         self._line_start = ends
 
-    def _let_go(self) -> None:
+    def _end_line(self) -> None:
         line, self._line = self._line, b""
         if self._progress is None or not line.startswith(PROGRESS_PREFIX):
             self._keep(line)
@@ -75,7 +75,7 @@ class Capture:
         if len(message) < LONGEST_PROGRESS:
             text = self._masking(_decode(message))
         else:
-            text = self._masking.head(_beginning(message[:LONGEST_PROGRESS]))
+            text = self._masking.head(_decode_beginning(message[:LONGEST_PROGRESS]))
         if text.strip():
             self._progress(text.strip())
 
@@ -97,26 +97,26 @@ class Capture:
             self._forgotten += gone
 
     def close(self) -> None:
-        """Take the stream's end."""
+        """End the stream: the last line may have no newline."""
         if self._line:
-            self._let_go()
+            self._end_line()
 
     def text(self) -> str:
-        """Return what was kept, with every secret replaced by its name.
+        """Return the kept output, with every secret replaced by its name.
 
-        Where something was left out, half a secret that stood there is left out too.
+        Between head and tail a line says how many bytes were left out; a secret that was cut there is left out too.
         """
         tail = b"".join(self._tail)
         left_out = self.left_out
         if left_out == 0:
             return self._masking(_decode(bytes(self._head) + tail))
-        head = self._masking.head(_beginning(bytes(self._head)))
-        rest = self._masking.tail(_end(tail[-self._half :]))
+        head = self._masking.head(_decode_beginning(bytes(self._head)))
+        rest = self._masking.tail(_decode_end(tail[-self._half :]))
         return f"{head}\n[… {left_out} bytes left out …]\n{rest}"
 
 
 def _lines(data: bytes) -> list[bytes]:
-    """Split at newlines alone: a carriage return redraws a line, it does not end it."""
+    """Split at newlines only: a carriage return redraws a line and does not end it."""
     lines = data.split(b"\n")
     return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
 
@@ -125,13 +125,13 @@ def _decode(data: bytes) -> str:
     return data.decode(errors="replace").replace("\0", "\ufffd")
 
 
-def _beginning(data: bytes) -> str:
-    """Decode the beginning of something longer, without the first bytes of a character that was cut."""
+def _decode_beginning(data: bytes) -> str:
+    """Decode the beginning of longer data, without a character that is cut off at its end."""
     return codecs.getincrementaldecoder("utf-8")("replace").decode(data).replace("\0", "\ufffd")
 
 
-def _end(data: bytes) -> str:
-    """Decode the end of something longer, without the last bytes of a character that was cut."""
+def _decode_end(data: bytes) -> str:
+    """Decode the end of longer data, without the rest of a character that was cut off before it."""
     cut = 0
     while cut < min(3, len(data)) and data[cut] & 0xC0 == 0x80:
         cut += 1

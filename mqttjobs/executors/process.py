@@ -1,4 +1,4 @@
-"""One process group, from its start to the end of its last member: bounded in time and output (behaviour 3.11)."""
+"""Runs a program as a process group, with bounded time and output, until its last process ends (behaviour 3.11)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,29 @@ NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 READ_AT_ONCE = 64 * 1024
 FINAL_OUTPUT_S = 0.5
-"""How long output is still awaited from a group whose leader has ended."""
+"""How long to wait for more output after the leader of the group has ended."""
 ORPHANS_S = 0.5
-"""How long is waited for the killed members of a group to be gone."""
+"""How long to wait for the killed processes of a group to be gone."""
 PR_SET_PDEATHSIG = 1
 
 _prctl = ctypes.CDLL(None).prctl if os.uname().sysname == "Linux" else None
 
 
 def _die_with_parent() -> None:
-    """Runs in the child before its program: a SIGKILL of the service ends what it started."""
+    """Run in the child before its program starts: a SIGKILL of the service then kills the program too."""
     if _prctl is not None:
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a process ended; `code` as a shell would say it."""
+    """How a process ended.
+
+    Attributes:
+        code: the exit code as of a shell: 124 for a time-out, 126 or 127 if not started, 128 + signal if killed.
+        timed_out: whether the time limit ended the process.
+        not_started: why the program could not be started; empty if it was.
+    """
 
     code: int
     stdout: Capture
@@ -47,7 +53,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start: argument list, environment, standard input, and descriptors that it inherits."""
+    """What to start: argument list, environment, standard input, and inherited file descriptors."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -56,7 +62,7 @@ class Command:
 
 
 class ProcessGroup:
-    """One process group, from start to the end of its last member."""
+    """One process group, from the start of its leader to the end of its last process."""
 
     def __init__(self, command: Command, stdout: Capture, stderr: Capture) -> None:
         self._command = command
@@ -64,41 +70,44 @@ class ProcessGroup:
         self._stderr = stderr
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[None] = self._loop.create_future()
-        self._silent = asyncio.Event()
+        self._output_closed = asyncio.Event()
         self._open: set[int] = set()
         self._input = memoryview(command.stdin)
 
     async def run(self, limit: timedelta, grace: timedelta) -> Finished:
-        """Start it and wait for its end; a cancellation ends the group first."""
+        """Start the program and wait for its end, at most `limit`; a cancellation ends the group first.
+
+        At the limit and at a cancellation the group gets TERM, and KILL after `grace`.
+        """
         try:
             process = self._start()
         except FileNotFoundError:
-            return self._unstarted(NOT_FOUND, "not found")
+            return self._not_started(NOT_FOUND, "not found")
         except (OSError, ValueError) as error:
-            return self._unstarted(NOT_EXECUTABLE, f"cannot be executed: {getattr(error, 'strerror', error)}")
+            return self._not_started(NOT_EXECUTABLE, f"cannot be executed: {getattr(error, 'strerror', error)}")
         timed_out = False
         try:
             async with asyncio.timeout(limit / timedelta(seconds=1)):
                 await asyncio.shield(self._exited)
         except TimeoutError:
-            timed_out = not _has_ended(process)  # who was frozen sees the end and the limit at once
+            timed_out = not _has_ended(process)  # after a freeze of this process, the end and the limit come at once
             if timed_out:
                 await self._end(process, grace)
             await asyncio.wait([self._exited])
         except asyncio.CancelledError:
-            await _whole(self._end(process, grace))
+            await _uncancelled(self._end(process, grace))
             raise
         finally:
             try:
-                await _whole(self._last_message())
+                await _uncancelled(self._wait_for_output())
             finally:
                 self._close(process)
-            await _whole(_take_orphans(process.pid))
+            await _uncancelled(_reap_group(process.pid))
         code = process.returncode
         shell_code = TIMED_OUT if timed_out else 128 - code if code < 0 else code
         return Finished(shell_code, self._stdout, self._stderr, timed_out)
 
-    def _unstarted(self, code: int, message: str) -> Finished:
+    def _not_started(self, code: int, message: str) -> Finished:
         return Finished(code, self._stdout, self._stderr, not_started=f"{self._command.argv[0]} {message}")
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -149,12 +158,12 @@ class ProcessGroup:
                 self._loop.remove_reader(fileno)
                 self._open.discard(fileno)
                 if not self._open:
-                    self._silent.set()
+                    self._output_closed.set()
 
         self._loop.add_reader(fileno, ready)
 
     def _feed(self, process: subprocess.Popen[bytes]) -> None:
-        """Write the standard input as it is taken; a program that does not read it may end all the same."""
+        """Write standard input as far as the program reads it; a program need not read it."""
         stdin = process.stdin
         if stdin is None or stdin.closed:
             return
@@ -170,24 +179,24 @@ class ProcessGroup:
             stdin.close()
 
     async def _end(self, process: subprocess.Popen[bytes], grace: timedelta) -> None:
-        """TERM, grace, KILL of the group; children that tidy up and hold the output have the grace too."""
+        """Send TERM, then KILL: once the leader has ended and no child holds the output, or after `grace`."""
         _signal(process, signal.SIGTERM)
-        silent: asyncio.Future[Any] = asyncio.ensure_future(self._silent.wait())
+        closed: asyncio.Future[Any] = asyncio.ensure_future(self._output_closed.wait())
         try:
-            await asyncio.wait((self._exited, silent), timeout=grace / timedelta(seconds=1))
+            await asyncio.wait((self._exited, closed), timeout=grace / timedelta(seconds=1))
         finally:
-            silent.cancel()
+            closed.cancel()
         _signal(process, signal.SIGKILL)
         await asyncio.wait([self._exited])
 
-    async def _last_message(self) -> None:
+    async def _wait_for_output(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(FINAL_OUTPUT_S):
-                await self._silent.wait()
+                await self._output_closed.wait()
 
     def _close(self, process: subprocess.Popen[bytes]) -> None:
-        """End what outlives its leader, and leave nothing behind; nothing can cancel this."""
-        _signal(process, signal.SIGKILL)  # the leader is not yet reaped: its group's number is still its own
+        """Kill the processes that outlive their leader, and close everything; cannot be cancelled."""
+        _signal(process, signal.SIGKILL)  # the leader is not yet reaped, so no other group can have its number
         process.wait()
         for stream in (process.stdout, process.stderr):
             if stream is not None:
@@ -210,8 +219,8 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-async def _take_orphans(group: int) -> None:
-    """Take what became of a killed group's members off the process table, where they are ours: as in a container."""
+async def _reap_group(group: int) -> None:
+    """Reap the killed processes of a group that are children of this process, as orphans are in a container."""
     deadline_s = asyncio.get_running_loop().time() + ORPHANS_S
     with suppress(ChildProcessError):
         while asyncio.get_running_loop().time() < deadline_s:
@@ -219,8 +228,8 @@ async def _take_orphans(group: int) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def _whole(ending: Coroutine[Any, Any, None]) -> None:
-    """Await to the end even if cancelled meanwhile, and then let the cancellation go on."""
+async def _uncancelled(ending: Coroutine[Any, Any, None]) -> None:
+    """Await a coroutine to its end, even if cancelled meanwhile, and then raise the cancellation."""
     task = asyncio.ensure_future(ending)
     cancelled = False
     while not task.done():

@@ -1,1 +1,1 @@
-"""Messages: one protocol, and one file for each way of carrying them."""
+"""Messages: the interface of transports, and what every transport needs."""

@@ -1,4 +1,4 @@
-"""PUBLISH packets and their properties as bytes: read leniently, so that one odd message never costs the connection."""
+"""Decoding and encoding of PUBLISH packets; lenient, so that one invalid message does not end the connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from mqttjobs.transport.base import LARGEST_PACKET, Message, Publication
 
 MOST_PROPERTIES = 1000
-"""A packet with more is read without any: a megabyte of them would stop everything for a quarter of a second."""
+"""A packet with more is read without properties: a megabyte of them would block everything for 0.25 s."""
 
 _PUBLISH = 0x30
 _PAYLOAD_FORMAT, _EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION = 0x01, 0x02, 0x03, 0x08, 0x09
@@ -15,14 +15,14 @@ _SUBSCRIPTION, _TOPIC_ALIAS, _USER = 0x0B, 0x23, 0x26
 
 
 class PacketError(ValueError):
-    """Bytes that are no PUBLISH packet."""
+    """Bytes that are not a PUBLISH packet."""
 
 
 def decode_publish(command: int, packet: bytes | bytearray, *, five: bool) -> Message:
-    """Return the message of a PUBLISH packet (MQTT 5, 3.3), of which `packet` is what follows the length.
+    """Return the message of a PUBLISH packet (MQTT 5, 3.3); `packet` is the part after the remaining length.
 
-    A topic that is not UTF-8 has replacement characters; properties that cannot be read, or are too many, are left
-    out all together. Raises PacketError where even the parts cannot be told apart.
+    A topic that is not UTF-8 gets replacement characters. Properties that cannot be read, or are too many, are left
+    out, all of them. Raises PacketError if topic, properties and payload cannot be separated.
     """
     data = bytes(packet)
     topic, offset = _read_binary(data, 0)
@@ -51,7 +51,7 @@ def decode_publish(command: int, packet: bytes | bytearray, *, five: bool) -> Me
 
 
 def _read_properties(data: bytes) -> dict[str, Any]:
-    """Return the fields of Message that are properties, or none of them when one cannot be read."""
+    """Return the fields of Message that are properties; none of them if one cannot be read."""
     found: dict[str, Any] = {}
     users: list[tuple[str, str]] = []
     offset = count = 0
@@ -75,7 +75,7 @@ def _read_properties(data: bytes) -> dict[str, Any]:
 
 
 def _read_property(kind: int, data: bytes, offset: int, found: dict[str, Any]) -> int:
-    """Put one property into `found` if it is wanted, and return where the next begins (MQTT 5, 2.2.2.2)."""
+    """Put one property into `found` if Message has it, and return the offset of the next (MQTT 5, 2.2.2.2)."""
     if kind == _RESPONSE_TOPIC:
         text, offset = _read_binary(data, offset)
         found["response_topic"] = text.decode()
@@ -100,7 +100,7 @@ def _read_property(kind: int, data: bytes, offset: int, found: dict[str, Any]) -
 
 
 def _read_binary(data: bytes, offset: int) -> tuple[bytes, int]:
-    """Return what follows its own two bytes of length, and where it ends."""
+    """Return binary data with a two-byte length before it, and the offset of its end (MQTT 5, 1.5.6)."""
     start = offset + 2
     end = start + int.from_bytes(data[offset:start])
     if start > len(data) or end > len(data):
@@ -109,7 +109,7 @@ def _read_binary(data: bytes, offset: int) -> tuple[bytes, int]:
 
 
 def _read_number(data: bytes, offset: int) -> tuple[int, int]:
-    """Return a Variable Byte Integer and where it ends (MQTT 5, 1.5.5)."""
+    """Return a Variable Byte Integer and the offset of its end (MQTT 5, 1.5.5)."""
     number = 0
     for shift in (0, 7, 14, 21):
         if offset >= len(data):
@@ -123,9 +123,9 @@ def _read_number(data: bytes, offset: int) -> tuple[int, int]:
 
 
 def encode_publish(publication: Publication, packet_id: int, *, five: bool) -> bytes:
-    """Return the PUBLISH packet of a publication; on MQTT 3.1.1 its properties are left out.
+    """Return the PUBLISH packet of a publication; MQTT 3.1.1 has no properties.
 
-    Raises ValueError when a part is longer than the protocol can say.
+    Raises ValueError if a part is longer than the protocol allows.
     """
     body = _binary(publication.topic.encode())
     if publication.qos:
@@ -137,7 +137,7 @@ def encode_publish(publication: Publication, packet_id: int, *, five: bool) -> b
 
 
 def decode_puback(packet: bytes | bytearray) -> tuple[int, int]:
-    """Return packet identifier and reason code of a PUBACK; without a reason it is 0 (MQTT 5, 3.4.2.1)."""
+    """Return packet identifier and reason code of a PUBACK; a missing reason code is 0 (MQTT 5, 3.4.2.1)."""
     if len(packet) < 2:
         raise PacketError("the packet is cut short")
     return packet[0] << 8 | packet[1], packet[2] if len(packet) > 2 else 0

@@ -1,4 +1,4 @@
-"""Messages on their way out: in order, bounded in flight, and sent again when the connection is lost."""
+"""Publishing in order, with a bounded number in flight, and again after a reconnect."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from mqttjobs.errors import ConnectionLost
 from mqttjobs.transport.base import REFUSED, Publication, Session
 
 WINDOW = 800
-"""Publications in flight at most: the client's bookkeeping is linear in them."""
+"""The most publications in flight: the client takes time in proportion to their number."""
 SUSPECT = 2
-"""After so many lost connections in a row the first that was not confirmed is sent alone, to see whether it is why."""
+"""After so many lost connections in a row, the first unconfirmed publication is sent alone, to find the cause."""
 MOST_LOST = 10
-"""After so many lost connections in a row it is the publication's fault: sent again for ever, it would end them all."""
+"""After so many lost connections in a row, that publication is given up: it would end every connection."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """One publication, its place in the order of calls, and the caller's future."""
+    """One publication, its index in the order of calls, and the caller's future."""
 
     index: int
     publication: Publication
     future: asyncio.Future[int]
     lost: int = 0
-    """How many connections were lost while it was the first that the broker had not confirmed."""
+    """How many connections were lost while this was the first unconfirmed publication."""
 
 
 class Publisher:
-    """Sends publications in call order over whichever session there is.
+    """Sends publications in call order over the current session.
 
-    What was in flight when a connection was lost is sent again on the next one, in the old order, unless its
-    caller has given up (cancelled the future): such an outcome is unknown, not failed (behaviour 3.10).
+    Publications in flight when a connection is lost are sent again on the next one, in the same order, unless the
+    caller has cancelled the future: the outcome of a lost publication is unknown, not failed (behaviour 3.10).
     """
 
     def __init__(self, window: int = WINDOW) -> None:
@@ -57,7 +57,10 @@ class Publisher:
         return len(self._waiting)
 
     def publish(self, publication: Publication) -> asyncio.Future[int]:
-        """Send, now or when there is room; the future gives the PUBACK reason code. Cancel it to give up."""
+        """Send, now or when there is room; the future gives the PUBACK reason code.
+
+        The future raises ValueError for a publication that cannot be sent. Cancel the future to give up.
+        """
         item = _Item(self._next_index, publication, asyncio.get_running_loop().create_future())
         self._next_index += 1
         if self._session is not None and not self._waiting and self._has_room(item):
@@ -73,12 +76,12 @@ class Publisher:
         return max(first.lost, item.lost) < SUSPECT and len(self._sent) < self._window
 
     def attach(self, session: Session) -> None:
-        """Send over `session` from now on, beginning with what was lost."""
+        """Send over `session` from now on, beginning with lost publications."""
         self._session = session
         self._pump()
 
     def detach(self) -> None:
-        """Stop sending: the session is gone. Everything in flight waits for the next one."""
+        """Stop sending: the session is gone. Publications in flight wait for the next session."""
         self._session = None
         lost = sorted(self._sent.values(), key=lambda item: item.index)
         self._sent.clear()
@@ -89,7 +92,7 @@ class Publisher:
         self._waiting.extendleft(reversed(lost))
 
     def _refuse(self, item: _Item) -> None:
-        """Take it that the broker ends every connection on which this is sent: 3.1.1 has no other way to say no."""
+        """Give up a publication that seems to end each connection: a 3.1.1 broker cannot refuse it in another way."""
         log.error("publication-refused", topic=item.publication.topic, bytes=len(item.publication.payload))
         if not item.future.done():
             item.future.set_result(REFUSED)
@@ -103,7 +106,7 @@ class Publisher:
             return
         except ValueError as error:
             item.future.set_exception(error)
-            item.future.exception()  # its caller may not wait for it
+            item.future.exception()  # the caller may not wait for it
             return
         self._sent[item.index] = item
         sending.add_done_callback(lambda done: self._sent_or_lost(session, item, done))
@@ -111,7 +114,7 @@ class Publisher:
     def _sent_or_lost(self, session: Session, item: _Item, done: asyncio.Future[int]) -> None:
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or isinstance(error, ConnectionLost):
-            return  # detach() takes it back: the session says the same to everyone
+            return  # detach() queues it again: the session fails all its futures
         if self._sent.pop(item.index, None) is not None and not item.future.done():
             if error is None:
                 item.future.set_result(done.result())

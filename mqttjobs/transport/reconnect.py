@@ -1,4 +1,4 @@
-"""Staying connected: connect, serve, and connect again for ever, with jittered back-off (behaviour 6)."""
+"""Staying connected: connect, serve, and reconnect for ever, with jittered back-off (behaviour 6)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mqttjobs.errors import ClientIdTaken, ConnectionLost, TransportError
 from mqttjobs.transport.base import Session, Transport
 
 TAKEN_WITHIN_S = 60.0
-"""Our client id taken over twice within this means that another client uses it."""
+"""Two takeovers of the client id within this time mean that another client uses the same id."""
 
 FIRST_S = 0.1
 LONGEST_S = 30.0
-"""First and longest wait between connections; the wait itself is drawn from zero to it (full jitter)."""
+"""First and longest wait between connections; the real wait is a random part of it (full jitter)."""
 STEADY_S = 5.0
-"""A connection that held this long was a good one: after it the waits begin anew."""
-RESTLESS = 3
-"""So many connections that did not hold, one after the other, make one think of a client id that two clients share."""
-SHARED = "; the broker ends each connection soon: does another client use the same client id?"
+"""After a connection that lasted this long the waits begin again with the first."""
+MANY_SHORT = 3
+"""After so many short connections in a row, the log asks whether two clients share a client id."""
+SHARED_ID_HINT = "; the broker ends each connection soon: does another client use the same client id?"
 
 log = structlog.get_logger(__name__)
 
@@ -39,16 +39,16 @@ async def stay_connected(
 
     Args:
         transport: makes the sessions.
-        serve: serves one session; it returns once `stop` is set, and raises what ended the session.
-        stop: ends it.
-        clock: time.
-        jitter: draws a number from 0 to 1.
-        longest_s: the longest wait between connections.
+        serve: serves one session; returns once `stop` is set, and raises the error that ended the session.
+        stop: ends the loop.
+        clock: the source of time.
+        jitter: returns a random number from 0 to 1.
+        longest_s: the longest wait between connections, in seconds.
 
     Raises:
-        ClientIdTaken: another client uses our client id.
+        ClientIdTaken: another client uses the same client id.
     """
-    failures = restless = 0
+    failures = short_connections = 0
     taken_s: float | None = None
     while not stop.is_set():
         began_s: float | None = None
@@ -64,8 +64,8 @@ async def stay_connected(
             log.warning("client-id-taken", details="another client connected with our client id; trying once more")
         except ConnectionLost as error:
             held_s = 0.0 if began_s is None else clock.monotonic() - began_s
-            restless = restless + 1 if began_s is not None and held_s < STEADY_S else 0
-            hint = SHARED if restless >= RESTLESS else ""
+            short_connections = short_connections + 1 if began_s is not None and held_s < STEADY_S else 0
+            hint = SHARED_ID_HINT if short_connections >= MANY_SHORT else ""
             log.warning("connection-lost", details=f"{error}{hint}", after_s=round(held_s, 1))
         except TransportError as error:
             log.error("connection-refused", details=str(error))

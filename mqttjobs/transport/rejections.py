@@ -1,4 +1,4 @@
-"""Messages that could not be used, published on event/rejected so that their senders can find out; rate limited."""
+"""Messages that could not be used, published on event/rejected for their senders; rate limited (behaviour 5)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class Rejections:
-    """Publishes `{topic, reason, details, timestamp}`; a rejection beyond the rate is counted and not published."""
+    """Publishes `{topic, reason, details, timestamp}`; `total` also counts the rejections beyond the rate."""
 
     def __init__(self, base_topic: str, clock: Clock, publish: Callable[[Publication], object]) -> None:
         self._topic = f"{base_topic}/event/rejected"
@@ -28,7 +28,7 @@ class Rejections:
         self.total = 0
 
     def publish(self, topic: str, reason: str, details: str) -> None:
-        """Publish that a message on `topic` was not used, and why; `details` never repeats the input."""
+        """Publish that a message on `topic` was not used, and why; `details` must not repeat the payload."""
         self.total += 1
         now_s = self._clock.monotonic()
         self._allowance = min(BURST, self._allowance + (now_s - self._checked_s) * RATE_PER_S)

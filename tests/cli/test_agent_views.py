@@ -1,4 +1,4 @@
-"""Agents as a person reads them."""
+"""Agents for people: a table, one agent in full, and a live list."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_a_table_has_a_line_for_each_agent() -> None:
 
 def test_an_agent_in_full_has_its_facts() -> None:
     text = drawn(agent_detail(AGENT))
-    for message in ("web1", "2 of 8", "3.11.7", "0.25"):
-        assert message in text
+    for part in ("web1", "2 of 8", "3.11.7", "0.25"):
+        assert part in text
 
 
-async def test_a_live_listing_in_a_pipe_says_what_is_new(
+async def test_a_live_list_in_a_pipe_prints_what_has_changed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = [{"items": [AGENT]}, {"items": [AGENT]}, {"items": []}]

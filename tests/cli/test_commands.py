@@ -57,7 +57,7 @@ HALL: dict[str, Any] = {
 def hall(
     request: pytest.FixtureRequest, start_service: StartService, start_mosquitto: StartMosquitto
 ) -> Iterator[RunningService]:
-    """The service behind MQTT 5, and behind the embedded broker, which knows 3.1.1 alone."""
+    """The service on a broker with MQTT 5, and on the embedded broker, which speaks only 3.1.1."""
     if request.param == "embedded":
         yield start_service(free_port(), HALL, arguments=["--embedded-broker"])
     else:
@@ -140,7 +140,7 @@ def test_operations_are_listed_and_read(plain: RunningService) -> None:
     assert (raw["id"], raw["job_name"], raw["type"]) == ("greet", "Greet", "script")
 
 
-def test_wrong_use_is_reported_and_exits_with_2(plain: RunningService) -> None:
+def test_wrong_usage_is_reported_and_exits_with_2(plain: RunningService) -> None:
     for arguments, message in [
         (["jobs", "list", "--status", "done"], "'done' is not one of"),
         (["jobs", "list", "--limit", "101"], "Invalid value for '--limit'"),
@@ -163,7 +163,7 @@ def test_wrong_use_is_reported_and_exits_with_2(plain: RunningService) -> None:
     assert "object" in several.stderr
 
 
-def test_it_says_what_to_check_when_nobody_answers(plain: RunningService, mosquitto: MosquittoBroker) -> None:
+def test_without_a_response_the_error_says_what_to_check(plain: RunningService, mosquitto: MosquittoBroker) -> None:
     nobody = mqttjobs("jobs", "list", "--url", f"mqtt://127.0.0.1:{free_port()}")
     assert nobody.returncode == 1
     assert "cannot reach the broker" in nobody.stderr
@@ -176,9 +176,9 @@ def test_it_says_what_to_check_when_nobody_answers(plain: RunningService, mosqui
     offline = run(plain, "jobs", "get", "1", "--timeout", "1")
     assert offline.returncode == 1
     assert "nobody listens" in offline.stderr or "offline" in offline.stderr
-    for said in (nobody, empty, offline):
-        assert said.stderr.startswith("Error: ")
-        assert "Traceback" not in said.stderr
+    for failed in (nobody, empty, offline):
+        assert failed.stderr.startswith("Error: ")
+        assert "Traceback" not in failed.stderr
 
 
 def test_a_3_1_1_broker_without_a_service_is_reported_too(start_service: StartService) -> None:
@@ -210,7 +210,7 @@ def test_jobs_are_followed_until_interrupted(hall: RunningService) -> None:
     as_json = "--embedded-broker" in hall.arguments
     with watching(hall, *(["--json"] if as_json else [])) as watch:
         with hall.client(protocol="3.1.1") as client:
-            # until the first job is seen: nobody announces that a watcher has subscribed
+            # until the first job is printed: nothing shows that the watcher has subscribed
             while not watch.lines:
                 client.data("operations/execute", {"id": "greet", "object": "lamp", "params": {"to": "Ada"}})
                 watch.wait(0.3)
@@ -285,7 +285,7 @@ class Watching:
             self.errors += line
 
     def wait(self, seconds: float) -> None:
-        """Wait for a line, so long at most."""
+        """Wait for a line, at most for `seconds`."""
         with self._changed:
             self._changed.wait(seconds)
 
@@ -323,7 +323,7 @@ def test_a_wait_that_is_interrupted_exits_with_130_and_the_job_goes_on(plain: Ru
 
 
 def on_terminal(service: RunningService, *arguments: str, columns: int) -> list[str]:
-    """Run a command on a terminal of so many columns and return the lines that it shows, without colours."""
+    """Run a command on a terminal of `columns` columns and return the lines that are shown, without colours."""
     leader, follower = pty.openpty()
     ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
@@ -351,7 +351,7 @@ def on_terminal(service: RunningService, *arguments: str, columns: int) -> list[
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "").splitlines()
 
 
-def test_tables_fit_the_terminal_and_show_what_matters(plain: RunningService) -> None:
+def test_tables_fit_the_terminal_and_show_the_error(plain: RunningService) -> None:
     with plain.client() as client:
         for operation in ("fail", list(HALL["operations"])[3]):
             client.data("operations/execute", {"id": operation, "wait": True})
@@ -370,7 +370,7 @@ def test_tables_fit_the_terminal_and_show_what_matters(plain: RunningService) ->
     assert " anonymous " in "\n".join(wide)
 
 
-def test_what_is_shipped_is_good(tmp_path: Path) -> None:
+def test_the_shipped_configurations_are_valid(tmp_path: Path) -> None:
     for file in ("config/mqttjobs.yaml", "config/demo.yaml"):
         checked = mqttjobs("check", str(ROOT / file), cwd=tmp_path)
         assert (checked.returncode, checked.stderr) == (0, "")
@@ -380,8 +380,8 @@ def test_what_is_shipped_is_good(tmp_path: Path) -> None:
     assert "config/mqttjobs.yaml:0: there is no such file" in nothing.stderr
     assert re.fullmatch(r"mqttjobs \d+\.\d+\.\d+\n", mqttjobs("--version").stdout)
     for command in ([], ["jobs"], ["operations"], ["run"], ["check"], ["demo"], ["jobs", "watch"]):
-        reported = mqttjobs(*command, "--help")
-        assert (reported.returncode, reported.stderr) == (0, "")
+        helped = mqttjobs(*command, "--help")
+        assert (helped.returncode, helped.stderr) == (0, "")
 
 
 def test_the_demo_runs_shows_jobs_and_ends_by_itself(tmp_path: Path) -> None:
@@ -392,15 +392,13 @@ def test_the_demo_runs_shows_jobs_and_ends_by_itself(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "nothing is kept"
 
 
-def test_the_demo_finds_another_port_and_says_when_the_one_that_was_asked_for_is_taken(
-    mosquitto: MosquittoBroker,
-) -> None:
+def test_the_demo_fails_when_the_requested_port_is_taken(mosquitto: MosquittoBroker) -> None:
     taken = mqttjobs("demo", "--duration", "1s", "--port", str(mosquitto.port))
     assert taken.returncode == 1
     assert taken.stderr.splitlines()[-1].startswith("Error: the embedded broker cannot listen on 127.0.0.1:")
 
 
-def test_the_embedded_broker_listens_on_this_machine_alone(tmp_path: Path) -> None:
+def test_the_embedded_broker_listens_on_this_machine_only(tmp_path: Path) -> None:
     (tmp_path / "far.yaml").write_text("mqtt: {url: 'mqtt://0.0.0.0:1883'}\nobjects: {lamp: {}}\n")
     refused = mqttjobs("run", "far.yaml", "--embedded-broker", cwd=tmp_path)
     assert refused.returncode == 1

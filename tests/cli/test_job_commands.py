@@ -1,4 +1,4 @@
-"""`mqttjobs jobs …` and `mqttjobs operations …` as a person or a script uses them, on the running service."""
+"""`mqttjobs jobs …` and `mqttjobs operations …` on a running service, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def service(start_shared: StartShared) -> RunningService:
 
 
 class Shell:
-    """Runs commands against the service, as alice unless said otherwise."""
+    """Runs commands against the service, as alice unless the environment names another user."""
 
     def __init__(self, port: int) -> None:
         self.environment = {"MQTTJOBS_URL": f"mqtt://127.0.0.1:{port}", "MQTTJOBS_API_KEY": KEYS["alice"]}
@@ -70,12 +70,12 @@ def shell(service: RunningService) -> Shell:
 
 
 def started(shell: Shell, go: Path) -> Any:
-    """Start a job that goes on until the file `go` is there."""
+    """Start a job that runs until the file `go` exists."""
     return shell.json("operations", "execute", "slow", "--object", "desk", "--param", f"go={go}")
 
 
 @pytest.mark.proves("common", "all of it from the command line")
-def test_an_operation_is_executed_and_its_end_waited_for_with_its_messages(shell: Shell, tmp_path: Path) -> None:
+def test_executing_with_wait_prints_the_progress_messages_and_the_result(shell: Shell, tmp_path: Path) -> None:
     go = tmp_path / "go"
     arguments = ["operations", "execute", "slow", "--object", "desk", "--param", f"go={go}", "--wait"]
     with shell.start(*arguments, stderr=subprocess.PIPE) as process:
@@ -110,7 +110,7 @@ def test_on_a_terminal_the_wait_is_one_live_line(shell: Shell, tmp_path: Path) -
 
 
 def _drain(terminal: int) -> None:
-    """Read what is left, lest the program hang on a full terminal."""
+    """Read the rest, so that the program does not hang on a full terminal."""
     try:
         while os.read(terminal, 1000):
             pass
@@ -118,7 +118,7 @@ def _drain(terminal: int) -> None:
         pass  # the other end is closed
 
 
-def test_a_script_gets_the_job_as_json_and_the_exit_code_of_its_work(shell: Shell) -> None:
+def test_a_script_gets_the_job_as_json_and_an_exit_code(shell: Shell) -> None:
     good = shell("operations", "execute", "say", "--param", "word=hello", "--wait", "--json")
     assert (good.returncode, good.stderr) == (0, "")
     job = json.loads(good.stdout)
@@ -174,24 +174,24 @@ def test_an_operation_is_switched_off_and_on(shell: Shell) -> None:
     assert shell.json("operations", "get", "broken")["active"] is True
 
 
-def test_who_asks_is_said_by_a_key_or_a_lane_in_an_option_or_the_environment(shell: Shell) -> None:
-    def who(*arguments: str, **environment: str) -> Any:
+def test_a_key_or_a_lane_in_an_option_or_the_environment_names_the_caller(shell: Shell) -> None:
+    def caller(*arguments: str, **environment: str) -> Any:
         done = shell("operations", "execute", "say", "--param", "word=hi", "--json", *arguments, **environment)
         if done.returncode:
             return done.stderr
         return shell.json("jobs", "get", json.loads(done.stdout)["id"])["user_id"]
 
-    nobody = {"MQTTJOBS_API_KEY": ""}
-    assert who() == "alice"
-    assert who("--api-key", KEYS["carol"]) == "carol"
-    assert who(MQTTJOBS_API_KEY=KEYS["carol"]) == "carol"
-    assert who("--user", "carol", **nobody) == "carol"
-    assert who(MQTTJOBS_USER="carol", **nobody) == "carol"
-    assert "API key required" in who("--api-key", "wrong")
-    assert "API key required" in who("--user", "carol")
+    no_key = {"MQTTJOBS_API_KEY": ""}
+    assert caller() == "alice"
+    assert caller("--api-key", KEYS["carol"]) == "carol"
+    assert caller(MQTTJOBS_API_KEY=KEYS["carol"]) == "carol"
+    assert caller("--user", "carol", **no_key) == "carol"
+    assert caller(MQTTJOBS_USER="carol", **no_key) == "carol"
+    assert "API key required" in caller("--api-key", "wrong")
+    assert "API key required" in caller("--user", "carol")
 
 
-def test_who_may_run_and_not_read_is_reported_what_is_missing(shell: Shell) -> None:
+def test_a_caller_that_may_run_and_not_read_sees_the_missing_permission(shell: Shell) -> None:
     listed = shell("operations", "list", MQTTJOBS_API_KEY=KEYS["carol"])
     assert listed.returncode == 0
     assert "say" in listed.stdout
@@ -213,5 +213,5 @@ def test_who_may_run_and_not_read_is_reported_what_is_missing(shell: Shell) -> N
         ["jobs", "retry"],
     ],
 )
-def test_wrong_usage_is_2(shell: Shell, arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_2(shell: Shell, arguments: list[str]) -> None:
     assert shell(*arguments).returncode == 2

@@ -1,4 +1,4 @@
-"""What a log never holds: keys, passwords, and who logs in where."""
+"""A log has no keys, no passwords, and no user names of URLs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_a_url_without_a_user_stays() -> None:
 @pytest.mark.parametrize(
     "key", ["password", "api_key", "apikey", "API_KEY", "token", "client_secret", "signature", "Authorization"]
 )
-def test_what_stands_under_the_name_of_a_secret_is_masked_however_deep(key: str) -> None:
+def test_a_value_under_the_name_of_a_secret_is_masked_at_any_depth(key: str) -> None:
     event = {"event": "x", key: SECRET, "deep": [{"er": {key: [SECRET]}}], "plain": 1}
-    reported = mask_secrets(None, "", dict(event))
-    assert SECRET not in json.dumps(reported)
-    assert reported["plain"] == 1
-    assert key in reported
+    masked = mask_secrets(None, "", dict(event))
+    assert SECRET not in json.dumps(masked)
+    assert masked["plain"] == 1
+    assert key in masked
 
 
 @given(
@@ -49,7 +49,7 @@ def test_what_stands_under_the_name_of_a_secret_is_masked_however_deep(key: str)
         lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner),
     )
 )
-def test_masking_takes_anything_and_leaves_what_is_no_secret(value: Any) -> None:
+def test_masking_takes_any_value_and_leaves_what_is_no_secret(value: Any) -> None:
     masked = mask(value)
     if "://" not in json.dumps(value) and not any(
         word in json.dumps(value).lower() for word in ("secret", "token", "key", "pass")
@@ -58,8 +58,8 @@ def test_masking_takes_anything_and_leaves_what_is_no_secret(value: Any) -> None
 
 
 @pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    """Put the logging that was there before back after the test."""
+def restored_logging() -> Iterator[None]:
+    """Restore the logging configuration after the test."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     configuration = structlog.get_config()
@@ -69,9 +69,9 @@ def logging_as_before() -> Iterator[None]:
     structlog.configure(**configuration)
 
 
-@pytest.mark.usefixtures("logging_as_before")
+@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("as_json", [True, False])
-def test_neither_form_of_the_log_has_a_secret_in_it_ours_or_a_librarys(
+def test_no_format_of_the_log_has_a_secret_whether_ours_or_a_librarys(
     capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
     logs.configure(as_json=as_json, level="info")

@@ -1,4 +1,4 @@
-"""`mqttjobs test` and `operations explain`, as a user types them."""
+"""`mqttjobs test` and `mqttjobs operations explain`, as a user types them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def config(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_reports_messages_and_time_are_taken_in_the_order_given(config: str) -> None:
+def test_reports_messages_and_time_are_simulated_in_the_order_given(config: str) -> None:
     run = mqttjobs(
         "test", config, "--report", "lamp=off", "--topic", "z/motion",
         "--payload", '{"occupancy": false, "battery": 9}', "--after", "4m",
@@ -60,7 +60,7 @@ def test_reports_messages_and_time_are_taken_in_the_order_given(config: str) -> 
     assert run.stdout.count(" runs, ") == 2
 
 
-def test_it_says_why_something_does_not_run_and_what_a_retained_message_does(config: str) -> None:
+def test_a_simulation_shows_a_retained_message_and_why_a_match_is_skipped(config: str) -> None:
     run = mqttjobs(
         "test", config, "--topic", "z/motion", "--payload", '{"occupancy":false}', "--retained", "--after", "6m"
     )
@@ -68,7 +68,7 @@ def test_it_says_why_something_does_not_run_and_what_a_retained_message_does(con
     assert "off for both does not run: condition, target must be on, and is not known" in run.stdout
 
 
-def test_json_is_for_machines_and_nothing_touches_the_disk(config: str) -> None:
+def test_a_simulation_prints_json_and_writes_no_file(config: str) -> None:
     run = mqttjobs("test", config, "--report", "motion=clear", "--json")
     assert [each["seen"][0]["result"] for each in json.loads(run.stdout)] == [None, "changed"]
     assert [each.name for each in Path(config).parent.iterdir()] == ["mqttjobs.yaml"]
@@ -99,7 +99,7 @@ def test_a_bad_configuration_is_reported_as_check_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.mosquitto
-def test_explain_speaks_in_sentences(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_explain_prints_sentences(mosquitto: MosquittoBroker, start_service: StartService) -> None:
     text = f"mqtt: {{url: 'mqtt://127.0.0.1:{mosquitto.port}'}}\n{CONFIG}"
     service = start_service(mosquitto.port, text)
     url = f"mqtt://127.0.0.1:{mosquitto.port}"
@@ -118,7 +118,7 @@ def test_explain_speaks_in_sentences(mosquitto: MosquittoBroker, start_service: 
         assert lines[4].endswith(", as the trigger wants it.")
         assert lines[5].startswith("  It waits for this: that it stays clear, until ")
         assert lines[6] == "  It has not fired lately."
-        assert lines[8] == "No match was held back since the service started."
+        assert lines[8] == "No match was skipped since the service started."
         hello = mqttjobs("operations", "explain", "hello", "--url", url)
         assert "Trigger 1 runs when the service starts." in hello.stdout
         assert "  It last fired at " in hello.stdout

@@ -1,4 +1,4 @@
-"""Tables fit the room that they are given, whatever is in them."""
+"""A table is no wider than asked for, whatever is in it."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ jobs = st.lists(
 )
 
 
-def shown(table: object, room: int) -> list[str]:
-    console = Console(file=io.StringIO(), width=room, markup=False, emoji=False, highlight=False)
+def shown(table: object, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
 
 @given(jobs, st.integers(72, 200))
-def test_a_table_of_jobs_is_no_wider_than_its_room_and_a_job_is_one_line(
-    found: list[dict[str, object]], room: int
+def test_a_table_of_jobs_is_no_wider_than_asked_for_and_a_job_is_one_line(
+    found: list[dict[str, object]], width: int
 ) -> None:
-    lines = shown(job_table(found, room), room)
+    lines = shown(job_table(found, width), width)
     assert len(lines) == len(found) + 1
-    assert all(cell_len(line) <= room for line in lines)
+    assert all(cell_len(line) <= width for line in lines)
 
 
 @given(st.lists(st.fixed_dictionaries({"id": st.text(min_size=1, max_size=64), "job_name": texts}), max_size=4))
@@ -52,7 +52,7 @@ def test_operations_that_the_caller_may_not_read_are_one_line_each(found: list[d
     assert len(shown(operation_table(found, 80), 80)) == len(found) + 1
 
 
-def test_what_may_not_be_cut_stays_whole_and_what_may_gives_way_by_turns() -> None:
+def test_columns_that_may_be_cut_are_cut_in_turns_and_the_others_stay_whole() -> None:
     columns = [Column("whole"), Column("first", 10, 4), Column("second", 10, 4)]
     row = ["a" * 12, "b" * 30, "c" * 30]
     assert shown(fitted(columns, [row], 80), 80)[1].split() == row

@@ -1,4 +1,4 @@
-"""The wheel has everything that the program needs, and runs where there is no checkout."""
+"""The wheel has everything that the program needs, and runs without a checkout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built of a copy so that nothing is left in the checkout."""
+    """The wheel, built from a copy so that nothing is left in the checkout."""
     source = tmp_path_factory.mktemp("source")
     shutil.copytree(ROOT / "mqttjobs", source / "mqttjobs", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -35,15 +35,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel installed, and what it depends on borrowed from this one."""
-    home = tmp_path_factory.mktemp("elsewhere")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "env"], check=True, timeout=60)
-    python = home / "env/bin/python"
+    """A folder with an environment that has the wheel, and borrows its dependencies from this environment."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True, timeout=60)
+    python = folder / "env/bin/python"
     install = [*PIP, "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True, capture_output=True, timeout=60)
-    (packages,) = (home / "env/lib").glob("python*/site-packages")
+    (packages,) = (folder / "env/lib").glob("python*/site-packages")
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return home
+    return folder
 
 
 def run(elsewhere: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,7 @@ def test_the_wheel_has_the_package_its_data_and_nothing_else(wheel: Path) -> Non
     assert {name.split("/")[0].split("-")[0] for name in names} == {"mqttjobs"}
 
 
-def test_the_program_runs_where_there_is_no_checkout(elsewhere: Path) -> None:
+def test_the_program_runs_without_a_checkout(elsewhere: Path) -> None:
     where = run(elsewhere, "python", "-c", "import mqttjobs; print(mqttjobs.__file__)")
     assert where.stdout.startswith(str(elsewhere / "env"))
     assert re.fullmatch(r"mqttjobs \d+\.\d+\.\d+\n", run(elsewhere, "mqttjobs", "--version").stdout)
@@ -100,7 +100,7 @@ def test_an_agent_needs_the_wheel_alone_and_runs_what_is_on_its_machine(
     operation = {"type": "program", "path": str(program), "target": "bench"}
     service = start_service(mosquitto.port, {"agents": {"key": key}, "operations": {"own": operation}})
     python = elsewhere / "env/bin/python"
-    agent = RunningAgent(elsewhere / "agent", mosquitto.port, "bench", key, home=elsewhere, python=python)
+    agent = RunningAgent(elsewhere / "agent", mosquitto.port, "bench", key, cwd=elsewhere, python=python)
     agent.start()
     try:
         with service.client() as client:

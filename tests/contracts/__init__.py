@@ -1,1 +1,1 @@
-"""Tests of contracts."""
+"""Contract suites: every implementation of a seam passes the same tests."""

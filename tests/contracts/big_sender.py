@@ -1,4 +1,4 @@
-"""Publishes one message of any size without holding it: run as `python big_sender.py PORT SIZE`."""
+"""Publishes one message of any size without building it in memory: `python big_sender.py PORT SIZE`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PIECE = b"x" * 65_536
 
 
 def main(port: int, size: int) -> None:
-    """Speak just enough MQTT 3.1.1."""
+    """Connect with MQTT 3.1.1, publish in pieces, and wait for PUBACK."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x00\x00\x03big")
         assert connection.recv(4) == b"\x20\x02\x00\x00"

@@ -1,4 +1,4 @@
-"""The contract suites run on the event loop that the service runs on."""
+"""The contract suites run on uvloop, as the service does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brokers behind transports for the contract suite: one bench for each pair, and what each of them can do."""
+"""The transports under test with their brokers: a bench for each pair, and the abilities of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.brokers import MosquittoBroker, free_port
 
 WAIT_S = 20.0
 FORBIDDEN = "forbidden/#"
-"""What nobody may publish or subscribe to on a bench with an ACL."""
+"""The topics to which a bench with an ACL allows neither publications nor subscriptions."""
 PLUGINS = tuple(
     folder / "mosquitto_dynamic_security.so"
     for folder in (Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib/aarch64-linux-gnu"), Path("/usr/lib"))
@@ -28,7 +28,7 @@ PLUGINS = tuple(
 
 
 def within(seconds: float = WAIT_S) -> asyncio.Timeout:
-    """Return the deadline of everything that should happen soon."""
+    """Return the time limit of everything that should happen soon."""
     return asyncio.timeout(seconds)
 
 
@@ -36,9 +36,11 @@ def within(seconds: float = WAIT_S) -> asyncio.Timeout:
 class Abilities:
     """What a broker and its protocol can do.
 
-    `exact`: it keeps to the standard in small things: QoS 0 stays QoS 0, retained messages come at SUBSCRIBE alone,
-    and who takes a client id over is alone with it. `flows`: it bears a crowd of unacknowledged messages.
-    `tells_takeover`: it sends DISCONNECT 0x8E, which Mosquitto 2.0.11 does not.
+    Attributes:
+        exact: follows the standard in small things: QoS 0 stays QoS 0, retained messages come only at SUBSCRIBE, and a
+            client id has one connection.
+        tells_takeover: sends DISCONNECT 0x8E when a client id is taken over, as Mosquitto 2.0.11 does not.
+        flows: can have many unacknowledged messages.
     """
 
     five: bool
@@ -52,7 +54,7 @@ class Abilities:
 
 
 class Bench(Protocol):
-    """A broker, and how to reach it with the transport under test."""
+    """A broker, and the options to connect to it with the transport under test."""
 
     can: Abilities
 
@@ -96,7 +98,7 @@ class MemoryBench:
 
 
 class MosquittoBench:
-    """Mosquitto, whose dynamic security plugin alone can refuse a subscription."""
+    """Mosquitto; only its dynamic security plugin can refuse a subscription."""
 
     def __init__(self, start: Callable[..., MosquittoBroker], directory: Path, protocol: str) -> None:
         self._start = start
@@ -187,7 +189,7 @@ class EmbeddedBench:
         return len(session._inbox.unread)
 
     async def close(self) -> None:
-        """Stop it, and collect the sockets that amqtt leaves unclosed, lest they be taken for a later test's."""
+        """Stop the broker, and collect the sockets that amqtt leaves open, so that no later test is blamed for them."""
         await self.kill()
         await asyncio.sleep(0.01)
         with warnings.catch_warnings():
@@ -196,17 +198,17 @@ class EmbeddedBench:
 
 
 def connect(options: ConnectOptions) -> AbstractAsyncContextManager[Session]:
-    """Return one connection with a transport of its own."""
+    """Return a connection with its own transport."""
     return create_transport(options).connect()
 
 
 class Cut(Exception):
-    """Ends the body of a connection, so that it is cut."""
+    """Ends the body of a connection, and so cuts the connection."""
 
 
 @asynccontextmanager
 async def cut_connection(options: ConnectOptions) -> AsyncIterator[Session]:
-    """Connect, and cut the connection at the end without a goodbye."""
+    """Connect, and cut the connection at the end without DISCONNECT."""
     with suppress(Cut):
         async with connect(options) as session:
             yield session
@@ -214,7 +216,7 @@ async def cut_connection(options: ConnectOptions) -> AsyncIterator[Session]:
 
 
 async def collect(session: Session, count: int, *, acknowledge: bool = True) -> list[Message]:
-    """Receive exactly so many messages."""
+    """Receive exactly `count` messages."""
     messages: list[Message] = []
     async with within():
         while len(messages) < count:
@@ -242,12 +244,16 @@ async def subscribe(session: Session, *filters: str | Subscription) -> Sequence[
 
 
 class FakeServer:
-    """A TCP server that answers CONNECT with whatever bytes a test wants; `levels` are the protocols it was asked.
+    """A TCP server that answers CONNECT with any bytes, and closes at DISCONNECT, as brokers do.
 
-    `connects` are the CONNECT packets without their fixed headers.
+    `answer` is called with the protocol level (5, or 4 for 3.1.1) and returns the bytes to send; None closes at once,
+    and b"" keeps the connection open.
 
-    `answer` is given the protocol level (5, or 4 for 3.1.1) and returns what to send, None to close at once;
-    with b"" the connection stays open. `afterwards` follows the answer. DISCONNECT makes it close, as brokers do.
+    Attributes:
+        levels: the protocol level of each connection.
+        connects: the CONNECT packets without their fixed headers.
+        afterwards: bytes to send after the answer.
+        received: the bytes received after CONNECT.
     """
 
     def __init__(self, answer: Callable[[int], bytes | None]) -> None:
@@ -316,12 +322,12 @@ class FakeServer:
             writer.close()
 
     def send(self, data: bytes) -> None:
-        """Send to whoever is connected."""
+        """Send to every connected client."""
         for writer in self._writers:
             writer.write(data)
 
     async def wait_for(self, wanted: bytes) -> None:
-        """Wait until these bytes came."""
+        """Wait until these bytes have been received."""
         async with within(), self.changed:
             await self.changed.wait_for(lambda: wanted in self.received)
 

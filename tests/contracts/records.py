@@ -1,4 +1,4 @@
-"""Builders of what stores keep: a test says only what it cares about."""
+"""Builders of stored records, so that a test names only the fields that it is about."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAMP_STATE = ValueKey(EntityKind.OBJECT, "lamp", "")
 
 
 def later(seconds: float) -> datetime:
-    """Return a time that many seconds after NOW."""
+    """Return the time `seconds` after NOW."""
     return NOW + timedelta(seconds=seconds)
 
 
@@ -46,17 +46,17 @@ def an_ended_job(uid: int, status: Status = Status.COMPLETED, **changes: Any) ->
 
 
 def started(at: datetime = NOW) -> Callable[[Job], JobUpdate]:
-    """Return what `claim` is given: every claimed job begins on the hub."""
+    """Return a `begin` for Store.claim that starts every claimed job on the host `hub`."""
     return lambda job: begin(job, at, "hub")
 
 
 def succeeded(job: Job, at: datetime) -> JobUpdate:
-    """Return the update of a job that completed."""
+    """Return the update of a job that completes."""
     return finish(job, Outcome(ok=True, result={"n": 1}, changed=True), at, "hub", None)
 
 
 def failed(job: Job, at: datetime, error: str = "exit code 1") -> JobUpdate:
-    """Return the update of a job that failed for good."""
+    """Return the update of a job that fails for good."""
     return finish(job, Outcome(ok=False, error=error), at, "hub", None)
 
 
@@ -72,6 +72,6 @@ def keyed(*rows: Any) -> dict[Any, Any]:
 
 
 def an_entry(number: int, key: ValueKey = LAMP_STATE, **changes: Any) -> HistoryEntry:
-    """Return the change number `number`, one a minute."""
+    """Return the history entry `number`; entries are a minute apart."""
     fields: dict[str, Any] = {"at": later(60 * number), "state": str(number), "previous": str(number - 1), **changes}
     return HistoryEntry(key, **fields)

@@ -1,4 +1,4 @@
-"""The contract of the operation types: what programs, scripts and publishes do to the world, and what is told of it."""
+"""The contract of the operation types: the effects and outcomes of programs, scripts and publishes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def stdout(outcome: Outcome) -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -92,7 +92,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def until(check: Callable[[], object], message: str) -> None:
-    """Wait until `check` holds, looking again and again; for what no event tells."""
+    """Poll until `check` holds, for changes that no event reports."""
     deadline = time.monotonic() + WAIT_S
     while not check():
         assert time.monotonic() < deadline, message
@@ -100,7 +100,7 @@ async def until(check: Callable[[], object], message: str) -> None:
 
 
 def children() -> set[int]:
-    """Return the processes that are children of this one, zombies included."""
+    """Return the child processes of this process, zombies included."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
         found |= set(map(int, (task / "children").read_text().split()))
@@ -109,7 +109,7 @@ def children() -> set[int]:
 
 @pytest.fixture(autouse=True)
 async def no_child_is_left_behind() -> AsyncIterator[None]:
-    """No test of this module may leave a child process or a zombie, or an open file; those of its loop are not its."""
+    """No test of this module may leave a child process, a zombie or an open file; the event loop's do not count."""
     before = children()
     files = len(list(Path("/proc/self/fd").iterdir()))
     yield
@@ -122,13 +122,13 @@ async def no_child_is_left_behind() -> AsyncIterator[None]:
 SHOW_ARGS = "import sys, json; print(json.dumps(sys.argv[1:]))"
 
 
-async def test_arguments_reach_a_program_as_they_are_and_no_shell_sees_them() -> None:
+async def test_arguments_reach_a_program_unchanged_and_without_a_shell() -> None:
     odd = ["$HOME", "`id`", "a b", "", "*", "; echo x", "\\n", "'\"", "é"]
     outcome = await run(python(SHOW_ARGS, *odd))
     assert (outcome.ok, outcome.result) == (True, odd)
 
 
-async def test_variables_in_arguments_are_put_in_as_text_or_json() -> None:
+async def test_variables_in_arguments_are_inserted_as_text_or_json() -> None:
     outcome = await run(
         python(SHOW_ARGS, "{{ args.text }}", "--room={{properties.room}}", "{{ properties.level }}", "{{ payload }}")
     )
@@ -140,7 +140,7 @@ async def test_an_unknown_variable_is_a_template_error() -> None:
         await run(python(SHOW_ARGS, "{{ properties.nothing }}"))
 
 
-async def test_a_program_finds_one_json_object_on_its_standard_input() -> None:
+async def test_a_program_gets_one_json_object_on_its_standard_input() -> None:
     outcome = await run(python("import sys; sys.stdout.write(sys.stdin.read())"))
     assert outcome.result == {
         **VARIABLES,
@@ -152,7 +152,7 @@ async def test_a_program_finds_one_json_object_on_its_standard_input() -> None:
 
 
 @pytest.mark.parametrize("size", [10, 3_000_000])
-async def test_a_program_that_does_not_read_its_standard_input_ends_all_the_same(size: int) -> None:
+async def test_a_program_that_does_not_read_its_standard_input_still_ends(size: int) -> None:
     outcome = await run(python("print(1)"), params={"x": "y" * size})
     assert (outcome.ok, outcome.result) == (True, 1)
 
@@ -164,7 +164,7 @@ async def test_standard_input_larger_than_any_pipe_arrives_whole() -> None:
     assert outcome.result == 3_000_000
 
 
-async def test_the_environment_is_path_lang_home_our_variables_and_env_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_is_path_lang_home_our_variables_and_env_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSWORD_OF_THE_SERVICE", "not for you")
     monkeypatch.setenv("LANG", "C.UTF-8")
     monkeypatch.setenv("MQTTJOBS_STOWAWAY", "not for you")
@@ -201,7 +201,7 @@ async def test_many_large_variables_do_not_stop_the_program() -> None:
 
 
 @pytest.mark.parametrize(("arg", "env"), [("a\0b", {}), ("a", {"A=B": "1"}), ("a", {"A\0": "1"}), ("a", {"": "1"})])
-async def test_arguments_and_names_that_no_program_can_be_given_are_reported_at_load_or_fail_the_job(
+async def test_impossible_arguments_and_names_are_reported_at_load_or_fail_the_job(
     arg: str, env: dict[str, str]
 ) -> None:
     executor = python("print(1)", arg, env=env)
@@ -227,7 +227,7 @@ async def test_a_script_of_any_length_is_run_whole() -> None:
     assert stdout(await run(Script(text=text))).strip() == "end"
 
 
-async def test_a_script_file_is_run_from_the_folder_of_the_configuration_alone(tmp_path: Path) -> None:
+async def test_a_script_file_is_run_from_the_folder_of_the_configuration_only(tmp_path: Path) -> None:
     folder = tmp_path / "config"
     folder.mkdir()
     (folder / "good.sh").write_text("echo good")
@@ -243,7 +243,7 @@ async def test_a_script_file_is_run_from_the_folder_of_the_configuration_alone(t
         assert "outside" not in stdout(outcome) if "stdout" in outcome.description else True
 
 
-def test_variables_are_never_pasted_into_a_script() -> None:
+def test_variables_are_never_inserted_into_a_script() -> None:
     assert "text" in Script(text="echo {{ params.text }}").problems(Limits())
     assert Script(text="docker ps --format '{{ .Names }}'").problems(Limits()) == {}
     assert "text" in Script().problems(Limits())
@@ -283,7 +283,7 @@ def test_a_path_that_is_not_absolute_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize("code", [1, 2, 63, 64, 65, 66, 124, 125, 255])
-async def test_an_exit_code_fails_the_job_and_64_and_65_say_that_the_input_was_wrong(code: int) -> None:
+async def test_an_exit_code_fails_the_job_and_64_and_65_mean_wrong_input(code: int) -> None:
     outcome = await run(Script(text=f"echo why >&2; exit {code}"))
     assert not outcome.ok
     assert outcome.exit_code == code
@@ -306,13 +306,13 @@ async def test_a_program_ended_by_a_signal_has_the_exit_code_that_a_shell_gives(
     assert (outcome.ok, outcome.exit_code) == (False, 128 + 9)
 
 
-async def test_a_program_that_is_not_there_is_127() -> None:
+async def test_a_missing_program_has_the_exit_code_127() -> None:
     outcome = await run(Program(path="/nowhere/at/all"))
     assert (outcome.ok, outcome.exit_code, outcome.description["exitCode"]) == (False, 127, 127)
     assert "/nowhere/at/all" in outcome.error
 
 
-async def test_a_file_that_cannot_be_executed_is_126(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_executed_has_the_exit_code_126(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("#!/bin/sh\necho 1\n")
     plain.chmod(0o600)
@@ -325,7 +325,7 @@ async def test_a_file_that_cannot_be_executed_is_126(tmp_path: Path) -> None:
     assert (await run(Program(path=str(binary)))).exit_code == 126
 
 
-async def test_an_interpreter_that_is_not_there_is_127() -> None:
+async def test_a_missing_interpreter_has_the_exit_code_127() -> None:
     outcome = await run(Script(text="x", interpreter=("/nowhere/python",)))
     assert (outcome.ok, outcome.exit_code) == (False, 127)
 
@@ -368,7 +368,7 @@ async def test_a_program_says_in_its_result_whether_it_changed_anything(text: st
     assert (await run(python("import sys; print(sys.argv[1])", text))).changed is changed
 
 
-async def test_output_that_is_no_utf_8_is_kept_as_far_as_it_can_be() -> None:
+async def test_output_that_is_not_utf_8_is_kept_as_far_as_possible() -> None:
     outcome = await run(
         python("import sys; sys.stdout.buffer.write(b'a\\xff\\x00b'); sys.stderr.buffer.write(b'\\xfe')")
     )
@@ -432,7 +432,7 @@ async def test_a_progress_message_has_at_most_4096_bytes_however_long_its_line_i
     assert stdout(outcome).endswith("\n7\n") or stdout(outcome) == "7\n"
 
 
-async def test_message_lines_on_standard_error_are_no_progress() -> None:
+async def test_message_lines_on_standard_error_are_not_progress() -> None:
     reported: list[str] = []
     outcome = await run(Script(text="echo '::message:: x' >&2"), progress=reported.append)
     assert (reported, outcome.stderr) == ([], "::message:: x\n")
@@ -450,7 +450,7 @@ async def test_output_up_to_the_limit_is_kept_whole() -> None:
 
 @pytest.mark.parametrize("piece", [7, LIMIT // 2 - 1, LIMIT // 2, LIMIT])
 @pytest.mark.parametrize("beyond", [0, 1, LIMIT // 2 - 1])
-async def test_the_limit_is_the_same_in_whatever_pieces_output_comes(piece: int, beyond: int) -> None:
+async def test_the_limit_is_the_same_for_output_in_pieces_of_any_size(piece: int, beyond: int) -> None:
     size = LIMIT + beyond
     code = f"import os\ndata = (b'0123456789' * {size})[:{size}]\nwhile data: data = data[os.write(1, data[:{piece}]):]"
     outcome = await run(python(code))
@@ -460,7 +460,7 @@ async def test_the_limit_is_the_same_in_whatever_pieces_output_comes(piece: int,
     assert ("truncated" in outcome.stderr) == bool(beyond)
 
 
-async def test_more_output_is_kept_head_and_tail_with_a_line_that_says_how_much_was_left_out() -> None:
+async def test_of_more_output_head_and_tail_are_kept_with_a_line_that_counts_the_bytes_between() -> None:
     outcome = await run(python("import sys; sys.stdout.write('H' * 100_000 + 'M' * 1_000_000 + 'T' * 100_000)"))
     text = stdout(outcome)
     assert outcome.ok
@@ -473,7 +473,7 @@ async def test_more_output_is_kept_head_and_tail_with_a_line_that_says_how_much_
     assert "truncated" in outcome.stderr
 
 
-async def test_a_flood_of_digits_is_no_result() -> None:
+async def test_a_flood_of_digits_is_not_a_result() -> None:
     outcome = await run(python("import sys; sys.stdout.write('1' * 1_000_000)"))
     assert (outcome.ok, outcome.result) == (True, None)
 
@@ -496,7 +496,7 @@ async def test_a_flood_does_not_grow_memory(line: str) -> None:
     assert grown < 30_000, f"{grown} KiB"
 
 
-async def test_a_flood_leaves_the_event_loop_time_for_others() -> None:
+async def test_a_flood_does_not_block_the_event_loop() -> None:
     code = "import os\nwhile True: os.write(1, b'x\\n' * 32768)"
     turns = 0
     task = asyncio.create_task(run(python(code), timeout=timedelta(seconds=1), grace=timedelta(seconds=0.1)))
@@ -524,7 +524,7 @@ async def test_a_time_limit_ends_a_program_with_124_and_keeps_what_it_wrote() ->
     assert time.monotonic() - start < 2
 
 
-async def test_a_program_is_asked_with_term_first_and_may_tidy_up() -> None:
+async def test_a_program_gets_term_first_and_may_clean_up() -> None:
     text = "trap 'echo tidy; exit 64' TERM; echo ready; while :; do sleep 0.01; done"
     outcome = await run(Script(text=text), timeout=timedelta(seconds=0.5))
     assert stdout(outcome) == "ready\ntidy\n"
@@ -540,7 +540,7 @@ async def test_a_program_that_ignores_term_is_killed_after_the_grace() -> None:
     assert 0.8 <= took < 1.8
 
 
-async def test_the_children_of_a_program_that_heeds_term_have_the_grace_to_tidy_up_too() -> None:
+async def test_the_children_of_a_program_that_obeys_term_have_the_grace_to_clean_up_too() -> None:
     child = "trap 'sleep 0.4; echo tidy; exit' TERM; echo ready; while :; do sleep 0.01; done"
     text = '/bin/sh -c "$CHILD" & trap "exit 0" TERM; wait'
     outcome = await run(Script(text=text, env={"CHILD": child}), timeout=timedelta(seconds=0.5))
@@ -588,7 +588,7 @@ if os.fork() == 0:
 IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 
-@pytest.mark.parametrize("stubborn", [False, True], ids=["heeds TERM", "ignores TERM"])
+@pytest.mark.parametrize("stubborn", [False, True], ids=["obeys TERM", "ignores TERM"])
 async def test_a_time_limit_ends_grandchildren_that_hold_the_pipe_too(stubborn: bool) -> None:
     reported: list[str] = []
     code = FAMILY.format(leader="", grandchild=IGNORE if stubborn else "pass", rest="time.sleep(1000)")
@@ -603,7 +603,7 @@ async def test_a_time_limit_ends_grandchildren_that_hold_the_pipe_too(stubborn: 
     await until(lambda: not is_alive(grandchild), "the grandchild outlived the time limit")
 
 
-async def test_a_program_whose_children_hold_the_pipe_ends_with_itself() -> None:
+async def test_children_that_hold_the_pipe_end_with_their_program() -> None:
     reported: list[str] = []
     code = FAMILY.format(leader="", grandchild="pass", rest="import select; select.select([], [], [], 0.3); print(1)")
     outcome = await run(python(code), progress=reported.append)
@@ -649,7 +649,7 @@ print(sorted(children()))
 
 
 async def test_the_first_process_of_a_container_inherits_no_zombies() -> None:
-    """Orphans become its children; every one of a program's group is ended, and taken off its hands."""
+    """Orphans become children of the first process; those of a program's group are killed and reaped."""
     command = [sys.executable, "-c", FIRST_PROCESS, *filter(None, sys.path)]
     service = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=WAIT_S, check=False)
     assert (service.stdout, service.stderr) == (b"[]\n", b"")
@@ -677,7 +677,7 @@ async def test_a_cancelled_run_ends_the_whole_group_before_it_returns() -> None:
         await until(lambda pid=pid: not is_alive(pid), "a process outlived the cancellation")
 
 
-async def test_a_run_cancelled_twice_ends_the_group_all_the_same() -> None:
+async def test_a_run_cancelled_twice_still_ends_the_group() -> None:
     reported: asyncio.Queue[int] = asyncio.Queue()
     code = f"import os, signal, time; {IGNORE}; print('::message::', os.getpid(), flush=True); time.sleep(1000)"
     task = asyncio.create_task(
@@ -694,7 +694,7 @@ async def test_a_run_cancelled_twice_ends_the_group_all_the_same() -> None:
 
 
 async def test_a_loop_that_cancels_everything_leaves_nothing_behind() -> None:
-    """As at the end of a process, where what is shielded is cancelled too."""
+    """As at the end of a process, which cancels shielded tasks too."""
     reported: asyncio.Queue[int] = asyncio.Queue()
     ours = asyncio.all_tasks()
     text = "echo ::message:: $$; exec sleep 1000"
@@ -709,7 +709,7 @@ async def test_a_loop_that_cancels_everything_leaves_nothing_behind() -> None:
     assert not is_alive(pid)
 
 
-async def test_a_run_cancelled_before_it_began_starts_nothing(tmp_path: Path) -> None:
+async def test_a_run_cancelled_before_its_start_starts_no_program(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     task = asyncio.create_task(Script(text=f"touch {mark}").run(a_context()))
     task.cancel()
@@ -778,7 +778,7 @@ async def test_a_secret_is_masked_in_results_errors_and_progress() -> None:
     assert reported == ["using ${ENV:TOKEN}"]
 
 
-async def test_half_a_secret_does_not_stay_where_output_was_left_out() -> None:
+async def test_a_secret_that_is_cut_where_output_was_left_out_is_removed() -> None:
     code = "import sys; sys.stdout.write((sys.argv[1] * 100_000))"
     outcome = await run(python(code, "${ENV:TOKEN}"))
     text = stdout(outcome).replace("${ENV:TOKEN}", "")
@@ -800,8 +800,8 @@ async def test_a_secret_with_characters_that_json_escapes_is_masked_too(odd: str
 @pytest.mark.parametrize(
     "written", ["print(k * n)", "print(json.dumps([k] * n))", "print(json.dumps(json.dumps([k] * n)))"]
 )
-async def test_no_part_of_a_secret_stays_at_the_edges_of_what_was_left_out(odd: str, written: str) -> None:
-    """Whatever the edges cut: the output is shifted byte by byte."""
+async def test_no_part_of_a_secret_stays_where_output_was_left_out(odd: str, written: str) -> None:
+    """The output is shifted byte by byte, so that the secret is cut at every place."""
     code = "import sys, json; k = sys.argv[1]; n = 400_000 // len(k); print('.' * int(sys.argv[2]), end=''); " + written
     for shift in range(0, 24, 5):
         text = stdout(await run(python(code, "${ENV:TOKEN}", str(shift)), reveal=lambda _: odd))
@@ -811,7 +811,7 @@ async def test_no_part_of_a_secret_stays_at_the_edges_of_what_was_left_out(odd: 
             assert rest == "" or "left out" in part, rest[:100]
 
 
-async def test_half_a_secret_does_not_stay_at_the_end_of_a_long_progress_message() -> None:
+async def test_a_secret_that_is_cut_at_the_end_of_a_long_progress_message_is_removed() -> None:
     reported: list[str] = []
     text = f'printf "::message:: %0{4096 - 6}d%s\n" 0 "$T"'
     outcome = await run(Script(text=text, env={"T": "${ENV:TOKEN}"}), progress=reported.append)
@@ -832,7 +832,7 @@ async def test_a_character_is_not_cut_in_half_where_output_was_left_out() -> Non
 
 
 class Broker:
-    """Takes publications and answers each with a code."""
+    """Records publications and returns the same PUBACK code for each."""
 
     def __init__(self, code: int = 0) -> None:
         self.code = code
@@ -923,7 +923,7 @@ async def test_a_reason_from_0x80_on_fails_the_job_with_it(code: int, word: str)
     assert outcome.description == {"topic": "t", "message": "m"}
 
 
-async def test_a_publish_without_subscriber_completes_and_says_so() -> None:
+async def test_a_publish_without_subscriber_completes_with_a_message() -> None:
     outcome = await run(Mqtt(topic="t"), publish=Broker(0x10).publish)
     assert (outcome.ok, outcome.message, outcome.changed) == (True, "no subscriber", True)
 
@@ -940,13 +940,13 @@ async def test_a_secret_is_published_and_not_recorded() -> None:
     assert SECRET not in repr(outcome)
 
 
-async def test_a_state_that_an_operation_publishes_carries_how_deep_it_is() -> None:
+async def test_a_state_that_an_operation_publishes_carries_its_depth() -> None:
     broker = Broker()
     await run(Mqtt(topic="mqttjobs/state/lamp"), publish=broker.publish, depth=3, root_id="root")
     assert dict(broker.taken[0].user_properties) == {"mqttjobs-root": "root", "mqttjobs-depth": "4"}
 
 
-async def test_a_message_is_handed_over_before_anything_is_waited_for() -> None:
+async def test_a_message_is_published_before_the_run_first_waits() -> None:
     order: list[str] = []
     answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -961,7 +961,7 @@ async def test_a_message_is_handed_over_before_anything_is_waited_for() -> None:
     assert all(outcome.ok for outcome in await asyncio.gather(*tasks))
 
 
-# -- the family ------------------------------------------------------------------------------------------------------
+# -- registry --------------------------------------------------------------------------------------------------------
 
 
 def test_every_operation_type_is_found_by_its_name() -> None:
@@ -970,7 +970,7 @@ def test_every_operation_type_is_found_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("executor", [Program(path="/bin/true"), Script(text="exit 0"), Mqtt(topic="t")])
-async def test_every_operation_type_fills_in_the_description_that_it_promises(executor: Executor) -> None:
+async def test_every_operation_type_sets_each_key_of_its_description(executor: Executor) -> None:
     outcome = await run(executor, publish=Broker().publish)
     assert outcome.ok
     assert set(outcome.description) == set(type(executor).no_description)

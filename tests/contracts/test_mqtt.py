@@ -1,4 +1,4 @@
-"""What only a real connection can go through: TLS, websockets, passwords, windows, huge packets, silence, a kill."""
+"""The transport to a real broker: TLS, websockets, passwords, limits, huge packets, silence, a kill."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def tls_lines(files: tuple[str, str]) -> list[str]:
 
 
 async def echoes(options: ConnectOptions, largest: int = 300_000) -> None:
-    """Small and large messages, and many at once, come back whole and in order."""
+    """Assert that small, large and many messages come back whole and in order."""
     sizes = [0, 1, 125, 126, largest]
     async with connect(options) as session, within():
         await subscribe(session, "t/#")
@@ -65,7 +65,7 @@ async def echoes(options: ConnectOptions, largest: int = 300_000) -> None:
 
 
 @BOTH
-async def test_a_broker_whose_certificate_our_authority_signed_is_spoken_to_over_tls(
+async def test_a_broker_with_a_certificate_of_our_authority_is_reached_over_tls(
     start_mosquitto: StartMosquitto, certificates: Certificates, for_the_broker: tuple[str, str], protocol: str
 ) -> None:
     broker = start_mosquitto(*tls_lines(for_the_broker), autosave=False)
@@ -73,16 +73,16 @@ async def test_a_broker_whose_certificate_our_authority_signed_is_spoken_to_over
     await echoes(ConnectOptions(url, protocol=protocol, tls=Tls(ca_file=certificates.ca)))
 
 
-async def test_a_broker_whose_certificate_nobody_vouches_for_is_reported_no_password(
+async def test_a_broker_with_an_untrusted_certificate_gets_no_password(
     start_mosquitto: StartMosquitto, for_the_broker: tuple[str, str]
 ) -> None:
     broker = start_mosquitto(*tls_lines(for_the_broker), autosave=False)
     with pytest.raises(ConnectionLost, match="certificate verify failed"):
         async with within(), connect(ConnectOptions(f"mqtts://127.0.0.1:{broker.port}", password="x", username="y")):  # noqa: S106
-            pytest.fail("nobody vouches for it")
+            pytest.fail("the certificate is not trusted")
 
 
-async def test_a_certificate_of_another_host_is_refused_unless_insecure_says_that_it_does_not_matter(
+async def test_a_certificate_of_another_host_is_refused_unless_insecure(
     start_mosquitto: StartMosquitto, certificates: Certificates
 ) -> None:
     broker = start_mosquitto(*tls_lines(certificates.issue("elsewhere", "DNS:elsewhere.example")), autosave=False)
@@ -95,7 +95,7 @@ async def test_a_certificate_of_another_host_is_refused_unless_insecure_says_tha
             await session.publish(Publication("t/a", b"", 1))
 
 
-async def test_a_broker_that_asks_for_a_client_certificate_gets_ours(
+async def test_a_broker_that_asks_for_a_client_certificate_gets_it(
     start_mosquitto: StartMosquitto, certificates: Certificates, for_the_broker: tuple[str, str]
 ) -> None:
     broker = start_mosquitto(
@@ -111,7 +111,7 @@ async def test_a_broker_that_asks_for_a_client_certificate_gets_ours(
         await session.publish(Publication("t/a", b"", 1))
 
 
-async def test_a_broker_without_tls_is_not_taken_for_one_that_does_not_know_mqtt_5(mosquitto: MosquittoBroker) -> None:
+async def test_a_broker_without_tls_is_not_taken_for_one_without_mqtt_5(mosquitto: MosquittoBroker) -> None:
     transport: Any = create_transport(ConnectOptions(f"mqtts://127.0.0.1:{mosquitto.port}"))
     for _ in range(3):
         with pytest.raises(ConnectionLost):
@@ -121,7 +121,7 @@ async def test_a_broker_without_tls_is_not_taken_for_one_that_does_not_know_mqtt
 
 
 @pytest.mark.parametrize("tls", [Tls(ca_file="/nowhere/ca.crt"), Tls(cert_file="/nowhere/client.crt")])
-async def test_a_tls_file_that_is_not_there_is_reported(tls: Tls) -> None:
+async def test_a_missing_tls_file_is_reported(tls: Tls) -> None:
     with pytest.raises(TransportError, match=r"mqtt\.tls"):
         async with within(), connect(ConnectOptions("mqtts://127.0.0.1:1", tls=tls)):
             pytest.fail("there is no such file")
@@ -131,7 +131,7 @@ async def test_a_tls_file_that_is_not_there_is_reported(tls: Tls) -> None:
 
 
 def websockets(start_mosquitto: StartMosquitto, *lines: str) -> int:
-    """Start a broker and return its port for websockets, beside the one for TCP that it will not start without."""
+    """Start a broker and return its port for websockets; Mosquitto also needs one for TCP."""
     port = free_port()
     start_mosquitto(
         f"listener {port} 127.0.0.1", "protocol websockets", "max_inflight_messages 0", *lines, autosave=False
@@ -146,7 +146,7 @@ async def test_websockets_carry_what_tcp_does(start_mosquitto: StartMosquitto, p
     await echoes(ConnectOptions(f"ws://127.0.0.1:{port}/mqtt", protocol=protocol), largest=66_000)
 
 
-async def test_websockets_may_be_under_tls(
+async def test_websockets_work_over_tls(
     start_mosquitto: StartMosquitto, certificates: Certificates, for_the_broker: tuple[str, str]
 ) -> None:
     port = websockets(start_mosquitto, *tls_lines(for_the_broker))
@@ -167,20 +167,20 @@ async def test_the_will_is_kept_or_published_over_websockets_as_over_tcp(start_m
     assert [message.payload for message in messages] == [b"marker", b"gone"]
 
 
-async def test_a_server_that_is_no_websocket_is_a_lost_connection(mosquitto: MosquittoBroker) -> None:
+async def test_a_server_without_websockets_is_a_lost_connection(mosquitto: MosquittoBroker) -> None:
     with pytest.raises(ConnectionLost):
         async with within(), connect(ConnectOptions(f"ws://127.0.0.1:{mosquitto.port}")):
             pytest.fail("it is no websocket")
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 100_001])
-def test_a_websocket_frame_says_its_length_and_is_masked(size: int) -> None:
+def test_a_websocket_frame_has_its_length_and_is_masked(size: int) -> None:
     data = os.urandom(size)
     frame = make_frame(2, bytearray(data))
-    length = {126: 2, 127: 8}.get(frame[1] & 0x7F, 0)
-    reported = int.from_bytes(frame[2 : 2 + length]) if length else frame[1] & 0x7F
-    key, body = frame[2 + length : 6 + length], frame[6 + length :]
-    assert (frame[0], frame[1] & 0x80, reported) == (0x82, 0x80, size)
+    extra = {126: 2, 127: 8}.get(frame[1] & 0x7F, 0)
+    length = int.from_bytes(frame[2 : 2 + extra]) if extra else frame[1] & 0x7F
+    key, body = frame[2 + extra : 6 + extra], frame[6 + extra :]
+    assert (frame[0], frame[1] & 0x80, length) == (0x82, 0x80, size)
     assert bytes(byte ^ key[place % 4] for place, byte in enumerate(body)) == data
 
 
@@ -210,10 +210,10 @@ async def test_user_and_password_come_from_the_options_or_from_the_url(
         assert "bob" not in str(refused.value)
 
 
-# -- what is said at CONNECT, and what the broker says -----------------------------------------------------------------
+# -- CONNECT and CONNACK ---------------------------------------------------------------------------------------------
 
 
-async def test_connect_asks_for_the_session_and_the_bounds_that_the_options_name() -> None:
+async def test_connect_asks_for_the_session_and_the_limits_of_the_options() -> None:
     async with FakeServer(lambda _: CONNACK_5) as server:
         options = ConnectOptions(
             server.url, "hub", protocol="5", session_expiry=timedelta(days=2), receive_maximum=123,
@@ -234,7 +234,7 @@ async def test_connect_asks_for_the_session_and_the_bounds_that_the_options_name
     assert kept.endswith(b"\x00\x03hub")
 
 
-async def test_connect_asks_for_a_session_that_is_kept_on_3_1_1_too() -> None:
+async def test_connect_asks_for_a_persistent_session_on_3_1_1_too() -> None:
     async with FakeServer(lambda _: CONNACK_311) as server:
         async with connect(ConnectOptions(server.url, "hub", protocol="3.1.1")):
             pass
@@ -247,7 +247,7 @@ def puback(packet_id: int) -> bytes:
     return b"\x40\x02" + packet_id.to_bytes(2)
 
 
-async def test_no_more_is_in_flight_than_the_broker_takes_at_once() -> None:
+async def test_no_more_publications_are_in_flight_than_the_broker_takes() -> None:
     connack = bytes([0x20, 6, 0, 0, 3, 0x21, 0, 2])
     async with FakeServer(lambda _: connack) as server, connect(ConnectOptions(server.url, protocol="5")) as session:
         futures = [session.publish(Publication("t", f"<{n}>".encode(), 1)) for n in range(5)]
@@ -265,7 +265,7 @@ async def test_no_more_is_in_flight_than_the_broker_takes_at_once() -> None:
             assert await asyncio.gather(*futures) == [0] * 5
 
 
-async def test_publications_of_qos_0_wait_behind_those_that_wait_for_the_broker() -> None:
+async def test_publications_of_qos_0_wait_behind_earlier_ones_that_wait() -> None:
     connack = bytes([0x20, 6, 0, 0, 3, 0x21, 0, 1])
     async with FakeServer(lambda _: connack) as server, connect(ConnectOptions(server.url, protocol="5")) as session:
         for n in range(4):
@@ -278,7 +278,7 @@ async def test_publications_of_qos_0_wait_behind_those_that_wait_for_the_broker(
 
 
 @BOTH
-async def test_a_packet_larger_than_we_take_neither_ends_the_connection_nor_comes_again(
+async def test_a_packet_over_our_limit_neither_ends_the_connection_nor_comes_again(
     mosquitto: MosquittoBroker, protocol: str
 ) -> None:
     options = ConnectOptions(mosquitto.url, "hub", protocol=protocol, maximum_packet_size=100_000)
@@ -309,7 +309,7 @@ async def test_a_huge_packet_does_not_grow_memory(mosquitto: MosquittoBroker) ->
     assert grown < 40_000, f"{grown} KiB"
 
 
-async def test_large_messages_that_wait_are_bounded_by_their_bytes(mosquitto: MosquittoBroker) -> None:
+async def test_unread_large_messages_are_bounded_by_their_bytes(mosquitto: MosquittoBroker) -> None:
     options = ConnectOptions(mosquitto.url, "hub", receive_maximum=65_535)
     large = [Publication("t/a", b"%d " % n + b"x" * 400_000, n % 2) for n in range(120)]
     async with connect(options) as session:
@@ -327,8 +327,8 @@ async def test_large_messages_that_wait_are_bounded_by_their_bytes(mosquitto: Mo
 # -- silence ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_reset_that_comes_together_with_the_last_bytes_is_noticed_at_once() -> None:
-    """A broker that refuses a packet closes with bytes unread; uvloop tells of the data alone."""
+async def test_a_reset_that_comes_together_with_data_is_noticed_at_once() -> None:
+    """A broker that refuses a packet closes with bytes unread; uvloop reports only the data."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
@@ -353,7 +353,7 @@ async def test_a_reset_that_comes_together_with_the_last_bytes_is_noticed_at_onc
 
 
 @BOTH
-async def test_a_broker_that_hangs_is_noticed_by_its_silence(mosquitto: MosquittoBroker, protocol: str) -> None:
+async def test_a_broker_that_hangs_is_noticed_by_the_keepalive(mosquitto: MosquittoBroker, protocol: str) -> None:
     options = ConnectOptions(mosquitto.url, protocol=protocol, keepalive=timedelta(seconds=1))
     with pytest.raises(ConnectionLost):
         async with within(), connect(options) as session:
@@ -364,7 +364,7 @@ async def test_a_broker_that_hangs_is_noticed_by_its_silence(mosquitto: Mosquitt
 
 
 async def test_a_connection_that_is_not_read_for_a_while_is_kept_alive(mosquitto: MosquittoBroker) -> None:
-    """For longer than the broker bears silence, which is one and a half times the keepalive."""
+    """The pause is longer than the broker accepts silence, which is one and a half times the keepalive."""
     options = ConnectOptions(mosquitto.url, keepalive=timedelta(seconds=1), receive_maximum=65_535)
     crowd = [Publication("t/a", str(n).encode(), 1) for n in range(5000)]
     async with connect(options) as session:
@@ -388,9 +388,9 @@ async def clock_tick(session: Session) -> None:
 async def test_a_clean_exit_from_a_broker_that_hangs_takes_a_bounded_time(
     mosquitto: MosquittoBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert mqtt_session.SETTLE_S + mqtt_session.GOODBYE_S <= 5
+    assert mqtt_session.SETTLE_S + mqtt_session.DISCONNECT_S <= 5
     monkeypatch.setattr(mqtt_session, "SETTLE_S", 0.3)
-    monkeypatch.setattr(mqtt_session, "GOODBYE_S", 0.1)
+    monkeypatch.setattr(mqtt_session, "DISCONNECT_S", 0.1)
     async with asyncio.timeout(4):
         async with connect(ConnectOptions(mosquitto.url)) as session:
             await subscribe(session, "t/#")
@@ -409,20 +409,20 @@ async def test_a_clean_exit_while_reading_has_paused_confirms_what_was_published
     assert future.result() < 0x80
 
 
-async def test_a_cancelled_goodbye_cuts_the_connection(mosquitto: MosquittoBroker) -> None:
-    async def visit() -> None:
+async def test_a_cancelled_exit_cuts_the_connection(mosquitto: MosquittoBroker) -> None:
+    async def connect_and_exit() -> None:
         async with connect(ConnectOptions(mosquitto.url)) as session:
             mosquitto.freeze()
             session.publish(Publication("t/a", b"", 1))
 
     before = set(asyncio.all_tasks())
-    visiting = asyncio.create_task(visit())
-    while not visiting.done() and not frozen(mosquitto.pid):
+    task = asyncio.create_task(connect_and_exit())
+    while not task.done() and not frozen(mosquitto.pid):
         await asyncio.sleep(0.01)
-    visiting.cancel()
+    task.cancel()
     async with within():
         with pytest.raises(asyncio.CancelledError):
-            await visiting
+            await task
         while set(asyncio.all_tasks()) - before:
             await asyncio.sleep(0.01)
     mosquitto.thaw()
@@ -451,9 +451,7 @@ asyncio.run(main())
 
 
 @BOTH
-async def test_a_killed_client_loses_nothing_that_it_had_not_acknowledged(
-    start_mosquitto: StartMosquitto, protocol: str
-) -> None:
+async def test_a_killed_client_loses_no_unacknowledged_message(start_mosquitto: StartMosquitto, protocol: str) -> None:
     broker = start_mosquitto(autosave=False)
     options = ConnectOptions(broker.url, "hub", protocol=protocol)
     client = await asyncio.create_subprocess_exec(

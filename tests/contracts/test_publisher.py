@@ -1,4 +1,4 @@
-"""Messages on their way out: in order over lost connections, given up or not, and one that nobody can send."""
+"""Publisher: order over lost connections, cancelled publications, and one that ends every connection."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def taken(broker: MemoryBroker) -> list[int]:
     return [int(publication.payload) for publication in broker.published]
 
 
-async def test_what_is_published_without_a_connection_waits_for_one(
-    options: ConnectOptions, broker: MemoryBroker
-) -> None:
+async def test_a_publication_without_a_connection_waits_for_one(options: ConnectOptions, broker: MemoryBroker) -> None:
     publisher = Publisher()
     futures = [publisher.publish(each) for each in numbered(5)]
     assert (publisher.connected, publisher.backlog) == (False, 5)
@@ -51,7 +49,7 @@ async def test_what_is_published_without_a_connection_waits_for_one(
     assert taken(broker) == [0, 1, 2, 3, 4]
 
 
-async def test_what_was_not_confirmed_is_sent_again_in_the_old_order_before_what_came_later(
+async def test_unconfirmed_publications_are_sent_again_in_order_before_later_ones(
     options: ConnectOptions, broker: MemoryBroker
 ) -> None:
     publisher = Publisher(window=3)
@@ -69,7 +67,9 @@ async def test_what_was_not_confirmed_is_sent_again_in_the_old_order_before_what
     assert taken(broker) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
-async def test_what_its_caller_has_given_up_is_not_sent_again(options: ConnectOptions, broker: MemoryBroker) -> None:
+async def test_a_publication_whose_future_was_cancelled_is_not_sent_again(
+    options: ConnectOptions, broker: MemoryBroker
+) -> None:
     publisher = Publisher(window=2)
     async with cut_connection(options) as session:
         publisher.attach(session)
@@ -98,7 +98,7 @@ async def test_no_more_than_the_window_is_in_flight(options: ConnectOptions, bro
 
 
 @pytest.mark.parametrize("connected", [False, True])
-async def test_a_topic_that_none_may_publish_to_fails_its_caller_and_holds_nobody_up(
+async def test_an_invalid_topic_fails_its_caller_and_delays_no_other(
     options: ConnectOptions, broker: MemoryBroker, connected: bool
 ) -> None:
     publisher = Publisher()
@@ -112,8 +112,8 @@ async def test_a_topic_that_none_may_publish_to_fails_its_caller_and_holds_nobod
         assert await asyncio.gather(before, after) == [0x10, 0x10]
 
 
-async def test_a_publication_that_cannot_be_sent_ends_no_connection(mosquitto: MosquittoBroker) -> None:
-    """Each connection would meet it again."""
+async def test_a_publication_that_cannot_be_encoded_does_not_end_the_connection(mosquitto: MosquittoBroker) -> None:
+    """Otherwise it would end the next connection too."""
     publisher = Publisher()
     odd = publisher.publish(Publication("t/a", b"", 1, user_properties=TOO_LONG))
     good = publisher.publish(Publication("t/a", b"", 1))
@@ -130,10 +130,10 @@ async def test_a_publication_that_cannot_be_sent_ends_no_connection(mosquitto: M
             await odd
 
 
-async def test_a_publication_that_ends_every_connection_is_given_up_and_those_behind_it_are_sent(
+async def test_a_publication_that_ends_every_connection_is_given_up_and_later_ones_are_sent(
     start_mosquitto: StartMosquitto,
 ) -> None:
-    """A broker of 3.1.1 cannot say how much it takes: it closes."""
+    """A 3.1.1 broker has no other way to refuse a large packet than to close the connection."""
     broker = start_mosquitto("max_packet_size 2000", autosave=False)
     options = ConnectOptions(broker.url, "hub", protocol="3.1.1")
     publisher = Publisher()
@@ -157,7 +157,7 @@ async def test_a_publication_that_ends_every_connection_is_given_up_and_those_be
     assert (before.result(), odd.result()) == (0, 0x80)
 
 
-async def test_a_lost_connection_counts_against_the_first_that_was_not_confirmed_alone(
+async def test_a_lost_connection_counts_against_the_first_unconfirmed_publication_only(
     options: ConnectOptions, broker: MemoryBroker
 ) -> None:
     publisher = Publisher()

@@ -1,4 +1,4 @@
-"""Staying connected: how long it waits between connections, and when it gives up (behaviour 6)."""
+"""stay_connected: the waits between connections, and when it gives up (behaviour 6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mqttjobs.transport.reconnect import stay_connected
 
 
 class LivelyClock:
-    """A clock on which every wait takes just as long as it may, at once; it notes how long each was."""
+    """A clock on which every wait passes at once; records the length of each wait."""
 
     def __init__(self) -> None:
         self.at_s = 0.0
@@ -35,7 +35,7 @@ class LivelyClock:
 
 
 class Broker:
-    """A transport whose connections last so long each (None: it cannot be reached) and then end by `error`."""
+    """A transport whose connections last `lasting_s` each (None: cannot be reached) and then raise `error`."""
 
     def __init__(self, clock: LivelyClock, lasting_s: Iterable[float | None], error: Exception) -> None:
         self.clock = clock
@@ -65,35 +65,35 @@ class Broker:
 
 
 async def waits(lasting_s: Iterable[float | None], error: Exception, *, jitter: float = 1.0) -> list[float]:
-    """Return how long was waited between connections that lasted so long."""
+    """Return the waits between connections that lasted `lasting_s` each."""
     clock = LivelyClock()
     broker = Broker(clock, lasting_s, error)
     await stay_connected(broker, broker.serve, broker.stop, clock=clock, jitter=lambda: jitter)
     return clock.waits
 
 
-async def test_the_wait_for_a_broker_that_is_away_doubles_up_to_half_a_minute_and_is_drawn_from_zero() -> None:
+async def test_the_wait_for_a_broker_that_is_away_doubles_up_to_half_a_minute_with_full_jitter() -> None:
     away: list[Any] = [None] * 12
     expected = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
     assert await waits(away, ConnectionLost("")) == pytest.approx(expected)
     assert await waits(away, ConnectionLost(""), jitter=0.5) == pytest.approx([each / 2 for each in expected])
 
 
-async def test_after_a_connection_that_held_it_is_tried_again_at_once() -> None:
+async def test_after_a_long_connection_the_next_is_tried_at_once() -> None:
     found = await waits([None, None, None, 60.0, None, 3600.0, None], ConnectionLost(""))
     assert found == pytest.approx([0.1, 0.2, 0.4, 0.1, 0.2, 0.1])
 
 
-async def test_connections_that_never_hold_are_not_made_without_a_pause() -> None:
+async def test_short_connections_are_made_with_growing_pauses() -> None:
     with structlog.testing.capture_logs() as logged:
         found = await waits([0.05] * 10, ConnectionLost("closed"))
     assert found == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6])
     lost = [each for each in logged if each["event"] == "connection-lost"]
     assert "client id" not in lost[0]["details"]
-    assert "client id" in lost[-1]["details"], "two that share a client id throw each other out"
+    assert "client id" in lost[-1]["details"], "two clients that share a client id end each other's connections"
 
 
-async def test_a_client_id_that_is_taken_twice_in_a_minute_ends_it() -> None:
+async def test_a_client_id_that_is_taken_twice_in_a_minute_ends_the_loop() -> None:
     with pytest.raises(ClientIdTaken):
         await waits([5.0, 5.0, 5.0], ClientIdTaken("taken"))
     assert len(await waits([90.0, 90.0, 90.0], ClientIdTaken("taken"))) == 2

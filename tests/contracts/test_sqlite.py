@@ -1,4 +1,4 @@
-"""What only a file can go through: a second opener, damage, a full disk, cut records, a killed process."""
+"""The SQLite store as a file: a second opener, damage, a full disk, cancelled records, a killed process."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
     await made.close()
 
 
-async def made_at(path: Path) -> None:
-    """Leave a good database with one job there."""
+async def write_database(path: Path) -> None:
+    """Write a valid database with one job at `path`."""
     store = store_at(path)
     await store.open()
     await store.record(Changes(jobs=[a_job(1)]))
@@ -67,7 +67,7 @@ async def made_at(path: Path) -> None:
 
 
 def sql(path: Path, *statements: str) -> list[tuple[object, ...]]:
-    """Run statements on a closed database, and return what the last one finds."""
+    """Run statements on a closed database, and return the rows of the last one."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         rows: list[tuple[object, ...]] = []
@@ -79,7 +79,7 @@ def sql(path: Path, *statements: str) -> list[tuple[object, ...]]:
 
 
 async def refusal(path: Path) -> str:
-    """Open and return the words with which that is refused; nothing is left open."""
+    """Open a store that is refused, and return the message; nothing stays open."""
     store = store_at(path)
     with pytest.raises(StoreRefused) as refused:
         await store.open()
@@ -95,7 +95,9 @@ async def on_writer(store: SqliteStore, statement: str) -> None:
 # -- opening ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_second_opener_is_refused_and_reported_who_has_it(store: SqliteStore, path: Path) -> None:
+async def test_a_second_opener_is_refused_with_the_process_that_has_the_database(
+    store: SqliteStore, path: Path
+) -> None:
     message = await refusal(path)
     assert str(os.getpid()) in message
     assert str(path) in message
@@ -104,7 +106,7 @@ async def test_a_second_opener_is_refused_and_reported_who_has_it(store: SqliteS
     assert await store.get(1) == a_job(1)
 
 
-async def test_another_process_is_refused_while_the_store_is_open_and_let_in_after(
+async def test_another_process_is_refused_while_the_store_is_open_and_accepted_after(
     store: SqliteStore, path: Path
 ) -> None:
     program = (
@@ -129,7 +131,7 @@ async def test_another_process_is_refused_while_the_store_is_open_and_let_in_aft
     assert (after.returncode, after.stderr) == (0, "")
 
 
-async def test_the_lock_of_a_killed_process_holds_nobody_up(path: Path) -> None:
+async def test_the_lock_of_a_killed_process_does_not_block_the_next(path: Path) -> None:
     program = (
         "import asyncio, sys\n"
         "from mqttjobs.store.base import create_store, Changes\n"
@@ -154,7 +156,7 @@ async def test_the_lock_of_a_killed_process_holds_nobody_up(path: Path) -> None:
 
 
 async def test_a_database_of_a_newer_version_is_refused_and_left_as_it_was(path: Path) -> None:
-    await made_at(path)
+    await write_database(path)
     sql(path, "PRAGMA user_version = 999")
     message = await refusal(path)
     assert "newer" in message
@@ -172,7 +174,7 @@ async def test_the_database_of_another_program_is_refused_and_left_as_it_was(pat
     assert sql(path, "SELECT name FROM sqlite_schema") == [("songs",)]
 
 
-async def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(path: Path) -> None:
+async def test_a_file_that_is_not_a_database_is_refused_and_left_as_it_was(path: Path) -> None:
     path.write_bytes(b"these are my holiday notes\n" * 500)
     message = await refusal(path)
     assert str(path) in message
@@ -195,7 +197,7 @@ async def test_a_damaged_database_is_refused_with_what_to_do(path: Path, part: s
     assert "backup" in message
 
 
-async def test_a_folder_that_is_not_there_is_refused_with_what_to_do(tmp_path: Path) -> None:
+async def test_a_missing_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
     message = await refusal(tmp_path / "nowhere" / "jobs.db")
     assert "make the folder" in message
 
@@ -205,7 +207,9 @@ async def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
     assert str(path) in await refusal(path)
 
 
-async def test_a_second_opener_by_another_name_is_refused_too(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+async def test_a_second_opener_under_another_name_is_refused_too(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     alias = tmp_path / "elsewhere" / "alias.db"
     alias.symlink_to(path)
@@ -217,7 +221,7 @@ MANY_JOBS = f"""
 WITH RECURSIVE n (uid) AS (SELECT 10 UNION ALL SELECT uid + 1 FROM n WHERE uid < 100000)
 INSERT INTO jobs (uid, id, {_COPIED}) SELECT n.uid, 'job ' || n.uid, {_COPIED} FROM n, jobs
 WHERE jobs.uid = CASE WHEN n.uid % 100 > 3 THEN 1 ELSE 1 + n.uid % 4 END
-"""  # noqa: S608 - put together from constants
+"""  # noqa: S608 - built from constants
 
 
 async def test_a_database_with_a_hundred_thousand_jobs_is_ready_in_under_two_seconds(path: Path) -> None:
@@ -241,7 +245,7 @@ async def test_a_database_with_a_hundred_thousand_jobs_is_ready_in_under_two_sec
         await store.close()
 
 
-async def test_a_refused_store_lets_go_of_its_lock(path: Path) -> None:
+async def test_a_refused_store_releases_its_lock(path: Path) -> None:
     path.write_bytes(b"no database at all, but long enough to be read as one " * 50)
     await refusal(path)
     path.unlink()
@@ -261,7 +265,7 @@ async def test_a_relative_url_means_a_file_in_the_working_directory(
     assert (tmp_path / "data" / "my jobs.db").is_file()
 
 
-async def test_a_file_name_may_have_characters_that_mean_something_in_a_url(tmp_path: Path) -> None:
+async def test_a_file_name_may_have_characters_with_a_meaning_in_a_url(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "a b%20c?d=#é.db")
     await store.open()
     try:
@@ -272,14 +276,12 @@ async def test_a_file_name_may_have_characters_that_mean_something_in_a_url(tmp_
     assert (tmp_path / "a b%20c?d=#é.db").is_file()
 
 
-async def test_a_database_whose_migration_failed_half_way_is_as_it_was_before(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await made_at(path)
+async def test_a_failed_migration_leaves_the_database_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await write_database(path)
     before = sql(path, "SELECT sql FROM sqlite_schema ORDER BY name")
     known = sql(path, "PRAGMA user_version")
     steps = ["CREATE TABLE one (a);\n", "CREATE TABLE two (a);\nINSERT INTO nothing VALUES (1);\n"]
-    from mqttjobs.store.backends.sqlite import store as module  # noqa: PLC0415 - the one test that looks inside
+    from mqttjobs.store.backends.sqlite import store as module  # noqa: PLC0415 - the only test of internals
 
     real = module._migrations()
     monkeypatch.setattr(module, "_migrations", lambda: [*real, *steps])
@@ -288,8 +290,8 @@ async def test_a_database_whose_migration_failed_half_way_is_as_it_was_before(
     assert sql(path, "PRAGMA user_version") == known
 
 
-async def test_a_database_of_the_first_version_is_brought_up_to_this_one_with_all_that_is_in_it(path: Path) -> None:
-    """The file was written by the program of that version: values, holds, jobs waiting, running, ended and deleted."""
+async def test_a_database_of_the_first_version_is_migrated_with_all_its_records(path: Path) -> None:
+    """The file was written by the program of that version: values, trigger states, and jobs (also deleted ones)."""
     path.write_bytes(gzip.decompress((Path(__file__).parent / "files" / "schema-1.db.gz").read_bytes()))
     store = store_at(path)
     await store.open()
@@ -331,7 +333,7 @@ async def test_a_database_of_the_first_version_is_brought_up_to_this_one_with_al
 
 
 def test_the_steps_of_the_schema_are_numbered_one_by_one() -> None:
-    """Two of one number, each made on a branch of its own, would be two different histories."""
+    """Two steps with one number, made on two branches, would be two different histories."""
     files = sorted(each.name for each in (resources.files("mqttjobs.store.backends.sqlite") / "schema").iterdir())
     assert [name[:5] for name in files] == [f"{number:04d}_" for number in range(1, len(files) + 1)]
 
@@ -344,7 +346,7 @@ async def test_every_commit_is_flushed_to_the_disk(store: SqliteStore) -> None:
     assert await store._write(lambda db: db.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
 
 
-async def test_records_that_come_together_share_a_commit(store: SqliteStore) -> None:
+async def test_concurrent_records_share_a_commit(store: SqliteStore) -> None:
     commits: list[str] = []
 
     def watch(db: sqlite3.Connection) -> None:
@@ -356,7 +358,7 @@ async def test_records_that_come_together_share_a_commit(store: SqliteStore) -> 
     assert 1 <= len(commits) <= 10
 
 
-async def test_a_refused_record_does_not_touch_those_that_share_its_commit(store: SqliteStore) -> None:
+async def test_a_refused_record_does_not_affect_those_that_share_its_commit(store: SqliteStore) -> None:
     results = await asyncio.gather(
         store.record(Changes(jobs=[a_job(1)])),
         store.record(Changes(deleted=[99], jobs=[a_job(2)])),
@@ -412,7 +414,7 @@ asyncio.run(main())
 
 
 async def test_files_that_cannot_grow_are_a_store_error_that_passes(path: Path) -> None:
-    """The kernel's own no, as a full disk gives it: everything confirmed is there, and writing goes on by itself."""
+    """The kernel refuses writes, as on a full disk: confirmed records stay, and writing goes on by itself."""
     command = [sys.executable, "-c", FULL, f"sqlite:///{path}", str(Path(__file__).parent)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -490,7 +492,7 @@ async def test_a_record_that_cannot_be_written_ends_with_an_error_and_the_next_o
     assert await store.get(2) == a_job(2)
 
 
-async def test_a_claim_whose_begin_fails_claims_nothing_and_holds_nobody_up(store: SqliteStore) -> None:
+async def test_a_claim_whose_begin_fails_claims_nothing_and_blocks_no_other(store: SqliteStore) -> None:
     await store.record(Changes(jobs=[a_job(1)]))
 
     def broken(job: Job) -> JobUpdate:
@@ -504,14 +506,14 @@ async def test_a_claim_whose_begin_fails_claims_nothing_and_holds_nobody_up(stor
     assert await store.get(1) == a_job(1)
 
 
-async def test_a_database_whose_file_was_taken_away_is_not_in_good_health(store: SqliteStore, path: Path) -> None:
+async def test_a_database_whose_file_was_deleted_is_not_healthy(store: SqliteStore, path: Path) -> None:
     await store.record(Changes(jobs=[a_job(1)]))
     path.rename(path.with_name("moved.db"))
     with pytest.raises(StoreError, match=r"jobs\.db"):
         await store.health()
 
 
-async def test_what_is_asked_of_a_closed_store_is_a_store_error(store: SqliteStore) -> None:
+async def test_a_call_to_a_closed_store_is_a_store_error(store: SqliteStore) -> None:
     await store.close()
     with pytest.raises(StoreError):
         await store.record(Changes(metadata={"a": 1}))
@@ -528,7 +530,7 @@ async def definitions(store: SqliteStore) -> set[str]:
     }
 
 
-async def test_a_definition_goes_when_the_jobs_made_from_it_and_all_before_have_gone(store: SqliteStore) -> None:
+async def test_a_definition_is_removed_after_its_jobs_and_all_jobs_before_them(store: SqliteStore) -> None:
     await store.record(Changes(jobs=[an_ended_job(1, operation_id="old"), an_ended_job(2)]))
     await store.record(Changes(jobs=[an_ended_job(5000, created_at=later(1_000_000))]))
     assert await definitions(store) == {"fingerprint-of-old", "fingerprint-of-blink"}
@@ -555,7 +557,7 @@ WHOLE = Changes(jobs=[a_job(1)], values=keyed(a_value("on")), history=[an_entry(
 
 
 async def is_whole(store: Store) -> bool:
-    """Return whether WHOLE is there; it must not be there in part."""
+    """Return whether WHOLE is stored; a part of it must never be stored."""
     snapshot = await store.load()
     history = await store.history(LAMP_STATE, None, None, 10, 0)
     parts = [
@@ -564,7 +566,7 @@ async def is_whole(store: Store) -> bool:
         list(history.entries) == [an_entry(1)],
         dict(snapshot.metadata) == {"n": 1},
     ]
-    assert len(set(parts)) == 1, "the record is there in part"
+    assert len(set(parts)) == 1, "a part of the record is stored"
     return parts[0]
 
 
@@ -584,7 +586,7 @@ async def test_a_cancelled_record_is_whole_or_absent(store: SqliteStore, path: P
     assert await is_whole(store) is there
 
 
-async def test_a_cancelled_record_does_not_touch_those_beside_it(store: SqliteStore) -> None:
+async def test_a_cancelled_record_does_not_affect_concurrent_ones(store: SqliteStore) -> None:
     tasks = [asyncio.create_task(store.record(Changes(jobs=[a_job(uid)]))) for uid in range(1, 21)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
@@ -623,22 +625,22 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("after", [1, 50, 300])
-async def test_a_killed_process_leaves_every_record_that_was_confirmed_and_none_in_part(path: Path, after: int) -> None:
+async def test_a_killed_process_leaves_every_confirmed_record_and_no_partial_one(path: Path, after: int) -> None:
     command = [sys.executable, "-c", KILLED, f"sqlite:///{path}", str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         read: Callable[[], bytes] = process.stdout.readline
-        reported = 0
-        while reported < after:
-            reported = int(await asyncio.to_thread(read))
+        confirmed = 0
+        while confirmed < after:
+            confirmed = int(await asyncio.to_thread(read))
         process.send_signal(signal.SIGKILL)
         rest = await asyncio.to_thread(process.stdout.read)
-        reported += rest.count(b"\n")
+        confirmed += rest.count(b"\n")
     store = store_at(path)
     await store.open()
     try:
         snapshot = await store.load()
-        assert snapshot.last_uid in (reported, reported + 1)
+        assert snapshot.last_uid in (confirmed, confirmed + 1)
         assert [value.text for value in snapshot.values] == [str(snapshot.last_uid)]
         assert (await store.history(LAMP_STATE, None, None, 1, 0)).total == snapshot.last_uid
         assert (await store.find(JobQuery(limit=1))).total == snapshot.last_uid

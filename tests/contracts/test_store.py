@@ -1,4 +1,4 @@
-"""The contract of Store, over every store; what a restart must keep is asked after `close` and `open`."""
+"""The contract of Store, over every store; what must survive a restart is read after `close` and `open`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ REPORT_TIMES = (
     NOW,
     datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
 )
-"""What a sender's clock may say: any time that can be written, to the millisecond."""
+"""Times of a sender's clock: any time that can be written, in milliseconds."""
 
 
 def url_of(kind: str, directory: Path) -> str:
@@ -93,7 +93,7 @@ async def stored(store: Store, uid: int) -> Job:
     return job
 
 
-# -- values, holds, packets, event ids, facts, notes -----------------------------------------------------------------
+# -- values, trigger states, packets, event ids, operation states, metadata ------------------------------------------
 
 
 async def test_a_new_store_is_empty(store: Store) -> None:
@@ -120,7 +120,7 @@ async def test_a_value_comes_back_as_it_was(store: Store, payload: object) -> No
 
 
 @pytest.mark.parametrize("reported_at", REPORT_TIMES)
-async def test_a_value_keeps_when_its_sender_says_that_it_changed(store: Store, reported_at: datetime) -> None:
+async def test_a_value_keeps_the_time_of_its_change_by_the_senders_clock(store: Store, reported_at: datetime) -> None:
     value = a_value("on", reported_at=reported_at)
     await store.record(Changes(values=keyed(value)))
     await store.record(Changes(heard={LAMP_STATE: later(9)}))
@@ -142,23 +142,23 @@ async def test_a_value_replaces_the_one_of_its_key_and_no_other(store: Store) ->
     }
 
 
-async def test_hearing_a_value_again_changes_only_when_it_was_heard(store: Store) -> None:
+async def test_a_repeated_value_changes_only_when_it_was_last_heard(store: Store) -> None:
     await store.record(Changes(values=keyed(a_value("on", previous="off"))))
     await store.record(Changes(heard={LAMP_STATE: later(9), OTHER_STATE: later(9)}))
     assert list((await store.load()).values) == [a_value("on", previous="off", heard_at=later(9))]
 
 
-async def test_holds_are_kept_replaced_and_dropped_by_name(store: Store) -> None:
+async def test_trigger_states_are_stored_replaced_and_dropped_by_name(store: Store) -> None:
     armed = TriggerState("a", LAMP, NOW, None, {"trigger": "a", "n": [1]})
     fired = replace(armed, fired_at=later(3))
     other = TriggerState("b", CABLE, NOW)
     await store.record(Changes(trigger_states={"a": armed, "b": other, "c": TriggerState("c", LAMP, NOW)}))
     await store.record(Changes(trigger_states={"a": fired, "c": None, "never there": None}))
     await restart(store)
-    assert {hold.name: hold for hold in (await store.load()).trigger_states} == {"a": fired, "b": other}
+    assert {each.name: each for each in (await store.load()).trigger_states} == {"a": fired, "b": other}
 
 
-async def test_packets_are_kept_and_those_of_a_former_session_forgotten_first(store: Store) -> None:
+async def test_packets_are_stored_after_those_of_an_earlier_session_are_removed(store: Store) -> None:
     await store.record(Changes(packets={1: b"old", 2: b"old"}))
     await store.record(Changes(packets={2: b"\x00\xff"}))
     await restart(store)
@@ -167,14 +167,14 @@ async def test_packets_are_kept_and_those_of_a_former_session_forgotten_first(st
     assert dict((await store.load()).packets) == {3: b"new"}
 
 
-async def test_event_ids_are_kept_by_entity(store: Store) -> None:
+async def test_event_ids_are_stored_by_entity(store: Store) -> None:
     ids = [(LAMP, "e1", NOW), (DOOR, "e1", later(1)), (LAMP, "e2", later(2))]
     await store.record(Changes(event_ids=ids))
     await restart(store)
     assert sorted((await store.load()).event_ids) == sorted(ids)
 
 
-async def test_facts_of_operations_are_kept_whole_and_replaced(store: Store) -> None:
+async def test_operation_states_are_stored_whole_and_replaced(store: Store) -> None:
     bare = OperationState("blink", "f1", NOW, NOW, "system", "system")
     full = OperationState(
         "blink", "f2", NOW, later(1), "system", "alice",
@@ -185,10 +185,10 @@ async def test_facts_of_operations_are_kept_whole_and_replaced(store: Store) -> 
     await store.record(Changes(operation_states={"blink": bare, "beep": other}))
     await store.record(Changes(operation_states={"blink": full}))
     await restart(store)
-    assert {facts.id: facts for facts in (await store.load()).operation_states} == {"blink": full, "beep": other}
+    assert {each.id: each for each in (await store.load()).operation_states} == {"blink": full, "beep": other}
 
 
-async def test_notes_are_kept_and_each_replaces_the_one_of_its_name(store: Store) -> None:
+async def test_metadata_is_stored_and_replaced_by_name(store: Store) -> None:
     await store.record(Changes(metadata={"filters": ["a/#"], "count": 1}))
     await store.record(Changes(metadata={"count": None}))
     await restart(store)
@@ -262,7 +262,7 @@ async def test_a_job_recorded_while_retention_removes_the_last_of_its_kind_keeps
 # -- claim -----------------------------------------------------------------------------------------------------------
 
 
-async def test_jobs_that_take_a_slot_are_claimed_by_priority_then_first_come(store: Store) -> None:
+async def test_jobs_that_use_a_slot_are_claimed_by_priority_then_first_come(store: Store) -> None:
     priorities = {1: 0, 2: 5, 3: -1, 4: 5, 5: 0}
     await store.record(Changes(jobs=[a_job(uid, priority=p) for uid, p in priorities.items()]))
     assert await claim(store, 3) == [2, 4, 1]
@@ -270,7 +270,7 @@ async def test_jobs_that_take_a_slot_are_claimed_by_priority_then_first_come(sto
     assert await claim(store, 3) == []
 
 
-async def test_jobs_that_take_no_slot_are_claimed_in_row_order_whatever_their_priority(store: Store) -> None:
+async def test_jobs_without_a_slot_are_claimed_in_row_order_whatever_their_priority(store: Store) -> None:
     jobs = [a_job(uid, priority=uid, uses_slot=False) for uid in (3, 1, 2)]
     await store.record(Changes(jobs=[*jobs, a_job(4, priority=9)]))
     assert await claim(store, 2, uses_slot=False) == [1, 2]
@@ -278,7 +278,7 @@ async def test_jobs_that_take_no_slot_are_claimed_in_row_order_whatever_their_pr
     assert await claim(store, 2) == [4]
 
 
-async def test_a_publish_that_is_held_up_holds_up_all_later_ones_of_its_owner_alone(store: Store) -> None:
+async def test_a_publish_that_has_to_wait_delays_all_later_ones_of_its_owner_only(store: Store) -> None:
     def publish(uid: int, operation_id: str, **more: Any) -> Job:
         return a_job(uid, uses_slot=False, operation_id=operation_id, **more)
 
@@ -312,7 +312,7 @@ async def test_a_claim_writes_and_returns_what_begin_says(store: Store) -> None:
     assert list(await store.claimed()) == [after]
 
 
-async def test_claims_at_once_share_nothing(store: Store) -> None:
+async def test_concurrent_claims_share_no_job(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(uid) for uid in range(1, 31)]))
     taken = await asyncio.gather(*(claim(store, 4) for _ in range(10)))
     assert sorted(uid for uids in taken for uid in uids) == list(range(1, 31))
@@ -330,7 +330,7 @@ async def test_jobs_of_other_targets_are_not_claimed_here(store: Store) -> None:
     assert await claim(store) == []
 
 
-async def test_a_limit_counts_the_claimed_jobs_of_the_same_operation_and_owner_alone(store: Store) -> None:
+async def test_a_limit_counts_the_claimed_jobs_of_the_same_operation_and_owner_only(store: Store) -> None:
     jobs = [
         a_job(1, max_running=1),
         a_job(2, max_running=1),
@@ -350,20 +350,20 @@ async def test_a_limit_counts_the_claimed_jobs_of_the_same_operation_and_owner_a
     assert await claim(store) == [2]
 
 
-async def test_a_limit_of_more_than_one_lets_so_many_run(store: Store) -> None:
+async def test_a_limit_of_more_than_one_lets_as_many_run(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(uid, max_running=3) for uid in range(1, 6)]))
     assert await claim(store) == [1, 2, 3]
     await store.record(Changes(updates=[failed(await stored(store, 2), later(1))]))
     assert await claim(store) == [4]
 
 
-async def test_jobs_at_their_limit_hide_nothing_that_waits_behind_them(store: Store) -> None:
+async def test_jobs_at_their_limit_do_not_hide_later_ones(store: Store) -> None:
     crowd = [a_job(uid, max_running=1) for uid in range(1, 201)]
     await store.record(Changes(jobs=[*crowd, a_job(201, operation_id="beep")]))
     assert await claim(store, 2) == [1, 201]
 
 
-async def test_next_due_is_the_earliest_that_is_still_to_come(store: Store) -> None:
+async def test_next_due_is_the_earliest_time_still_to_come(store: Store) -> None:
     dues = {1: 5, 2: 20, 3: 10}
     jobs = [a_job(uid, due_at=later(seconds)) for uid, seconds in dues.items()]
     jobs += [a_job(4), a_job(5, due_at=later(1), target="agent-1"), an_ended_job(6, due_at=later(2))]
@@ -408,7 +408,7 @@ async def test_claimed_jobs_are_reported_oldest_first_after_a_restart(store: Sto
 # -- updates, results, deletions -------------------------------------------------------------------------------------
 
 
-async def test_an_update_changes_a_job_as_the_rule_says(store: Store) -> None:
+async def test_an_update_changes_a_job_as_apply_does(store: Store) -> None:
     job = a_job(1)
     await store.record(Changes(jobs=[job]))
     steps = [started(later(1))(job)]
@@ -461,7 +461,7 @@ async def test_a_strict_update_of_an_ended_job_writes_nothing_at_all(store: Stor
     assert (await store.history(LAMP_STATE, None, None, 10, 0)).total == 0
 
 
-async def test_a_strict_update_sees_the_end_that_stands_before_it_in_the_same_record(store: Store) -> None:
+async def test_a_strict_update_sees_an_earlier_end_in_the_same_record(store: Store) -> None:
     job = a_job(1)
     await store.record(Changes(jobs=[job]))
     with pytest.raises(TerminalState):
@@ -475,7 +475,7 @@ async def test_a_strict_update_of_a_running_job_is_written(store: Store) -> None
     assert (await stored(store, 1)).status is Status.COMPLETED
 
 
-async def test_of_two_strict_ends_at_once_one_is_refused(store: Store) -> None:
+async def test_of_two_concurrent_strict_ends_one_is_refused(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(1), a_job(2)]))
     outcomes = await asyncio.gather(
         store.record(Changes(updates=[replace(succeeded(a_job(1), later(1)), strict=True)])),
@@ -502,9 +502,7 @@ async def test_a_late_event_is_appended_and_an_ended_job_keeps_its_end(store: St
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-async def test_an_update_of_only_events_changes_nothing_else_whatever_the_job_is_doing(
-    store: Store, phase: Phase
-) -> None:
+async def test_an_update_with_only_events_changes_nothing_else_in_any_phase(store: Store, phase: Phase) -> None:
     status = {Phase.WAITING: Status.SUBMITTED, Phase.CLAIMED: Status.PROCESSING, Phase.ENDED: Status.FAILED}[phase]
     job = a_job(1, status=status, phase=phase, attempts=2, executed_at=NOW, due_at=later(9))
     await store.record(Changes(jobs=[job]))
@@ -515,7 +513,7 @@ async def test_an_update_of_only_events_changes_nothing_else_whatever_the_job_is
     assert list(await store.unannounced(10)) == []
 
 
-async def test_strict_events_are_refused_by_an_ended_job_and_taken_by_any_other(store: Store) -> None:
+async def test_strict_events_are_refused_for_an_ended_job_and_stored_for_any_other(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(1), an_ended_job(2)]))
     event = JobEvent(later(60), EventKind.PROGRESS, "hub", "half way")
     await store.record(Changes(updates=[JobUpdate(1, (event,), strict=True, only_events=True)]))
@@ -544,7 +542,7 @@ async def test_an_update_that_reopens_changes_the_end_of_an_ended_job(store: Sto
         Changes(updates=[succeeded(a_job(1), NOW), succeeded(a_job(9), NOW)]),
     ],
 )
-async def test_what_concerns_a_job_that_is_not_there_is_refused_whole(store: Store, changes: Changes) -> None:
+async def test_a_record_about_an_unknown_job_is_refused_whole(store: Store, changes: Changes) -> None:
     await store.record(Changes(jobs=[a_job(1)]))
     with pytest.raises(NotFound):
         await store.record(replace(changes, jobs=[a_job(2)], metadata={"n": 1}))
@@ -564,7 +562,7 @@ async def test_results_are_appended_in_order_and_change_nothing_else(store: Stor
     assert await store.get(1) == ended.evolve(results=tuple(results))
 
 
-async def test_a_deleted_job_is_gone_with_all_that_belongs_to_it(store: Store) -> None:
+async def test_a_deleted_job_is_removed_with_all_that_belongs_to_it(store: Store) -> None:
     await store.record(Changes(jobs=[an_ended_job(1), an_ended_job(2), a_job(3)]))
     await store.record(Changes(deleted=[1, 3]))
     await restart(store)
@@ -597,7 +595,7 @@ async def test_the_uid_of_a_job_that_retention_removed_is_never_the_last_one_aga
     assert (await store.load()).last_uid == 7
 
 
-async def test_what_the_service_notes_is_not_mixed_with_what_the_store_notes(store: Store) -> None:
+async def test_metadata_of_the_service_and_of_the_store_are_separate(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(3)], metadata={"a": 1}))
     await store.record(Changes(deleted=[3]))
     assert dict((await store.load()).metadata) == {"a": 1}
@@ -624,7 +622,7 @@ async def test_a_late_event_does_not_announce_an_end_again(store: Store) -> None
     assert list(await store.unannounced(10)) == []
 
 
-async def test_a_retried_attempt_is_no_end(store: Store) -> None:
+async def test_a_retried_attempt_is_not_an_end(store: Store) -> None:
     again = JobUpdate(1, (), Status.PROCESSING, Phase.WAITING, due_at=later(4), attempts=1)
     await store.record(Changes(jobs=[a_job(1)], updates=[started()(a_job(1)), again]))
     assert list(await store.unannounced(10)) == []
@@ -666,7 +664,7 @@ MANY = [
         (JobQuery(scope=Scope(frozenset({"door"}), frozenset(), "x"), objects=frozenset({"lamp", "door"})), [2]),
     ],
 )
-async def test_every_filter_and_scope_finds_what_it_names_newest_first(
+async def test_every_filter_and_scope_finds_its_jobs_newest_first(
     store: Store, query: JobQuery, uids: list[int]
 ) -> None:
     await store.record(Changes(jobs=MANY))
@@ -683,14 +681,14 @@ async def test_a_cursor_and_paging_do_not_change_the_total(store: Store) -> None
     assert page.total == 6
 
 
-async def test_a_job_outside_the_scope_is_not_there(store: Store) -> None:
+async def test_a_job_outside_the_scope_is_not_found(store: Store) -> None:
     await store.record(Changes(jobs=MANY))
     scope = Scope(frozenset({"lamp"}), frozenset(), "alice")
     assert [job.uid for job in MANY if await store.get(job.uid, scope) is not None] == [1, 5]
     assert [job.uid for job in MANY if await store.get(job.id, scope) is not None] == [1, 5]
 
 
-async def test_counts_have_every_status_and_keep_to_the_scope(store: Store) -> None:
+async def test_counts_have_every_status_and_respect_the_scope(store: Store) -> None:
     await store.record(Changes(jobs=MANY))
     assert await store.counts() == {
         Status.SUBMITTED: 2,
@@ -765,7 +763,7 @@ def visible(job: Job, scope: Scope | None) -> bool:
 
 
 def wanted(job: Job, query: JobQuery) -> bool:
-    """Say it once more in plain words, as an oracle."""
+    """Whether a query matches a job, in plain words: the oracle of the listings."""
     if query.objects is not None or query.links is not None:
         kind, owner_id = (None, None) if job.owner is None else job.owner
         named = (query.objects if kind == "object" else query.links if kind == "link" else None) or frozenset()
@@ -803,7 +801,7 @@ async def pages_by_cursor(store: Store, query: JobQuery) -> list[Sequence[Job]]:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=JOBS, queries=st.lists(QUERIES, min_size=1, max_size=6))
-def test_any_listing_visits_each_job_that_it_names_once_and_its_total_is_true(
+def test_any_listing_visits_each_matching_job_once_and_has_the_right_total(
     kind: str, tmp_path_factory: pytest.TempPathFactory, data: list[dict[str, object]], queries: list[JobQuery]
 ) -> None:
     jobs = [a_job(uid, **fields) for uid, fields in enumerate(data, 1)]
@@ -829,7 +827,7 @@ def test_any_listing_visits_each_job_that_it_names_once_and_its_total_is_true(
     asyncio.run(check())
 
 
-async def test_pages_by_cursor_miss_and_double_nothing_while_jobs_come_and_go(store: Store) -> None:
+async def test_pages_by_cursor_neither_skip_nor_repeat_jobs_while_others_come_and_go(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(uid) for uid in range(1, 11)]))
     seen = await found(store, JobQuery(limit=4))
     await store.record(Changes(jobs=[a_job(11), a_job(12)], deleted=[9]))
@@ -838,7 +836,7 @@ async def test_pages_by_cursor_miss_and_double_nothing_while_jobs_come_and_go(st
     assert seen == [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
 
 
-async def test_a_total_is_exact_up_to_ten_thousand_and_says_so_beyond(store: Store) -> None:
+async def test_a_total_is_exact_up_to_ten_thousand_and_marked_beyond(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(uid) for uid in range(1, 10_001)]))
     page = await store.find(JobQuery(limit=1))
     assert (page.total, page.exact) == (10_000, True)
@@ -859,7 +857,7 @@ async def history(store: Store, *args: datetime | None, limit: int = 100, offset
     return [entry.state for entry in page.entries], page.total
 
 
-async def test_history_is_reported_whole_and_newest_first_for_one_value(store: Store) -> None:
+async def test_history_is_returned_whole_and_newest_first_for_one_value(store: Store) -> None:
     entries = [
         an_entry(1, previous=None),
         an_entry(2, reported_by="bob", reason="button"),
@@ -873,7 +871,7 @@ async def test_history_is_reported_whole_and_newest_first_for_one_value(store: S
     assert page.total == len(entries)
 
 
-async def test_history_has_a_first_moment_that_counts_and_a_last_that_does_not(store: Store) -> None:
+async def test_history_includes_since_and_excludes_until(store: Store) -> None:
     await store.record(Changes(history=[an_entry(n) for n in range(1, 7)]))
     assert await history(store, an_entry(3).at, None) == (["6", "5", "4", "3"], 4)
     assert await history(store, None, an_entry(3).at) == (["2", "1"], 2)
@@ -891,7 +889,7 @@ async def test_pages_of_history_have_the_total_of_all(store: Store) -> None:
 # -- retention -------------------------------------------------------------------------------------------------------
 
 
-async def test_ended_jobs_go_when_they_are_older_than_their_status_is_kept(store: Store) -> None:
+async def test_ended_jobs_are_removed_at_the_age_limit_of_their_status(store: Store) -> None:
     retention = replace(FOREVER, completed=timedelta(seconds=10), failed=timedelta(seconds=100))
     jobs = [
         an_ended_job(1, Status.COMPLETED),
@@ -927,7 +925,7 @@ async def test_the_age_of_a_job_counts_from_its_latest_event(store: Store) -> No
     assert await found(store, JobQuery()) == [2, 1]
 
 
-async def test_beyond_max_jobs_the_oldest_completed_and_skipped_go_first_and_failures_stay(store: Store) -> None:
+async def test_beyond_max_jobs_the_oldest_completed_and_skipped_are_removed_and_failures_stay(store: Store) -> None:
     statuses = [
         Status.FAILED, Status.COMPLETED, Status.SKIPPED, Status.STOPPED, Status.COMPLETED, Status.PARTIAL_FAILURE,
         Status.COMPLETED,
@@ -941,7 +939,7 @@ async def test_beyond_max_jobs_the_oldest_completed_and_skipped_go_first_and_fai
     assert await found(store, JobQuery()) == [8, 6, 4, 1]
 
 
-async def test_what_goes_for_its_age_counts_towards_max_jobs(store: Store) -> None:
+async def test_jobs_removed_for_their_age_count_towards_max_jobs(store: Store) -> None:
     old = [an_ended_job(uid) for uid in (1, 2)]
     young = [an_ended_job(uid, created_at=later(100)) for uid in (3, 4)]
     await store.record(Changes(jobs=[*old, *young]))
@@ -973,7 +971,7 @@ async def test_history_is_bounded_for_each_value_and_keeps_the_newest(store: Sto
     assert (await store.history(OTHER_STATE, None, None, 10, 0)).total == 1
 
 
-async def test_an_answer_is_given_again_for_ten_minutes(store: Store) -> None:
+async def test_a_response_is_returned_again_for_ten_minutes(store: Store) -> None:
     body = b'{"status":"ok"}\x00\xff'
     await store.record(Changes(answers=[Answer(b"key\x00", NOW, body), Answer(b"other", later(60), b"2")]))
     await restart(store)
@@ -993,10 +991,10 @@ async def test_event_ids_are_forgotten_after_a_day(store: Store) -> None:
     assert [each[1] for each in (await store.load()).event_ids] == ["new"]
 
 
-# -- life ------------------------------------------------------------------------------------------------------------
+# -- calls -----------------------------------------------------------------------------------------------------------
 
 
-async def test_records_at_once_are_all_written_in_the_order_in_which_they_were_asked(store: Store) -> None:
+async def test_concurrent_records_are_all_written_in_call_order(store: Store) -> None:
     await asyncio.gather(
         *(
             store.record(Changes(jobs=[a_job(n)], values=keyed(a_value(str(n))), history=[an_entry(n)]))
@@ -1018,7 +1016,7 @@ async def test_a_store_may_be_closed_twice(store: Store) -> None:
     assert dict((await store.load()).metadata) == {"a": 1}
 
 
-async def test_health_says_what_kind_of_store_it_is_and_how_many_jobs_it_has(store: Store) -> None:
+async def test_health_has_the_kind_of_the_store_and_the_number_of_jobs(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(1), an_ended_job(2)]))
     health = await store.health()
     assert health["jobs"] == 2
@@ -1026,20 +1024,20 @@ async def test_health_says_what_kind_of_store_it_is_and_how_many_jobs_it_has(sto
 
 
 @pytest.mark.parametrize("url", ["", "jobs.db", "base:", "nothing:///jobs.db", "rows:", "__init__:"])
-def test_a_url_of_no_known_store_is_refused_with_what_to_use(url: str) -> None:
+def test_an_unknown_store_url_is_refused_with_what_to_use(url: str) -> None:
     with pytest.raises(StoreRefused, match="sqlite:///"):
         create_store(url)
 
 
-async def test_everything_that_a_trigger_remembers_is_stored(store: Store) -> None:
-    facts = TriggerState("all", LAMP, NOW, later(1), {"topic": "t"}, beyond=True, changed_at=later(2), ran_at=later(3))
+async def test_every_field_of_a_trigger_state_is_stored(store: Store) -> None:
+    full = TriggerState("all", LAMP, NOW, later(1), {"topic": "t"}, beyond=True, changed_at=later(2), ran_at=later(3))
     idle = TriggerState("idle", LAMP, beyond=True)
-    await store.record(Changes(trigger_states={"all": facts, "idle": idle}))
+    await store.record(Changes(trigger_states={"all": full, "idle": idle}))
     await restart(store)
-    assert {hold.name: hold for hold in (await store.load()).trigger_states} == {"all": facts, "idle": idle}
+    assert {each.name: each for each in (await store.load()).trigger_states} == {"all": full, "idle": idle}
 
 
-async def test_members_that_appeared_are_kept_once_and_in_their_order(store: Store) -> None:
+async def test_discovered_members_are_stored_once_and_in_order(store: Store) -> None:
     await store.record(Changes(members=[("belt", "b"), ("belt", "a")]))
     await store.record(Changes(members=[("belt", "b"), ("room", "a")]))
     await restart(store)

@@ -101,20 +101,20 @@ async def test_without_a_uid_only_open_assignments_are_returned(store: Store) ->
     assert list(await store.assignments(1)) == rows[:3]
 
 
-async def test_assignments_go_with_their_job_and_none_comes_without_one(store: Store) -> None:
+async def test_assignments_are_removed_with_their_job_and_none_is_stored_without_one(store: Store) -> None:
     await store.record(Changes(jobs=[a_job(1, target=ALL)], assignments=keyed(an_assignment(1), an_assignment(9))))
     await store.record(Changes(deleted=[1], assignments=keyed(an_assignment(1, "b"))))
     assert [list(await store.assignments(uid)) for uid in (None, 1, 9)] == [[], [], []]
 
 
-async def test_retention_takes_assignments_with_their_job(store: Store) -> None:
+async def test_retention_removes_assignments_with_their_job(store: Store) -> None:
     rows = [an_assignment(1, stage=Stage.CLOSED), an_assignment(2)]
     await store.record(Changes(jobs=[an_ended_job(1, target=ALL), a_job(2, target=ALL)], assignments=keyed(*rows)))
     assert await store.prune(later(86_400), Retention(completed=timedelta(hours=1))) == 1
     assert [list(await store.assignments(uid)) for uid in (1, 2)] == [[], rows[1:]]
 
 
-async def test_jobs_for_agents_come_by_priority_then_first_come(store: Store) -> None:
+async def test_jobs_for_agents_are_assignable_by_priority_then_first_come(store: Store) -> None:
     jobs = [
         a_job(1, target=ANY),
         a_job(2, target=ANY, priority=5),
@@ -133,7 +133,7 @@ async def test_jobs_for_agents_come_by_priority_then_first_come(store: Store) ->
     assert await waiting(store) == [1, 4]
 
 
-async def test_jobs_for_agents_are_held_up_by_their_limit(store: Store) -> None:
+async def test_jobs_for_agents_wait_at_their_limit(store: Store) -> None:
     jobs = [a_job(uid, target=ANY, max_running=2) for uid in (1, 2, 3)] + [
         a_job(4, target=ANY, max_running=2, owner=DOOR)
     ]

@@ -1,4 +1,4 @@
-"""The contract of Transport and Session, over the in-memory one and the real one against two brokers."""
+"""The contract of Transport and Session, over the memory transport and the real one with two brokers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.contracts.fixtures import (
 )
 
 MOST_UNREAD = 5000
-"""Far more than a transport may keep unread, far less than the crowd that it is sent."""
+"""Far more messages than a transport may keep unread, and far fewer than are sent."""
 
 
 @pytest.fixture(params=["memory", "mosquitto-5", "mosquitto-3.1.1", "amqtt-3.1.1"])
@@ -92,7 +92,7 @@ async def test_messages_arrive_in_the_order_in_which_they_were_published(bench: 
     assert payloads(messages) == [str(n).encode() for n in range(400)]
 
 
-async def test_what_one_session_publishes_to_itself_comes_back(bench: Bench) -> None:
+async def test_a_session_receives_its_own_publications(bench: Bench) -> None:
     async with connect(bench.options()) as session:
         await subscribe(session, "t/#")
         codes = await asyncio.gather(*map(session.publish, numbered(50)))
@@ -122,7 +122,7 @@ async def test_publications_leave_in_call_order_whatever_their_qos(bench: Bench)
     assert payloads(messages) == [str(n).encode() for n in range(100)]
 
 
-async def test_receive_gives_at_most_what_it_was_asked_for_and_keeps_the_rest(bench: Bench) -> None:
+async def test_receive_returns_at_most_the_limit_and_keeps_the_rest(bench: Bench) -> None:
     async with connect(bench.options()) as session:
         await subscribe(session, "t/#")
         await send(bench.options(), *numbered(10))
@@ -147,7 +147,7 @@ async def test_a_cancelled_receive_loses_nothing(bench: Bench) -> None:
         assert payloads(await collect(session, 3)) == [b"0", b"1", b"2"]
 
 
-async def test_a_cancelled_publish_is_sent_all_the_same(bench: Bench) -> None:
+async def test_a_cancelled_publish_is_still_sent(bench: Bench) -> None:
     async with connect(bench.options()) as session:
         await subscribe(session, "t/#")
         session.publish(Publication("t/a", b"first", 1)).cancel()
@@ -157,7 +157,7 @@ async def test_a_cancelled_publish_is_sent_all_the_same(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("topic", ["", "a/+", "a/#", "a\0b", "a" * 65_536, "\ud800"])
-async def test_a_topic_that_none_may_publish_to_is_refused_and_the_connection_stays(bench: Bench, topic: str) -> None:
+async def test_an_invalid_topic_is_refused_and_the_connection_stays(bench: Bench, topic: str) -> None:
     async with connect(bench.options()) as session:
         with pytest.raises(ValueError, match="topic"):
             session.publish(Publication(topic, b"", 1))
@@ -165,7 +165,7 @@ async def test_a_topic_that_none_may_publish_to_is_refused_and_the_connection_st
             await session.publish(Publication("t/a", b"", 1))
 
 
-async def test_properties_arrive_on_mqtt_5_and_are_left_out_before(bench: Bench) -> None:
+async def test_properties_arrive_on_mqtt_5_and_are_left_out_on_3_1_1(bench: Bench) -> None:
     publication = Publication(
         "t/a", b"{}", 1, response_topic="answers/é", correlation_data=b"\x00\xff", content_type="application/json",
         user_properties=(("a", "1"), ("a", "2"), ("é", "")), expiry_s=3600,
@@ -186,12 +186,12 @@ async def test_properties_arrive_on_mqtt_5_and_are_left_out_before(bench: Bench)
     assert message.payload == b"{}"
 
 
-async def test_a_session_says_which_protocol_it_speaks(bench: Bench) -> None:
+async def test_a_session_has_its_protocol(bench: Bench) -> None:
     async with connect(bench.options()) as session:
         assert session.protocol == ("5" if bench.can.five else "3.1.1")
 
 
-async def test_a_publish_that_nobody_wants_says_so_on_mqtt_5(bench: Bench) -> None:
+async def test_a_publish_without_subscribers_has_a_reason_code_on_mqtt_5(bench: Bench) -> None:
     async with connect(bench.options()) as session, within():
         alone = [await session.publish(Publication("t/a", b"", qos)) for qos in (0, 1)]
         await subscribe(session, "t/#")
@@ -203,7 +203,7 @@ async def test_a_publish_that_nobody_wants_says_so_on_mqtt_5(bench: Bench) -> No
 # -- acknowledgement and redelivery ----------------------------------------------------------------------------------
 
 
-async def test_what_was_not_acknowledged_comes_again_with_dup_and_the_same_packet_id(bench: Bench) -> None:
+async def test_unacknowledged_messages_come_again_with_dup_and_the_same_packet_id(bench: Bench) -> None:
     needs(bench.can.redelivers, "this broker does not send again")
     async with cut_connection(bench.options()) as session:
         await subscribe(session, "t/#")
@@ -217,7 +217,7 @@ async def test_what_was_not_acknowledged_comes_again_with_dup_and_the_same_packe
     assert not any(message.duplicate for message in first)
 
 
-async def test_what_was_never_received_comes_after_a_cut_too(bench: Bench) -> None:
+async def test_messages_that_were_never_received_come_after_a_cut_too(bench: Bench) -> None:
     needs(bench.can.redelivers, "this broker does not send again")
     async with cut_connection(bench.options()) as session:
         await subscribe(session, "t/#")
@@ -226,7 +226,7 @@ async def test_what_was_never_received_comes_after_a_cut_too(bench: Bench) -> No
         assert payloads(await collect(session, 50)) == [str(n).encode() for n in range(50)]
 
 
-async def test_what_was_acknowledged_does_not_come_again(bench: Bench) -> None:
+async def test_acknowledged_messages_do_not_come_again(bench: Bench) -> None:
     async with connect(bench.options()) as session:
         await subscribe(session, "t/#")
         await send(bench.options(), *numbered(3))
@@ -237,7 +237,7 @@ async def test_what_was_acknowledged_does_not_come_again(bench: Bench) -> None:
     assert message.payload == b"marker"
 
 
-async def test_only_what_was_not_acknowledged_comes_again(bench: Bench) -> None:
+async def test_only_unacknowledged_messages_come_again(bench: Bench) -> None:
     needs(bench.can.redelivers, "this broker does not send again")
     async with connect(bench.options()) as session:
         await subscribe(session, "t/#")
@@ -270,7 +270,7 @@ async def test_acknowledging_on_a_lost_connection_does_no_harm(bench: Bench) -> 
         assert payloads(await collect(session, 1)) == [b"0"]
 
 
-async def test_a_session_says_whether_the_broker_had_kept_it(bench: Bench) -> None:
+async def test_a_session_knows_whether_it_was_resumed(bench: Bench) -> None:
     async with connect(bench.options()) as session:
         assert not session.resumed
         await subscribe(session, "t/#")
@@ -306,7 +306,7 @@ async def test_retained_messages_are_replayed_at_every_subscribe_that_asks_for_t
         assert (message.payload, message.retain) == (b"newer", False)
 
 
-async def test_retained_messages_are_replayed_to_a_session_that_was_kept_when_it_subscribes(bench: Bench) -> None:
+async def test_retained_messages_are_replayed_to_a_resumed_session_when_it_subscribes(bench: Bench) -> None:
     needs(bench.can.exact, "this broker replays at CONNECT too")
     async with connect(bench.options()) as session:
         await subscribe(session, "t/#")
@@ -339,7 +339,7 @@ async def test_an_empty_retained_message_removes_the_one_before(bench: Bench) ->
         assert payloads(await collect(session, 1)) == [b"marker"]
 
 
-async def test_a_filter_that_was_unsubscribed_brings_nothing_more(bench: Bench) -> None:
+async def test_an_unsubscribed_filter_brings_no_more_messages(bench: Bench) -> None:
     async with connect(bench.options()) as session:
         await subscribe(session, "t/a", "t/b")
         async with within():
@@ -348,7 +348,7 @@ async def test_a_filter_that_was_unsubscribed_brings_nothing_more(bench: Bench) 
         assert payloads(await collect(session, 1)) == [b"wanted"]
 
 
-async def test_a_filter_that_is_none_is_refused_and_those_beside_it_are_granted(bench: Bench) -> None:
+async def test_an_invalid_filter_is_refused_and_those_beside_it_are_granted(bench: Bench) -> None:
     async with connect(bench.options()) as session:
         codes = await subscribe(session, "a/#/b", "t/a", "", "t/b+", "$share/group/t", "t/c")
         assert [code >= 0x80 for code in codes] == [True, False, True, True, True, False]
@@ -378,7 +378,7 @@ async def test_subscribing_works_while_hundreds_of_messages_wait_to_be_received(
     assert messages[-1].payload == b"last"
 
 
-async def test_a_subscription_that_the_broker_refuses_has_a_code_that_says_so(bench: Bench) -> None:
+async def test_a_refused_subscription_has_a_reason_code(bench: Bench) -> None:
     needs(bench.can.refuses, "this broker refuses nothing")
     async with connect(bench.options()) as session:
         codes = await subscribe(session, "t/a", "forbidden/a", "t/b")
@@ -388,7 +388,7 @@ async def test_a_subscription_that_the_broker_refuses_has_a_code_that_says_so(be
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-async def test_a_publish_that_the_broker_refuses_has_a_code_that_says_so_on_mqtt_5(bench: Bench, qos: int) -> None:
+async def test_a_refused_publish_has_a_reason_code_on_mqtt_5(bench: Bench, qos: int) -> None:
     needs(bench.can.refuses, "this broker refuses nothing")
     async with connect(bench.options()) as session:
         await subscribe(session, "t/#")
@@ -434,7 +434,7 @@ async def test_the_will_is_not_published_on_a_clean_exit(bench: Bench) -> None:
         assert payloads(await collect(reader, 1)) == [b"marker"]
 
 
-async def test_the_will_is_not_published_on_a_clean_exit_while_publications_are_on_their_way(bench: Bench) -> None:
+async def test_the_will_is_not_published_on_a_clean_exit_with_publications_in_flight(bench: Bench) -> None:
     async with connect(bench.options(client_id="reader")) as reader:
         await subscribe(reader, "t/will", "t/marker")
         for _ in range(30):
@@ -460,7 +460,7 @@ async def test_the_will_is_not_published_on_a_clean_exit_while_messages_arrive(b
         assert payloads(await collect(reader, 1)) == [b"marker"]
 
 
-async def test_a_retained_will_is_there_for_who_comes_later(bench: Bench) -> None:
+async def test_a_retained_will_is_sent_to_later_subscribers(bench: Bench) -> None:
     async with connect(bench.options(client_id="reader")) as reader:
         await subscribe(reader, "t/will")
         async with cut_connection(bench.options(will=replace(WILL, retain=True))):
@@ -473,7 +473,7 @@ async def test_a_retained_will_is_there_for_who_comes_later(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("count", [1, 20, 200])
-async def test_what_was_published_just_before_a_clean_exit_arrives(bench: Bench, count: int) -> None:
+async def test_publications_just_before_a_clean_exit_arrive(bench: Bench, count: int) -> None:
     async with connect(bench.options(client_id="reader")) as reader:
         await subscribe(reader, "t/#")
         for _ in range(5):
@@ -485,7 +485,7 @@ async def test_what_was_published_just_before_a_clean_exit_arrives(bench: Bench,
     assert payloads(messages) == [str(n).encode() for n in range(count)] * 5
 
 
-async def test_everything_says_that_the_connection_is_lost_once_the_broker_is_gone(bench: Bench) -> None:
+async def test_every_call_raises_connection_lost_once_the_broker_is_gone(bench: Bench) -> None:
     with pytest.raises(ConnectionLost):
         async with connect(bench.options()) as session:
             await subscribe(session, "t/#")
@@ -506,7 +506,7 @@ async def test_everything_says_that_the_connection_is_lost_once_the_broker_is_go
                 await session.receive()
 
 
-async def test_a_publish_that_the_broker_never_confirmed_is_unknown(bench: Bench) -> None:
+async def test_an_unconfirmed_publish_raises_connection_lost(bench: Bench) -> None:
     needs(bench.can.freezes, "this broker cannot hang")
     async with connect(bench.options()) as session:
         bench.freeze()
@@ -536,7 +536,7 @@ async def test_a_broker_that_cannot_be_reached_is_a_lost_connection(bench: Bench
             pytest.fail("there is no broker")
 
 
-async def test_a_client_whose_id_another_takes_loses_its_connection_to_it(bench: Bench) -> None:
+async def test_a_client_loses_its_connection_to_another_with_its_client_id(bench: Bench) -> None:
     expected = ClientIdTaken if bench.can.tells_takeover else ConnectionLost
     async with connect(bench.options()) as old:
         receiving = asyncio.create_task(old.receive())
@@ -553,7 +553,7 @@ async def test_a_client_whose_id_another_takes_loses_its_connection_to_it(bench:
                 assert payloads(await collect(new, 1)) == [b"new"]
 
 
-async def test_a_broker_that_says_who_took_the_client_id_is_understood() -> None:
+async def test_a_disconnect_for_a_taken_client_id_is_recognised() -> None:
     async with FakeServer(lambda _: CONNACK_5) as server:
         server.afterwards = bytes([0xE0, 2, 0x8E, 0])
         with pytest.raises(ClientIdTaken, match="subject"):
@@ -562,7 +562,7 @@ async def test_a_broker_that_says_who_took_the_client_id_is_understood() -> None
 
 
 @pytest.mark.parametrize("reason", [0x00, 0x81, 0x8B, 0x8D, 0x98])
-async def test_a_broker_that_says_goodbye_for_another_reason_is_a_lost_connection(reason: int) -> None:
+async def test_a_disconnect_for_another_reason_is_a_lost_connection(reason: int) -> None:
     async with FakeServer(lambda _: CONNACK_5) as server:
         server.afterwards = bytes([0xE0, 2, reason, 0])
         with pytest.raises(ConnectionLost):
@@ -579,7 +579,7 @@ async def test_bad_credentials_are_refused(bench: Bench) -> None:
     assert "wrong-secret" not in str(refused.value)
 
 
-async def test_an_error_in_the_body_of_a_connection_is_what_comes_out(bench: Bench) -> None:
+async def test_an_error_in_the_body_of_a_connection_is_raised(bench: Bench) -> None:
     with pytest.raises(LookupError):
         async with connect(bench.options()):
             raise LookupError
@@ -610,7 +610,7 @@ async def test_twenty_thousand_publications_at_once_are_all_confirmed(bench: Ben
     assert set(codes) <= {0, 0x10}
 
 
-async def test_thousands_of_user_properties_cost_neither_the_message_nor_the_connection(bench: Bench) -> None:
+async def test_thousands_of_user_properties_lose_neither_the_message_nor_the_connection(bench: Bench) -> None:
     needs(bench.can.five, "there are none before MQTT 5")
     crowd = tuple((f"k{n}", "v") for n in range(2000))
     async with connect(bench.options()) as session:
@@ -621,7 +621,7 @@ async def test_thousands_of_user_properties_cost_neither_the_message_nor_the_con
         assert payloads(await collect(session, 2)) == [b"odd", b"even"]
 
 
-async def test_a_publication_larger_than_the_broker_takes_is_refused_and_the_connection_stays(
+async def test_a_publication_over_the_brokers_limit_is_refused_and_the_connection_stays(
     start_mosquitto: Callable[..., MosquittoBroker],
 ) -> None:
     broker = start_mosquitto("max_packet_size 2000", autosave=False)
@@ -630,7 +630,7 @@ async def test_a_publication_larger_than_the_broker_takes_is_refused_and_the_con
         assert await session.publish(Publication("t/a", b"x", 1)) < 0x80
 
 
-# -- the real transport alone ----------------------------------------------------------------------------------------
+# -- the real transport only -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -660,7 +660,7 @@ def a_publish(properties: bytes, payload: bytes = b"odd") -> bytes:
         b"\x00",
     ],
 )
-async def test_properties_that_are_none_do_not_end_the_connection(properties: bytes) -> None:
+async def test_invalid_properties_do_not_end_the_connection(properties: bytes) -> None:
     async with FakeServer(lambda _: CONNACK_5) as server:
         server.afterwards = a_publish(properties) + a_publish(b"", b"even")
         async with connect(ConnectOptions(server.url, protocol="5")) as session:
@@ -678,7 +678,7 @@ async def test_a_topic_that_is_not_utf_8_does_not_end_the_connection() -> None:
             assert payloads(await collect(session, 2)) == [b"x", b"even"]
 
 
-async def test_bytes_that_are_no_mqtt_end_the_connection_as_lost() -> None:
+async def test_bytes_that_are_not_mqtt_are_a_lost_connection() -> None:
     async with FakeServer(lambda _: CONNACK_5) as server:
         server.afterwards = b"\xf0\xff\xff\xff\xff\xff HTTP/1.1 400 Bad Request"
         with pytest.raises(ConnectionLost):
@@ -693,14 +693,14 @@ def auto(url: str, **changes: Any) -> ConnectOptions:
     return ConnectOptions(url, protocol="auto", **changes)
 
 
-async def test_auto_speaks_mqtt_5_where_it_is_known(mosquitto: MosquittoBroker) -> None:
+async def test_auto_uses_mqtt_5_where_the_broker_has_it(mosquitto: MosquittoBroker) -> None:
     transport = create_transport(auto(mosquitto.url))
     for _ in range(2):
         async with transport.connect() as session:
             assert session.protocol == "5"
 
 
-async def test_auto_falls_back_before_a_broker_that_only_knows_3_1_1(embedded_broker: EmbeddedBroker) -> None:
+async def test_auto_falls_back_for_a_broker_with_3_1_1_only(embedded_broker: EmbeddedBroker) -> None:
     transport = create_transport(auto(embedded_broker.url))
     async with within():
         session = None
@@ -741,7 +741,7 @@ async def test_auto_falls_back_at_once_where_the_version_is_refused(refusal: byt
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_a_protocol_that_was_asked_for_is_never_left(protocol: str) -> None:
+async def test_a_configured_protocol_is_never_changed(protocol: str) -> None:
     async with FakeServer(lambda _: None) as server:
         transport = create_transport(ConnectOptions(server.url, protocol=protocol))
         for _ in range(3):
@@ -751,7 +751,7 @@ async def test_a_protocol_that_was_asked_for_is_never_left(protocol: str) -> Non
         assert server.levels == [5 if protocol == "5" else 4] * 3
 
 
-async def test_auto_does_not_fall_back_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_auto_does_not_fall_back_after_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt_client, "CONNECT_S", 0.2)
     async with FakeServer(lambda _: b"") as server:
         transport = create_transport(auto(server.url))
@@ -783,7 +783,7 @@ async def test_auto_does_not_fall_back_for_bad_credentials_or_a_busy_broker(reas
         assert server.levels == [5, 5, 5]
 
 
-async def test_auto_tells_bad_credentials_of_a_real_broker(start_mosquitto: Callable[..., MosquittoBroker]) -> None:
+async def test_auto_reports_bad_credentials_of_a_real_broker(start_mosquitto: Callable[..., MosquittoBroker]) -> None:
     broker = start_mosquitto(anonymous=False)
     transport = create_transport(auto(broker.url, username="alice", password="wrong"))  # noqa: S106
     for _ in range(3):
@@ -792,7 +792,7 @@ async def test_auto_tells_bad_credentials_of_a_real_broker(start_mosquitto: Call
                 pytest.fail("the password was wrong")
 
 
-async def test_auto_keeps_mqtt_5_that_has_worked_when_a_broker_closes_early() -> None:
+async def test_auto_keeps_mqtt_5_once_it_worked_even_if_the_broker_closes_early() -> None:
     answers: list[bytes | None] = [CONNACK_5, None, None, None]
     async with FakeServer(lambda _: answers.pop(0)) as server:
         transport = create_transport(auto(server.url))
@@ -840,6 +840,6 @@ async def test_a_cancelled_connect_leaves_nothing_open() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:1883", "http://127.0.0.1", "embedded://x"])
-def test_a_url_of_no_known_transport_is_refused_with_what_to_use(url: str) -> None:
+def test_an_unknown_transport_url_is_refused_with_what_to_use(url: str) -> None:
     with pytest.raises(TransportError, match="mqtt"):
         create_transport(ConnectOptions(url))

@@ -1,1 +1,1 @@
-"""Tests of system."""
+"""Tests of the real program over a real broker."""

@@ -1,4 +1,4 @@
-"""Confirmations, what follows failures, members that appear and rehearsals: the real program over a real broker."""
+"""Confirmations, on_failure, discovery and simulation: the real program over a real broker."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def test_the_devices_answer_its_absence_and_what_follows_that(
+def test_a_confirmed_publish_completes_and_an_unconfirmed_one_runs_on_failure(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     start_service(mosquitto.port, CONFIG)
@@ -57,7 +57,9 @@ def test_the_devices_answer_its_absence_and_what_follows_that(
         assert client.ask("jobs/get", {"id": second["id"]})["data"]["error"] == "unconfirmed"
 
 
-def test_members_appear_and_are_there_after_a_kill(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_discovered_members_survive_a_kill_and_a_simulation_adds_none(
+    mosquitto: MosquittoBroker, start_service: StartService
+) -> None:
     service = start_service(mosquitto.port, CONFIG)
     with Client(mosquitto.port) as client:
         client.subscribe("out/#")
@@ -68,10 +70,10 @@ def test_members_appear_and_are_there_after_a_kill(mosquitto: MosquittoBroker, s
         service.run()
         items = client.ask("objects/list", {"limit": 100})["data"]["items"]
         assert {each["id"]: each["state"] for each in items} == {"lamp": None, "attic": "open", "cellar": "open"}
-        reported = client.ask(
+        simulated = client.ask(
             "operations/simulate", {"reports": ["attic=shut", {"topic": "sensors/new", "payload": "hi"}]}
         )
-        runs = [(run["object"], run["rendered"]["message"]) for run in reported["data"]["runs"]]
+        runs = [(run["object"], run["rendered"]["message"]) for run in simulated["data"]["runs"]]
         assert runs == [("attic", "shut"), ("new", "hi")]
         assert len(client.ask("objects/list")["data"]["items"]) == 3
         assert not [each for each in client.messages if each.payload in (b"shut", b"hi")]

@@ -1,4 +1,4 @@
-"""Real agents of a real service over a real broker: killed, drained, frozen, forged at (contract 6; behaviour 3.3)."""
+"""Real agents over a real broker: killed, drained, frozen, and sent forged messages (contract 6; behaviour 3.3)."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ StartAgent = Callable[..., RunningAgent]
 
 @pytest.fixture
 def start_agent(tmp_path: Path, mosquitto: MosquittoBroker) -> Iterator[StartAgent]:
-    """Start the real program as an agent; what still runs ends with the test."""
+    """Start the real program as an agent; running agents are killed after the test."""
     agents: list[RunningAgent] = []
 
-    def start(hostname: str, *arguments: str, key: str = KEY, home: Path | None = None) -> RunningAgent:
+    def start(hostname: str, *arguments: str, key: str = KEY, cwd: Path | None = None) -> RunningAgent:
         folder = tmp_path / f"agent-{hostname}"
-        agent = RunningAgent(folder, mosquitto.port, hostname, key, *arguments, home=home)
+        agent = RunningAgent(folder, mosquitto.port, hostname, key, *arguments, cwd=cwd)
         agents.append(agent)
         agent.start()
         return agent
@@ -82,11 +82,11 @@ def client(service: RunningService) -> Iterator[Client]:
 
 
 def wait_state(client: Client, *hostnames: str, state: str = "ready") -> None:
-    def are_so(asked: Client) -> bool:
+    def all_in_state(asked: Client) -> bool:
         agents = {each["hostname"]: each["state"] for each in asked.data("agents/list")["items"]}
         return all(agents.get(hostname) == state for hostname in hostnames)
 
-    client.until(are_so, within_s=40)
+    client.until(all_in_state, within_s=40)
 
 
 def run(client: Client, operation: str, **more: Any) -> str:
@@ -120,8 +120,8 @@ def test_three_agents_of_which_one_is_killed_one_drained_and_one_frozen(
     assert (job["status"], job["result"], set(job["responses"])) == ("completed", None, {"web1", "web2", "web3"})
     for hostname, answer in job["responses"].items():
         assert answer["data"] == {"exitCode": 0, "stdout": f"{hostname}\n"}
-    said = {each["hostname"]: each["message"] for each in job["timeline"] if each["event"] == "progress"}
-    assert said == dict.fromkeys(("web1", "web2", "web3"), "here")
+    messages = {each["hostname"]: each["message"] for each in job["timeline"] if each["event"] == "progress"}
+    assert messages == dict.fromkeys(("web1", "web2", "web3"), "here")
 
     job_id = run(client, "slow")
     started_on(client, job_id, "web1", "web2", "web3")
@@ -155,7 +155,7 @@ def test_three_agents_of_which_one_is_killed_one_drained_and_one_frozen(
 
 @pytest.mark.proves("listing", "partial_failure", "responses with status, data, changed, error, hostname")
 @pytest.mark.proves("definitions", "Dynamic_robots, Robot_id, Robot_name")
-def test_a_broadcast_of_which_one_agent_fails_is_a_partial_failure_of_the_agents_that_took_part(
+def test_a_broadcast_that_fails_on_one_agent_is_a_partial_failure(
     client: Client, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     client.subscribe("mqttjobs/event/job/#")
@@ -231,7 +231,7 @@ def test_an_agent_that_is_killed_leaves_no_orphans_and_reports_by_delivery(
 
 
 def working_on(job_id: str) -> set[int]:
-    """The processes that have a job in their environment."""
+    """Return the processes that have a job in their environment."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -244,18 +244,18 @@ def working_on(job_id: str) -> set[int]:
 def wait_until(check: Callable[[], Any], within_s: float = 20) -> Any:
     deadline = time.monotonic() + within_s
     while not (found := check()):
-        assert time.monotonic() < deadline, "it did not come to be"
+        assert time.monotonic() < deadline, "the condition did not become true"
         threading.Event().wait(0.05)
     return found
 
 
 def wait_for_sleepers(job_id: str) -> set[int]:
-    """Wait until the script and both of its children are there."""
+    """Wait until the script and both of its children run, and return the processes."""
     found: set[int] = wait_until(lambda: working_on(job_id) if len(working_on(job_id)) >= 3 else None)
     return found
 
 
-def test_what_was_forged_or_replayed_runs_nothing(client: Client, start_agent: StartAgent, tmp_path: Path) -> None:
+def test_forged_and_replayed_messages_run_nothing(client: Client, start_agent: StartAgent, tmp_path: Path) -> None:
     start_agent("web1")
     wait_state(client, "web1")
     client.subscribe("mqttjobs/agents/web1/assign", "mqttjobs/agents/web1/report")
@@ -306,18 +306,18 @@ def milliseconds_from_now(seconds: float) -> int:
     return round((time.time() + seconds) * 1000)
 
 
-def test_an_agent_runs_what_exists_on_its_machine_alone(
+def test_an_agent_runs_a_program_that_only_its_machine_has(
     client: Client, start_agent: StartAgent, tmp_path: Path, service: RunningService
 ) -> None:
-    home = tmp_path / "elsewhere"
-    home.mkdir()
-    program = home / "only-here"
+    cwd = tmp_path / "elsewhere"
+    cwd.mkdir()
+    program = cwd / "only-here"
     program.write_text('#!/bin/sh\necho "{\\"at\\": \\"$MQTTJOBS_AGENT\\", \\"changed\\": true}"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     config = {**INSTALLATION, "operations": {"own": {"type": "program", "path": str(program), "target": "web1"}}}
     service.write_config(config)
     client.data("config/reload")
-    start_agent("web1", home=home)
+    start_agent("web1", cwd=cwd)
     wait_state(client, "web1")
     job = ended(client, run(client, "own"))
     assert (job["status"], job["result"], job["changed"]) == ("completed", {"at": "web1", "changed": True}, True)
@@ -342,7 +342,7 @@ def test_a_secret_is_the_agents_own_and_never_sent(client: Client, start_agent: 
     assert not [each for each in client.messages if b"of the service" in each.payload or KEY.encode() in each.payload]
 
 
-def test_an_agent_that_is_stopped_ends_what_runs_and_says_goodbye(client: Client, start_agent: StartAgent) -> None:
+def test_a_stopped_agent_ends_its_jobs_and_publishes_offline(client: Client, start_agent: StartAgent) -> None:
     agent = start_agent("web1")
     wait_state(client, "web1")
     job_id = run(client, "hang")
@@ -355,7 +355,7 @@ def test_an_agent_that_is_stopped_ends_what_runs_and_says_goodbye(client: Client
     assert not working_on(job_id)
 
 
-def test_outcomes_that_happen_while_the_broker_is_away_are_reported_when_it_is_back(
+def test_outcomes_while_the_broker_is_away_are_reported_after_the_reconnect(
     client: Client, start_agent: StartAgent, mosquitto: MosquittoBroker, service: RunningService
 ) -> None:
     start_agent("web1")
@@ -365,7 +365,7 @@ def test_outcomes_that_happen_while_the_broker_is_away_are_reported_when_it_is_b
     mosquitto.kill()
     threading.Event().wait(4)
     mosquitto.start()
-    service.wait_event("connected", 2)  # a broker that was killed may have forgotten its session, and queues nothing
+    service.wait_event("connected", 2)  # a killed broker may have lost the session, and then queues nothing
     with Client(mosquitto.port) as again:
         job = ended(again, job_id)
         assert job["status"] == "completed"
@@ -396,7 +396,7 @@ def test_the_command_line_of_agents(client: Client, start_agent: StartAgent, mos
         (("--key-file", "/etc/hostname", "--label", "group"), "--label"),
     ],
 )
-def test_an_agent_that_is_reported_nonsense_says_so(arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_options_of_an_agent_exit_with_2_and_a_message(arguments: tuple[str, ...], message: str) -> None:
     ran = mqttjobs("agent", *arguments, MQTTJOBS_AGENT_KEY="")
     assert ran.returncode == 2
     assert message in ran.stderr

@@ -1,4 +1,4 @@
-"""Definitions of jobs: what they say of themselves, and how that follows what happens; field by field."""
+"""Operation documents, field by field: what is configured, and what follows from runs and changes."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_an_operation_that_never_ran_in_every_field(plant: Client) -> None:
 @pytest.mark.proves(
     "definitions", "Job_name", "Environement_id", "Preferences: Id, Key, Value, description", "description"
 )
-def test_what_an_operation_says_of_itself_is_what_is_configured(plant: Client) -> None:
+def test_an_operation_document_has_what_is_configured(plant: Client) -> None:
     operation = get(plant, "oil")
     assert (operation["job_name"], operation["description"]) == ("Oil the belt", "A drop for each roller")
     assert (operation["process_name"], operation["process_id"], operation["process_version"]) == (
@@ -195,7 +195,7 @@ def test_the_process_is_the_program_the_script_or_the_topic(
         ("deaf", "on_demand", None),
     ],
 )
-def test_the_strategy_says_how_jobs_are_started(plant: Client, operation: str, strategy: str, scheduled: Any) -> None:
+def test_the_strategy_shows_how_jobs_are_started(plant: Client, operation: str, strategy: str, scheduled: Any) -> None:
     document = get(plant, operation)
     assert (document["job_execution_strategy"], document["scheduled"]) == (strategy, scheduled)
     assert (document["next_trigger"] is None) == (scheduled is None)
@@ -270,7 +270,7 @@ def test_at_most_ten_instances_are_named_newest_first(plant: Client) -> None:
 
 
 @pytest.mark.proves("definitions", "preferences define how the job behaves")
-def test_preferences_are_handed_to_programs_and_their_secrets_are_not_shown(plant: Client) -> None:
+def test_preferences_are_passed_to_programs_and_their_secrets_are_not_shown(plant: Client) -> None:
     job = run(plant, "told")
     assert job["result"] == {"brand": "fine", "drops": "3", "secret": len("whale-oil")}
     for answer in (job, get(plant, "told"), plant.data("operations/list", {"limit": 100}, api_key=KEYS["alice"])):
@@ -352,7 +352,7 @@ def test_the_previous_trigger_is_when_the_latest_job_was_started_by_hand_by_even
 
 
 def previously_triggered(client: Client, since: int) -> Any:
-    """Return the latest job of `start`, which is what `previous_trigger` says, and not before `since`."""
+    """Return the latest job of `start`; assert that `previous_trigger` is its time, and not before `since`."""
     operation = get(client, "start")
     job = client.data("jobs/get", {"id": operation["job_instances"]["last_ids"][0]}, api_key=KEYS["alice"])
     assert operation["previous_trigger"] == job["created"]
@@ -363,13 +363,13 @@ def previously_triggered(client: Client, since: int) -> Any:
 
 
 def wait_started(client: Client, *known: str) -> str:
-    """Wait for the message of a job of `start` that is not known, and return the job's id."""
+    """Wait for the message of a job of `start` that is not in `known`, and return the job's id."""
     message = client.wait_for(lambda each: each.topic == "started" and each.payload.decode() not in known)
     return message.payload.decode()
 
 
 @pytest.mark.proves("definitions", "active")
-def test_activation_is_switched_and_reported(plant: Client) -> None:
+def test_activation_is_changed_and_shown(plant: Client) -> None:
     off = plant.data("operations/deactivate", {"id": "count"}, api_key=KEYS["alice"])
     assert (off["active"], off["metadata"]["updated_by"], off["metadata"]["created_by"]) == (False, "alice", "system")
     assert off["metadata"]["updated_at"] > off["metadata"]["created_at"]
@@ -387,7 +387,7 @@ def test_activation_is_switched_and_reported(plant: Client) -> None:
 
 
 @pytest.mark.proves("definitions", "list of definitions")
-def test_operations_are_listed_by_what_they_are(plant: Client) -> None:
+def test_operations_are_listed_by_owner_environment_and_type(plant: Client) -> None:
     def ids(**filters: Any) -> list[str]:
         return [each["id"] for each in plant.data("operations/list", filters, api_key=KEYS["alice"])["items"]]
 
@@ -400,7 +400,7 @@ def test_operations_are_listed_by_what_they_are(plant: Client) -> None:
     assert ids(type="mqtt", object="belt") == ["nightly", "often", "both", "deaf"]
 
 
-def test_the_unknown_is_404_and_the_wrong_400(plant: Client) -> None:
+def test_an_unknown_operation_is_404_and_a_wrong_request_400(plant: Client) -> None:
     for method in ("operations/get", "operations/execute", "operations/activate", "operations/deactivate"):
         answer = plant.ask(method, {"id": "nothing"}, api_key=KEYS["root"])
         assert (answer["code"], answer["error"], answer["reason"]) == (404, "Operation not found.", "not_found")
@@ -411,7 +411,7 @@ def test_the_unknown_is_404_and_the_wrong_400(plant: Client) -> None:
 
 @pytest.mark.proves("listing", "operation: the operation data")
 @pytest.mark.proves("definitions", "Process_version", "metadata: Updated_by, Updated_at")
-def test_a_changed_definition_has_another_version_and_says_who_changed_it(
+def test_a_changed_definition_has_another_version_and_the_user_who_changed_it(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     config = {"users": PLANT["users"], "operations": {"alone": PLANT["operations"]["alone"]}}

@@ -1,4 +1,4 @@
-"""No state change is lost and none runs twice, whoever dies and whenever (behaviour 3.1 and 6)."""
+"""No state change is lost and none runs twice, whatever is killed and whenever (behaviour 3.1 and 6)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.clients import Client
 from tests.running import RunningService, StartService
 
 KILLS = {"5": 33, "3.1.1": 7}
-A_ROUND = 310
-"""State changes that arrive for each kill: more than 10,000 in all."""
+CHANGES_PER_KILL = 310
+"""State changes sent for each kill: more than 10,000 in all."""
 DEVICES = 40
 WORK_S = 60.0
 BATCH = 150
 HANG_S = 1.0
-"""How long a broker hangs: shorter than the keep-alive, so that nobody notices but by the silence."""
+"""How long a broker hangs: less than the keepalive, so that no connection is lost."""
 
 PLANT: dict[str, Any] = {
     "classes": {"device": {"ids": [f"dev_{{01..{DEVICES}}}"], "state": {"topic": "plant/{{ id }}/count"}}},
@@ -40,7 +40,7 @@ PLANT: dict[str, Any] = {
 
 
 class Stream:
-    """State changes of many devices, each with a number of its own, and what came out for each."""
+    """State changes of many devices, each with its own number, and the publishes of their jobs."""
 
     def __init__(self, port: int) -> None:
         self._sender = Client(port)
@@ -56,17 +56,17 @@ class Stream:
         return len(self._sent)
 
     def send(self, count: int) -> None:
-        """Publish that many changes, without waiting."""
+        """Publish `count` changes, without waiting."""
         for number in range(self.total, self.total + count):
             device = f"dev_{number % DEVICES + 1:02}"
             self._sent.append(self._sender.publish(f"plant/{device}/count", str(number), wait=False))
 
-    def wait_taken(self) -> None:
-        """Wait until the broker has acknowledged all of them."""
-        wait_taken(self._sent)
+    def wait_acknowledged(self) -> None:
+        """Wait until the broker has acknowledged all changes."""
+        wait_acknowledged(self._sent)
 
-    def look(self) -> int:
-        """Take in what came out, and return of how many changes."""
+    def count_published(self) -> int:
+        """Read new publishes, and return how many changes have one."""
         for message in self._observer.messages[self._read :]:
             self._read += 1
             number = int(message.json["n"])
@@ -75,11 +75,11 @@ class Stream:
             self.jobs[number].add(message.json["job"])
         return len(self.jobs)
 
-    def wait_out(self, count: int, within_s: float = WORK_S) -> None:
-        """Wait until something came out of at least that many changes."""
+    def wait_published(self, count: int, within_s: float = WORK_S) -> None:
+        """Wait until at least `count` changes have a publish."""
         deadline = time.monotonic() + within_s
-        while self.look() < count:
-            assert time.monotonic() < deadline, f"{self.look()} of {count} changes came out"
+        while self.count_published() < count:
+            assert time.monotonic() < deadline, f"{self.count_published()} of {count} changes were published"
             threading.Event().wait(0.005)
 
     def close(self) -> None:
@@ -88,20 +88,20 @@ class Stream:
 
 
 @pytest.fixture
-def swift_mosquitto(start_mosquitto: StartMosquitto) -> MosquittoBroker:
-    """A broker that does not write its data down at each message: it is not to die here."""
+def fast_mosquitto(start_mosquitto: StartMosquitto) -> MosquittoBroker:
+    """A broker that does not save its data at each message; it is not killed here."""
     return start_mosquitto(autosave=False)
 
 
 @pytest.fixture
-def stream(swift_mosquitto: MosquittoBroker) -> Iterator[Stream]:
-    stream = Stream(swift_mosquitto.port)
+def stream(fast_mosquitto: MosquittoBroker) -> Iterator[Stream]:
+    stream = Stream(fast_mosquitto.port)
     yield stream
     stream.close()
 
 
 def all_jobs(client: Client, *fields: str) -> list[dict[str, Any]]:
-    """Return every job, newest first, page by page as a client without any other way in."""
+    """Return every job, newest first, page by page over MQTT."""
     jobs: list[dict[str, Any]] = []
     cursor = None
     while True:
@@ -116,20 +116,20 @@ def all_jobs(client: Client, *fields: str) -> list[dict[str, Any]]:
 @pytest.mark.mosquitto
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("protocol", KILLS)
-def test_every_change_that_the_broker_took_is_exactly_one_job_however_often_the_service_is_killed(
-    stream: Stream, swift_mosquitto: MosquittoBroker, start_service: StartService, protocol: str
+def test_every_acknowledged_change_is_exactly_one_job_however_often_the_service_is_killed(
+    stream: Stream, fast_mosquitto: MosquittoBroker, start_service: StartService, protocol: str
 ) -> None:
-    chance = random.Random(33)  # noqa: S311 - when to kill is no secret
-    service = start_service(swift_mosquitto.port, PLANT | {"mqtt": {"protocol": protocol}})
+    chance = random.Random(33)  # noqa: S311 - the time of a kill is no secret
+    service = start_service(fast_mosquitto.port, PLANT | {"mqtt": {"protocol": protocol}})
     for _ in range(KILLS[protocol]):
-        stream.send(A_ROUND // 2)
+        stream.send(CHANGES_PER_KILL // 2)
         _run_for_a_while(service, stream, chance)
-        stream.send(A_ROUND // 2)
+        stream.send(CHANGES_PER_KILL // 2)
         service.kill()
         service.start()
     service.wait_ready()
-    stream.wait_taken()
-    stream.wait_out(stream.total)
+    stream.wait_acknowledged()
+    stream.wait_published(stream.total)
 
     with service.client(protocol=protocol) as client:
         client.until(lambda each: _counts(each)["completed"] >= stream.total, within_s=WORK_S)
@@ -141,10 +141,10 @@ def test_every_change_that_the_broker_took_is_exactly_one_job_however_often_the_
     assert {job["status"] for job in jobs} == {"completed"}
     by_number = {int(job["process_meta"]["state"]): job for job in jobs}
     for number, job in by_number.items():
-        assert stream.jobs[number] == {job["id"]}, "what came out is of another job"
+        assert stream.jobs[number] == {job["id"]}, "the publish is of another job"
         assert job["description"] == {"topic": f"out/dev_{number % DEVICES + 1:02}", "message": _message(number, job)}
     for topic, numbers in stream.order.items():
-        assert numbers == sorted(numbers), f"{topic} came out of order"
+        assert numbers == sorted(numbers), f"{topic} is out of order"
 
 
 def _message(number: int, job: dict[str, Any]) -> str:
@@ -157,39 +157,39 @@ def _counts(client: Client) -> dict[str, int]:
 
 
 def _run_for_a_while(service: RunningService, stream: Stream, chance: random.Random) -> None:
-    """Let the service work until a moment that nobody chose: while it starts, just connected, or in full swing."""
+    """Wait until a random moment: during the start, just after the connect, or under full load."""
     moment = chance.random()
     if moment < 0.1:
         threading.Event().wait(chance.uniform(0, 0.8))
         return
     service.wait_ready()
     if moment > 0.2:
-        before = stream.look()
-        stream.wait_out(before + chance.randint(1, min(2 * A_ROUND, stream.total - before)))
+        before = stream.count_published()
+        stream.wait_published(before + chance.randint(1, min(2 * CHANGES_PER_KILL, stream.total - before)))
 
 
-def wait_written_down(broker: MosquittoBroker, mark: str) -> None:
-    """Wait until what the broker has is in its file: a mark that it was given last stands there."""
+def wait_saved(broker: MosquittoBroker, mark: str) -> None:
+    """Wait until the broker has saved its data: its file then has a mark that was published last."""
     with Client(broker.port) as client:
         client.publish(f"mark/{mark}", mark, retain=True)
     deadline = time.monotonic() + WORK_S
     while mark.encode() not in broker.saved:
-        assert time.monotonic() < deadline, "the broker did not write its data down"
+        assert time.monotonic() < deadline, "the broker did not save its data"
         threading.Event().wait(0.01)
 
 
 def send(sender: Client, numbers: Iterator[int]) -> dict[int, Any]:
-    """Publish a batch of changes without waiting; return what tells of each whether the broker took it."""
+    """Publish a batch of changes without waiting; return paho's delivery information for each number."""
     return {
         number: sender.publish(f"plant/dev_{number % DEVICES + 1:02}/count", str(number), wait=False)
         for number in islice(numbers, BATCH)
     }
 
 
-def wait_taken(sent: Iterable[Any]) -> None:
+def wait_acknowledged(sent: Iterable[Any]) -> None:
     for info in sent:
         info.wait_for_publish(WORK_S)
-        assert info.is_published(), "the broker did not take it"
+        assert info.is_published(), "the broker did not acknowledge it"
 
 
 def states_that_ran(client: Client) -> Counter[int]:
@@ -198,7 +198,7 @@ def states_that_ran(client: Client) -> Counter[int]:
 
 @pytest.mark.slow
 @pytest.mark.mosquitto
-def test_a_broker_that_hangs_restarts_or_dies_under_load_costs_nothing_that_it_had(
+def test_no_stored_change_is_lost_when_the_broker_hangs_restarts_or_dies_under_load(
     start_mosquitto: StartMosquitto, start_service: StartService
 ) -> None:
     broker = start_mosquitto()
@@ -210,10 +210,10 @@ def test_a_broker_that_hangs_restarts_or_dies_under_load_costs_nothing_that_it_h
     for fault in ("freeze", "restart", "kill", "freeze and kill"):
         with Client(broker.port, reconnect=False) as sender:
             before = send(sender, numbers)
-            wait_taken(before.values())
-            wait_written_down(broker, f"mark-{fault}")
+            wait_acknowledged(before.values())
+            wait_saved(broker, f"mark-{fault}")
             during = send(sender, numbers)
-            wait_taken(list(during.values())[: BATCH // 2])
+            wait_acknowledged(list(during.values())[: BATCH // 2])
             if "freeze" in fault:
                 broker.freeze()
                 threading.Event().wait(HANG_S)
@@ -221,7 +221,7 @@ def test_a_broker_that_hangs_restarts_or_dies_under_load_costs_nothing_that_it_h
                 broker.restart(kill=True)
             elif "freeze" in fault:
                 broker.thaw()
-                wait_taken(during.values())
+                wait_acknowledged(during.values())
             else:
                 broker.restart()
         safe += before

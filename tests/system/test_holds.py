@@ -1,4 +1,4 @@
-"""What has to last a while lasts over SIGKILL and over a broker that is away, and is tested after the replays."""
+"""Pending triggers survive SIGKILL and a broker that is away, and are decided after the replayed reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOLD_S = 1.5
 PERIOD_S = 0.8
 ROOMS = 12
 
-HOUSE: dict[str, Any] = {
+CONFIG: dict[str, Any] = {
     "classes": {"room": {"ids": [f"room_{{01..{ROOMS}}}"], "state": {"topic": "room/{{ id }}"}}},
     "operations": {
         "off": {
@@ -49,15 +49,17 @@ HOUSE: dict[str, Any] = {
 
 
 @pytest.fixture
-def home(mosquitto: MosquittoBroker, start_service: StartService) -> Iterator[tuple[RunningService, Client]]:
-    service = start_service(mosquitto.port, HOUSE)
+def service_and_client(
+    mosquitto: MosquittoBroker, start_service: StartService
+) -> Iterator[tuple[RunningService, Client]]:
+    service = start_service(mosquitto.port, CONFIG)
     with service.client() as client:
         client.subscribe("off/#", "on/#", "nag/#", "mqttjobs/status")
         yield service, client
 
 
 def report(client: Client, room: str, state: str, *, retain: bool = False) -> datetime:
-    """Report a state, and return since when the service has it."""
+    """Report a state, and return the time since which the service has it."""
     client.publish(f"room/{room}", state.encode(), retain=retain)
     found = client.until(lambda each: _state(each, room, state))
     return datetime.fromisoformat(found["state_since"])
@@ -80,12 +82,12 @@ def created(job: dict[str, Any]) -> datetime:
 
 
 def sleep(seconds: float) -> None:
-    """Let real time pass: what is tested here is time."""
+    """Let real time pass, which is what these tests are about."""
     threading.Event().wait(seconds)
 
 
-def test_a_hold_keeps_its_deadline_over_kills(home: tuple[RunningService, Client]) -> None:
-    service, client = home
+def test_a_pending_trigger_keeps_its_deadline_over_kills(service_and_client: tuple[RunningService, Client]) -> None:
+    service, client = service_and_client
     since = report(client, "room_01", "clear")
     for _ in range(2):
         service.kill()
@@ -95,14 +97,14 @@ def test_a_hold_keeps_its_deadline_over_kills(home: tuple[RunningService, Client
     due = since + timedelta(seconds=HOLD_S)
     ready = datetime.fromisoformat([each for each in service.events if each["event"] == "connected"][-1]["timestamp"])
     assert created(job) >= due
-    assert created(job) - max(due, ready + timedelta(seconds=1)) < timedelta(seconds=1.5), "the clock began anew"
+    assert created(job) - max(due, ready + timedelta(seconds=1)) < timedelta(seconds=1.5), "the duration began again"
     assert (job["process_meta"]["triggerStates"], job["process_meta"]["state"]) == (["clear"], "clear")
 
 
-def test_what_fell_due_while_we_were_away_fires_once_though_we_are_asked_all_the_time_and_killed_right_after(
-    home: tuple[RunningService, Client],
+def test_a_deadline_that_passed_while_the_service_was_away_fires_once_despite_requests_and_a_kill(
+    service_and_client: tuple[RunningService, Client],
 ) -> None:
-    service, client = home
+    service, client = service_and_client
     report(client, "room_01", "clear")
     service.kill()
     sleep(HOLD_S)
@@ -115,18 +117,18 @@ def test_what_fell_due_while_we_were_away_fires_once_though_we_are_asked_all_the
 
 
 @pytest.mark.parametrize("reported", ["queued", "retained", "retained-3.1.1"])
-def test_a_light_is_not_switched_off_on_a_person_who_came_in_while_we_were_away(
-    home: tuple[RunningService, Client], mosquitto: MosquittoBroker, reported: str
+def test_a_pending_trigger_is_dropped_when_the_state_changed_while_the_service_was_away(
+    service_and_client: tuple[RunningService, Client], mosquitto: MosquittoBroker, reported: str
 ) -> None:
-    service, client = home
+    service, client = service_and_client
     report(client, "room_01", "clear", retain=True)
     report(client, "room_02", "clear", retain=True)
     service.kill()
     if reported == "retained-3.1.1":
-        service.write_config(HOUSE | {"mqtt": {"protocol": "3.1.1"}})
+        service.write_config(CONFIG | {"mqtt": {"protocol": "3.1.1"}})
     if reported != "queued":
         mosquitto.stop()
-        mosquitto.forget()  # our session too: only the retained message will tell
+        mosquitto.forget()  # the session is lost too: only the retained message has the state
         mosquitto.start()
     with service.client(protocol="3.1.1") as sensor:
         sensor.publish("room/room_01", b"occupied", retain=True)
@@ -140,10 +142,10 @@ def test_a_light_is_not_switched_off_on_a_person_who_came_in_while_we_were_away(
         assert not jobs_of(sensor, "off", "room_01")
 
 
-def test_a_hold_that_falls_due_while_the_broker_is_away_waits_for_what_it_has_to_say(
-    home: tuple[RunningService, Client], mosquitto: MosquittoBroker
+def test_a_deadline_while_the_broker_is_away_waits_for_the_reports_after_the_reconnect(
+    service_and_client: tuple[RunningService, Client], mosquitto: MosquittoBroker
 ) -> None:
-    service, client = home
+    service, client = service_and_client
     report(client, "room_01", "clear")
     report(client, "room_02", "clear")
     mosquitto.stop()
@@ -158,17 +160,21 @@ def test_a_hold_that_falls_due_while_the_broker_is_away_waits_for_what_it_has_to
         assert created(jobs_of(sensor, "off", "room_02")[0]) >= datetime.fromisoformat(again)
 
 
-def test_a_state_that_is_set_by_hand_is_held_as_one_that_was_reported(home: tuple[RunningService, Client]) -> None:
-    _, client = home
-    sleep(1.5)  # by then it has seen to all that a start brings
+def test_a_state_that_is_set_by_hand_counts_towards_a_duration(
+    service_and_client: tuple[RunningService, Client],
+) -> None:
+    _, client = service_and_client
+    sleep(1.5)  # by then everything that a start does is done
     client.data("states/set", {"object": "room_01", "state": "clear"})
     client.wait_topic("off/room_01", within_s=HOLD_S + 8)
 
 
 @pytest.mark.slow
-def test_every_hold_fires_exactly_once_whenever_we_are_killed(home: tuple[RunningService, Client]) -> None:
-    service, client = home
-    chance = random.Random(7)  # noqa: S311 - when to kill is no secret
+def test_every_pending_trigger_fires_exactly_once_whenever_the_service_is_killed(
+    service_and_client: tuple[RunningService, Client],
+) -> None:
+    service, client = service_and_client
+    chance = random.Random(7)  # noqa: S311 - the time of a kill is no secret
     rooms = [f"room_{number:02}" for number in range(1, ROOMS + 1)]
     for place in range(0, ROOMS, 3):
         for room in rooms[place : place + 3]:
@@ -185,14 +191,14 @@ def test_every_hold_fires_exactly_once_whenever_we_are_killed(home: tuple[Runnin
     sleep(HOLD_S)
     assert Counter(each["owner_id"] for each in jobs_of(client, "off")) == Counter(rooms)
     for room in rooms:
-        came = [each.payload for each in client.messages if each.topic == f"off/{room}"]
-        assert len(set(came)) == 1, "what came out is of two jobs"
+        payloads = [each.payload for each in client.messages if each.topic == f"off/{room}"]
+        assert len(set(payloads)) == 1, "the publishes are of two jobs"
 
 
 def test_a_repeat_goes_on_at_its_interval_over_kills_and_does_not_catch_up(
-    home: tuple[RunningService, Client],
+    service_and_client: tuple[RunningService, Client],
 ) -> None:
-    service, client = home
+    service, client = service_and_client
     since = report(client, "room_01", "open")
     client.wait_count(lambda each: each.topic == "nag/room_01", 2)
     service.kill()
@@ -204,13 +210,13 @@ def test_a_repeat_goes_on_at_its_interval_over_kills_and_does_not_catch_up(
     # A late firing stays on the grid: the next may follow soon, and no more come than intervals have passed.
     assert len(jobs) <= (created(jobs[-1]) - since) / timedelta(seconds=PERIOD_S) + 1
     gaps = [(created(b) - created(a)).total_seconds() for a, b in pairwise(jobs)]
-    assert max(gaps) >= 3 * PERIOD_S, "it was away"
+    assert max(gaps) >= 3 * PERIOD_S, "the service was away"
     client.publish("room/room_01", b"closed")
     assert _until_quiet(client)
 
 
 def _until_quiet(client: Client) -> bool:
-    """Whether nothing more fires once the state is another."""
+    """Whether nothing more fires after the state has changed."""
     client.until(lambda each: _state(each, "room_01", "closed"))
     count = len(jobs_of(client, "nag"))
     sleep(2 * PERIOD_S)

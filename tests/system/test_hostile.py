@@ -1,4 +1,4 @@
-"""Whatever arrives, the service stays up, loses nothing that was good, and its counters add up (behaviour 5)."""
+"""Whatever arrives, the service stays up, loses no good message, and its counters add up (behaviour 5)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.running import RunningService, StartService
 from tests.wire import Wire
 
 MARK = "hunter2"
-"""Stands in the input, and nowhere in what is said about it."""
+"""A text in hostile input that must not be repeated in any response, event or log."""
 KEY = "a-key-of-alice-0123456789"
 EXPIRED_S = 2.5
-"""After this Mosquitto has let go of what expires in one second: it counts whole seconds of its own clock."""
+"""After this time Mosquitto has dropped a message that expires in one second: it counts in whole seconds."""
 
 PLANT: dict[str, Any] = {
     "objects": {
@@ -54,7 +54,7 @@ PLANT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Hostile:
-    """A payload, what becomes of it as a report of `bare`, and what is answered to it as a request."""
+    """A payload, its result and reason as a report of `bare`, and its code and reason as a request."""
 
     payload: bytes
     report_result: str
@@ -109,7 +109,7 @@ TWO_MEGABYTES = b'{"state": "' + b"x" * 2_000_000 + b'"}'
 def plant(
     request: pytest.FixtureRequest, start_service: StartService, start_mosquitto: StartMosquitto
 ) -> Iterator[tuple[RunningService, Client]]:
-    """The service with a client on each broker; with 3.1.1 the service speaks that too."""
+    """The service with a client on each broker, both with the same protocol version."""
     five = request.param == "mosquitto-5"
     config = PLANT | {"mqtt": {"protocol": "auto" if five else "3.1.1"}}
     if request.param == "embedded":
@@ -122,8 +122,8 @@ def plant(
 
 
 @pytest.fixture
-def hard(start_service: StartService, start_mosquitto: StartMosquitto) -> Iterator[tuple[RunningService, Client]]:
-    """The service on Mosquitto, with an MQTT 5 client that hears what anyone is told."""
+def mqtt5(start_service: StartService, start_mosquitto: StartMosquitto) -> Iterator[tuple[RunningService, Client]]:
+    """The service on Mosquitto, with an MQTT 5 client that receives all events and responses."""
     service = start_service(start_mosquitto(autosave=False).port, PLANT)
     with service.client() as client:
         client.subscribe("mqttjobs/event/#", "mqttjobs/response/#", "out/#")
@@ -131,7 +131,7 @@ def hard(start_service: StartService, start_mosquitto: StartMosquitto) -> Iterat
 
 
 def counters(client: Client) -> dict[str, Any]:
-    """Return the counters, which add up whatever was sent."""
+    """Return the counters, and assert that they add up."""
     found: dict[str, Any] = client.data("service/health")["counters"]
     report_results = ("changed", "duplicate", "unchanged", "retained_skipped", "ignored", "invalid", "unmatched")
     assert found["received"] == sum(found[each] for each in report_results)
@@ -142,13 +142,13 @@ def counters(client: Client) -> dict[str, Any]:
 
 
 def assert_nothing_is_repeated(service: RunningService, client: Client, mark: str = MARK) -> None:
-    """Neither what it published, answers apart that are documents, nor its log has a word of the input."""
+    """Assert that neither a received message nor the log has the mark."""
     for message in client.messages:
         assert mark.encode() not in message.payload, message.topic
     assert mark not in service.log
 
 
-def test_no_report_harms_and_each_that_cannot_be_used_is_reported(plant: tuple[RunningService, Client]) -> None:
+def test_hostile_reports_do_no_harm_and_each_is_published_as_rejected(plant: tuple[RunningService, Client]) -> None:
     service, client = plant
     for hostile in HOSTILE.values():
         client.publish("plant/bare", hostile.payload)
@@ -156,7 +156,7 @@ def test_no_report_harms_and_each_that_cannot_be_used_is_reported(plant: tuple[R
     client.publish("plant/bare", b"on")
     client.wait_topic("out/bare")
     reported = [each.json for each in client.messages if each.topic == "mqttjobs/event/rejected"]
-    arrived = 0 if client.five else 1  # on MQTT 5 the broker keeps what is over our Maximum Packet Size
+    arrived = 0 if client.five else 1  # on MQTT 5 the broker drops packets over our Maximum Packet Size
     expected_reasons = [each.reason for each in HOSTILE.values() if each.reason] + ["too_large"] * arrived
     assert [each["reason"] for each in reported] == expected_reasons
     assert {each["topic"] for each in reported} == {"plant/bare"}
@@ -168,7 +168,9 @@ def test_no_report_harms_and_each_that_cannot_be_used_is_reported(plant: tuple[R
     assert_nothing_is_repeated(service, client)
 
 
-def test_strange_reports_of_an_own_topic_are_reported_and_good_ones_used(plant: tuple[RunningService, Client]) -> None:
+def test_invalid_reports_on_the_services_own_topics_are_rejected_and_good_ones_used(
+    plant: tuple[RunningService, Client],
+) -> None:
     service, client = plant
     wrong = {
         "by": '{"state": "on", "by": ["hunter2"]}',
@@ -180,7 +182,7 @@ def test_strange_reports_of_an_own_topic_are_reported_and_good_ones_used(plant: 
     }
     for payload in wrong.values():
         client.publish("mqttjobs/state/objects/own", payload)
-    strangers = [
+    unknown_topics = [
         "mqttjobs/state/objects/nobody",
         "mqttjobs/state/links/own",
         "mqttjobs/state/objects/own/deeper",
@@ -188,22 +190,22 @@ def test_strange_reports_of_an_own_topic_are_reported_and_good_ones_used(plant: 
         "mqttjobs/state//",
         "mqttjobs/state/" + "a/" * 190,
     ]
-    for topic in strangers:
+    for topic in unknown_topics:
         client.publish(topic, MARK)
     client.publish("plant/deep", '{"a": {"0": {"b": {}}}, "other": [1]}')
     client.publish("plant/deep", '{"a": [[]], "other": null}')
     client.publish("mqttjobs/state/objects/own", '{"state": "on", "by": null, "timestamp": 5, "more": "hunter2"}')
     client.wait_topic("out/own")
     reported = [each.json["reason"] for each in client.messages if each.topic == "mqttjobs/event/rejected"]
-    assert Counter(reported) == {"invalid_report": len(wrong), "unknown_entity": len(strangers)}
+    assert Counter(reported) == {"invalid_report": len(wrong), "unknown_entity": len(unknown_topics)}
     found = counters(client)
     assert (found["invalid"], found["unmatched"], found["ignored"], found["changed"]) == (
-        len(wrong), len(strangers), 2, 1,
+        len(wrong), len(unknown_topics), 2, 1,
     )  # fmt: skip
     assert MARK not in service.log
 
 
-def test_each_hostile_request_gets_exactly_one_answer(plant: tuple[RunningService, Client]) -> None:
+def test_each_hostile_request_gets_exactly_one_response(plant: tuple[RunningService, Client]) -> None:
     service, client = plant
     with Wire(service.port, five=client.five) as sender:
         for name, hostile in HOSTILE.items():
@@ -218,9 +220,9 @@ def test_each_hostile_request_gets_exactly_one_answer(plant: tuple[RunningServic
     found = counters(client)
     answers = [each for each in client.messages if each.topic == where]
     given = [(each.code, each.answer) for each in HOSTILE.values()] + too_large
-    assert Counter(map(_report_result, answers)) == Counter(given)
+    assert Counter(map(_code_and_reason, answers)) == Counter(given)
     if client.five:
-        assert {each.correlation: _report_result(each) for each in answers} == {
+        assert {each.correlation: _code_and_reason(each) for each in answers} == {
             name.encode(): (each.code, each.answer) for name, each in HOSTILE.items()
         }
     assert found["requests_by_result"] == {
@@ -229,7 +231,7 @@ def test_each_hostile_request_gets_exactly_one_answer(plant: tuple[RunningServic
     assert_nothing_is_repeated(service, client)
 
 
-def _report_result(message: Received) -> tuple[int, str]:
+def _code_and_reason(message: Received) -> tuple[int, str]:
     body = message.json
     return body["code"], body.get("reason", body["status"])
 
@@ -269,7 +271,7 @@ WRONG_PARAMETERS: list[tuple[str, dict[str, Any], int]] = [
 ]
 
 
-def test_wrong_parameters_are_refused_in_words_that_do_not_repeat_them(
+def test_errors_for_wrong_parameters_do_not_repeat_them(
     plant: tuple[RunningService, Client],
 ) -> None:
     service, client = plant
@@ -302,8 +304,8 @@ REPLY_TOPICS: dict[str, bytes] = {
 
 
 @pytest.mark.mosquitto
-def test_no_answer_goes_where_it_should_not_and_nothing_is_carried_out(hard: tuple[RunningService, Client]) -> None:
-    service, client = hard
+def test_a_forbidden_reply_topic_gets_no_response_and_runs_nothing(mqtt5: tuple[RunningService, Client]) -> None:
+    service, client = mqtt5
     method = "operations/execute"
     with Client(service.port) as everyone, Wire(service.port) as sender:
         everyone.subscribe("#", "$SYS/#")
@@ -322,8 +324,8 @@ def test_no_answer_goes_where_it_should_not_and_nothing_is_carried_out(hard: tup
 
 
 @pytest.mark.mosquitto
-def test_an_answer_finds_even_the_longest_topic_that_is_allowed(hard: tuple[RunningService, Client]) -> None:
-    service, client = hard
+def test_a_response_reaches_the_longest_allowed_topic(mqtt5: tuple[RunningService, Client]) -> None:
+    service, client = mqtt5
     longest = "mqttjobs/response/" + "x" * 60_000
     with Wire(service.port) as sender:
         sender.publish(b"mqttjobs/request/service/info", properties=wire.response_topic(longest.encode()))
@@ -332,23 +334,23 @@ def test_an_answer_finds_even_the_longest_topic_that_is_allowed(hard: tuple[Runn
 
 @pytest.mark.mosquitto
 @pytest.mark.parametrize("count", [900, 5_000, 60_000])
-def test_a_crowd_of_properties_neither_stops_the_service_nor_loses_the_request(
-    hard: tuple[RunningService, Client], count: int
+def test_thousands_of_properties_neither_stop_the_service_nor_lose_the_request(
+    mqtt5: tuple[RunningService, Client], count: int
 ) -> None:
-    service, client = hard
-    crowd = wire.user_property(b"a", MARK.encode()) * count
+    service, client = mqtt5
+    many = wire.user_property(b"a", MARK.encode()) * count
     named = wire.response_topic(b"mqttjobs/response/here") + wire.correlation(b"c" * 60_000)
     with Wire(service.port) as sender:
-        sender.publish(b"mqttjobs/request/service/info", properties=named + crowd)
+        sender.publish(b"mqttjobs/request/service/info", properties=named + many)
     client.wait_for(lambda each: each.topic in ("mqttjobs/response/here", "mqttjobs/response/service/info"))
     assert counters(client)["requests_by_result"] == {"ok": 1}
 
 
 @pytest.mark.mosquitto
-def test_strange_request_topics_are_answered_where_they_can_be_and_carry_nothing_out(
-    hard: tuple[RunningService, Client],
+def test_strange_request_topics_run_nothing_and_get_a_response_where_possible(
+    mqtt5: tuple[RunningService, Client],
 ) -> None:
-    _, client = hard
+    _, client = mqtt5
     client.subscribe("mqttjobs/users/#")
     unknown = [
         "mqttjobs/request/jobs/LIST",
@@ -366,20 +368,20 @@ def test_strange_request_topics_are_answered_where_they_can_be_and_carry_nothing
         client.publish(topic, {"transaction": 5})
         answer = client.wait_topic(topic.replace("request", "response", 1), since=since).json
         assert (answer["code"], answer["reason"], answer["transaction"]) == (404, "unknown_method", 5)
-    unheard = [
+    ignored = [
         "mqttjobs/request",
         "mqttjobs/request/jobs",
         "mqttjobs/request/jobs/list/x",
         "mqttjobs/users/a/request/jobs",
     ]
-    for topic in unheard:
+    for topic in ignored:
         client.publish(topic, b"{}")
     assert counters(client)["requests_by_result"] == {"404": len(unknown)}
 
 
 @pytest.mark.mosquitto
-def test_the_service_never_acts_on_its_own_events_answers_or_status(hard: tuple[RunningService, Client]) -> None:
-    _, client = hard
+def test_the_service_never_acts_on_its_own_events_responses_or_status(mqtt5: tuple[RunningService, Client]) -> None:
+    _, client = mqtt5
     document = client.data("operations/execute", {"id": "greet", "wait": True})
     before = counters(client)
     for topic in (
@@ -398,10 +400,10 @@ def test_the_service_never_acts_on_its_own_events_answers_or_status(hard: tuple[
 
 
 @pytest.mark.mosquitto
-def test_a_flood_of_what_cannot_be_used_is_reported_in_part_and_counted_in_whole(
-    hard: tuple[RunningService, Client],
+def test_a_flood_of_rejections_is_published_in_part_and_counted_in_full(
+    mqtt5: tuple[RunningService, Client],
 ) -> None:
-    service, client = hard
+    service, client = mqtt5
     began = time.monotonic()
     for _ in range(1000):
         client.publish("plant/bare", b"{", wait=False)
@@ -416,7 +418,7 @@ def test_a_flood_of_what_cannot_be_used_is_reported_in_part_and_counted_in_whole
 
 
 @pytest.mark.mosquitto
-def test_guesses_at_keys_are_answered_twenty_times_a_second_and_stop_nobody(
+def test_guessed_keys_get_twenty_responses_a_second_and_delay_no_other_request(
     start_service: StartService, start_mosquitto: StartMosquitto
 ) -> None:
     users = {"alice": {"api_key": KEY, "permissions": ["job:read"]}}
@@ -440,7 +442,7 @@ def test_guesses_at_keys_are_answered_twenty_times_a_second_and_stop_nobody(
 
 @pytest.mark.mosquitto
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_a_request_that_is_retained_or_late_is_not_carried_out(
+def test_a_retained_or_expired_request_runs_nothing(
     start_service: StartService, start_mosquitto: StartMosquitto, protocol: str
 ) -> None:
     service = start_service(start_mosquitto(autosave=False).port, PLANT | {"mqtt": {"protocol": protocol}})
@@ -454,7 +456,7 @@ def test_a_request_that_is_retained_or_late_is_not_carried_out(
                 sender.publish(b"mqttjobs/request/operations/execute", late, properties=wire.expires_in(1))
             threading.Event().wait(EXPIRED_S)
         service.run()
-        # The broker queued the retained one for us as a live one: it came while we were away.
+        # The broker queued the retained request as a live one: it came while the service was away.
         client.wait_topic("mqttjobs/response/operations/execute")
         assert client.data("jobs/list")["total_items"] == 1
         service.stop()
@@ -468,8 +470,8 @@ def test_a_request_that_is_retained_or_late_is_not_carried_out(
 
 @pytest.mark.mosquitto
 @pytest.mark.parametrize("qos", [0, 2])
-def test_other_qualities_of_service_work_too(hard: tuple[RunningService, Client], qos: int) -> None:
-    _, client = hard
+def test_qos_0_and_2_work_too(mqtt5: tuple[RunningService, Client], qos: int) -> None:
+    _, client = mqtt5
     client.publish("plant/button", b"press", qos=qos)
     client.publish("plant/button", b"press", qos=qos)
     client.wait_count(lambda each: each.topic == "out/button", 2)
@@ -478,9 +480,9 @@ def test_other_qualities_of_service_work_too(hard: tuple[RunningService, Client]
     assert counters(client)["changed"] == 2
 
 
-def test_what_is_no_mqtt_harms_neither_the_embedded_broker_nor_its_log(start_service: StartService) -> None:
+def test_bytes_that_are_not_mqtt_harm_neither_the_embedded_broker_nor_its_log(start_service: StartService) -> None:
     service = start_service(free_port(), PLANT, arguments=["--embedded-broker"])
-    chance = random.Random(1)  # noqa: S311 - any bytes will do
+    chance = random.Random(1)  # noqa: S311 - any bytes do
     cut_short = b"\x10\xe6\xa6\x52\x00\x04MQTT\x05\x02\x00\x3c" + b"x" * 500
     for junk in (cut_short, *(chance.randbytes(chance.randint(1, 3000)) for _ in range(30))):
         with socket.create_connection(("127.0.0.1", service.port)) as sender, suppress(OSError):

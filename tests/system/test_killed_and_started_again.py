@@ -1,4 +1,4 @@
-"""The real program killed: what was promised by hand, by clock or by back-off is kept by the next start."""
+"""The real program killed: activation, requests, retries and schedules continue after the next start."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def service(mosquitto: MosquittoBroker, start_service: StartService) -> RunningS
     return start_service(mosquitto.port, DESK)
 
 
-def killed_and_started(service: RunningService) -> None:
+def kill_and_restart(service: RunningService) -> None:
     service.kill()
     service.run()
 
 
-def mark() -> bytes:
+def new_correlation() -> bytes:
     return uuid.uuid4().bytes
 
 
@@ -81,21 +81,21 @@ def count(client: Client, **filters: Any) -> int:
 
 
 @pytest.mark.proves("common", "activation outlives a kill")
-def test_activation_survives(service: RunningService) -> None:
+def test_activation_survives_a_kill(service: RunningService) -> None:
     with service.client() as client:
         assert client.data("operations/deactivate", {"id": "say"})["active"] is False
-        killed_and_started(service)
+        kill_and_restart(service)
         refused = client.ask("operations/execute", {"id": "say"})
         assert (refused["code"], refused["reason"]) == (409, "inactive")
         operation = client.data("operations/get", {"id": "say"})
         assert (operation["active"], operation["metadata"]["updated_by"]) == (False, "anonymous")
         client.data("operations/activate", {"id": "say"})
-        killed_and_started(service)
+        kill_and_restart(service)
         assert client.ask("operations/execute", {"id": "say"})["code"] == 201
 
 
 @pytest.mark.proves("common", "activation outlives a kill")
-def test_state_changes_start_what_was_activated_before_a_kill_and_nothing_that_was_deactivated(
+def test_after_a_kill_state_changes_start_active_operations_and_no_deactivated_ones(
     service: RunningService,
 ) -> None:
     with service.client() as client:
@@ -104,11 +104,11 @@ def test_state_changes_start_what_was_activated_before_a_kill_and_nothing_that_w
         client.publish(desk, "1")
         assert client.wait_topic("followed").payload == b"1"
         client.data("operations/deactivate", {"id": "follow"})
-        killed_and_started(service)
+        kill_and_restart(service)
         client.publish(desk, "2")
         assert client.data("operations/activate", {"id": "follow"})["active"] is True
         assert client.data("service/health")["counters"]["skipped_by_reason"] == {"inactive": 1}
-        killed_and_started(service)
+        kill_and_restart(service)
         client.publish(desk, "3")
         client.wait_for(lambda each: each.topic == "followed" and each.payload == b"3")
         jobs = client.data("jobs/list", {"operation_id": "follow"})["items"]
@@ -125,20 +125,20 @@ def test_state_changes_start_what_was_activated_before_a_kill_and_nothing_that_w
         ("jobs/retry", {"id": 1}),
     ],
 )
-def test_a_request_asked_again_after_a_kill_is_given_its_first_answer(
+def test_a_request_repeated_after_a_kill_gets_its_first_response(
     service: RunningService, method: str, body: dict[str, Any]
 ) -> None:
     with service.client() as client:
         client.data("operations/execute", {"id": "say", "wait": True})
         client.subscribe("said")
-        correlation = mark()
+        correlation = new_correlation()
         first = client.ask(method, body, correlation=correlation)
         assert first["code"] == 201
         client.wait_topic("said")
-        killed_and_started(service)
+        kill_and_restart(service)
         assert client.ask(method, body, correlation=correlation) == first
         assert count(client) == 2
-        assert client.ask(method, body, correlation=mark())["code"] == 201
+        assert client.ask(method, body, correlation=new_correlation())["code"] == 201
         assert count(client) == 3
 
 
@@ -153,7 +153,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.proves("common", "a request that is asked twice is done once, also when the service is killed between")
-def test_a_change_with_a_transaction_is_made_once_and_answered_alike_over_a_kill(
+def test_a_request_with_a_transaction_is_done_once_and_has_one_response_over_a_kill(
     service: RunningService, tmp_path: Path
 ) -> None:
     with service.client() as client:
@@ -167,7 +167,7 @@ def test_a_change_with_a_transaction_is_made_once_and_answered_alike_over_a_kill
         answers = ask("once")
         assert {answer["status"] for answer in answers} == {"ok"}
         changed = everything(client)
-        killed_and_started(service)
+        kill_and_restart(service)
         assert ask("once") == answers
         assert everything(client) == changed
         codes = [200, 409, 409, 404, 200, 200]
@@ -176,7 +176,7 @@ def test_a_change_with_a_transaction_is_made_once_and_answered_alike_over_a_kill
 
 
 def everything(client: Client) -> list[Any]:
-    """Return all that the requests of these tests change."""
+    """Return everything that the requests of these tests can change."""
     questions = [
         ("jobs/get", {"id": 1}),
         ("jobs/list", {}),
@@ -188,15 +188,15 @@ def everything(client: Client) -> list[Any]:
 
 
 @pytest.mark.proves("common", "a request that is asked twice is done once, also when the service is killed between")
-def test_a_request_that_a_kill_left_without_an_answer_is_asked_again_and_done_once(service: RunningService) -> None:
+def test_a_request_that_got_no_response_before_a_kill_is_repeated_and_done_once(service: RunningService) -> None:
     with service.client() as client:
         for number in range(1, 4):
-            question = {"id": "say", "transaction": number}
-            client.publish("mqttjobs/request/operations/execute", question)
-            killed_and_started(service)
-            answer = client.ask("operations/execute", question, how="mirror")
+            request = {"id": "say", "transaction": number}
+            client.publish("mqttjobs/request/operations/execute", request)
+            kill_and_restart(service)
+            answer = client.ask("operations/execute", request, how="mirror")
             assert (answer["code"], answer["data"]["uid"]) == (201, number)
-        killed_and_started(service)
+        kill_and_restart(service)
         assert count(client) == 3
 
 
@@ -207,17 +207,17 @@ def test_a_request_that_a_kill_left_without_an_answer_is_asked_again_and_done_on
         ("jobs/send", {"object": "desk", "method_name": "slow", "poll_result": True}),
     ],
 )
-def test_who_waited_while_it_was_killed_asks_again_and_gets_the_end_of_the_same_job(
+def test_a_waiting_request_repeated_after_a_kill_gets_the_end_of_the_same_job(
     service: RunningService, tmp_path: Path, method: str, body: dict[str, Any]
 ) -> None:
     go = tmp_path / "go"
-    question = {**body, "params": {"go": str(go)}, "transaction": "once"}
+    request = {**body, "params": {"go": str(go)}, "transaction": "once"}
     with service.client() as client:
-        client.publish(f"mqttjobs/request/{method}", question)
+        client.publish(f"mqttjobs/request/{method}", request)
         client.until(lambda each: count(each, status="processing") == 1)
-        killed_and_started(service)
+        kill_and_restart(service)
         client.subscribe(f"mqttjobs/response/{method}")
-        client.publish(f"mqttjobs/request/{method}", question)
+        client.publish(f"mqttjobs/request/{method}", request)
         client.until(lambda each: count(each, status="processing") == 1)
         go.touch()
         answer = client.wait_topic(f"mqttjobs/response/{method}").json
@@ -251,15 +251,15 @@ def test_a_waiting_attempt_is_made_by_the_next_start(service: RunningService, tm
 
 
 @pytest.mark.proves("common", "a waiting attempt outlives a kill")
-def test_each_back_off_is_kept_over_a_kill_and_attempts_are_counted_on(service: RunningService, tmp_path: Path) -> None:
+def test_each_back_off_survives_a_kill_and_attempts_are_counted_on(service: RunningService, tmp_path: Path) -> None:
     go, file = tmp_path / "go", tmp_path / "file"
     with service.client() as client:
         job_id = client.data("operations/execute", {"id": "timed", "params": {"go": str(go), "file": str(file)}})["id"]
         wait_retried(client, job_id, 1)
-        killed_and_started(service)
+        kill_and_restart(service)
         wait_retried(client, job_id, 2)
         go.touch()
-        killed_and_started(service)
+        kill_and_restart(service)
         job = client.until(lambda each: ended(each, job_id))
         assert (job["status"], job["attempts"]) == ("completed", 3)
         retried = [each for each in job["timeline"] if each["event"] == "retried"]
@@ -272,14 +272,14 @@ def test_each_back_off_is_kept_over_a_kill_and_attempts_are_counted_on(service: 
 
 
 @pytest.mark.proves("common", "a waiting attempt outlives a kill")
-def test_an_attempt_that_fell_due_while_nobody_was_there_is_made_at_the_next_start(
+def test_an_attempt_that_became_due_while_the_service_was_away_is_made_at_the_next_start(
     service: RunningService, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
     with service.client() as client:
         job_id = client.data("operations/execute", {"id": "patient", "params": {"go": str(go)}})["id"]
         wait_retried(client, job_id, 1)
-        killed_and_started(service)
+        kill_and_restart(service)
         job = client.data("jobs/get", {"id": job_id})
         assert (job["status"], job["attempts"], job["timeline"][-1]["event"]) == ("processing", 1, "retried")
         service.kill()
@@ -291,7 +291,7 @@ def test_an_attempt_that_fell_due_while_nobody_was_there_is_made_at_the_next_sta
 
 
 def wait_retried(client: Client, job_id: str, count: int) -> None:
-    """Wait until so many attempts of a job have failed and the next is to come."""
+    """Wait until `count` attempts of a job have failed and another is to come."""
 
     def waits(each: Client) -> bool:
         timeline = each.data("jobs/get", {"id": job_id})["timeline"]
@@ -310,7 +310,7 @@ def in_milliseconds(timestamp: str) -> int:
 
 
 def _fell_due(database: Path, uid: int, failed_ms: int, back_off_s: int) -> None:
-    """Write that the back-off of a job is over by now, as if the service had been away as long."""
+    """Store that the back-off of a job has ended, as if the service had been away for so long."""
     with sqlite3.connect(database) as db:
         assert db.execute("SELECT due_ms FROM jobs WHERE uid = ?", (uid,)).fetchone() == (
             failed_ms + back_off_s * 1000,
@@ -320,8 +320,8 @@ def _fell_due(database: Path, uid: int, failed_ms: int, back_off_s: int) -> None
 
 
 @pytest.mark.proves("common", "a missed schedule outlives a kill")
-def test_what_a_schedule_missed_runs_once_at_the_next_start(service: RunningService) -> None:
-    """Two new years that passed while nobody was there are one run; without catch_up they are none."""
+def test_missed_times_of_a_schedule_run_once_at_the_next_start(service: RunningService) -> None:
+    """Two missed times of a yearly schedule are one run; without catch_up they are none."""
     with service.client() as client:
         client.subscribe("yearly", "never")
         service.kill()
@@ -330,7 +330,7 @@ def test_what_a_schedule_missed_runs_once_at_the_next_start(service: RunningServ
         job_id = client.wait_topic("yearly").payload.decode()
         job = client.data("jobs/get", {"id": job_id})
         assert (job["operation_id"], job["user_id"], job["process_meta"]) == ("yearly", "system", None)
-        killed_and_started(service)
+        kill_and_restart(service)
         client.until(lambda each: each.data("service/health")["broker"]["connected"])
         operation = client.data("operations/get", {"id": "yearly"})
         assert operation["job_instances"] == {"total": 1, "running": 0, "last_ids": [job_id]}
@@ -339,7 +339,7 @@ def test_what_a_schedule_missed_runs_once_at_the_next_start(service: RunningServ
 
 
 def _last_due(database: Path, days: int) -> None:
-    """Write that schedules were last due so many days ago, as if the service had been away since."""
+    """Store that schedules were last due `days` days ago, as if the service had been away since."""
     stamp = round((time.time() - days * 86400) * 1000)
     with sqlite3.connect(database) as db:
         for name in ("yearly", "never"):
@@ -350,14 +350,14 @@ def _last_due(database: Path, days: int) -> None:
     db.close()
 
 
-def test_results_progress_and_retries_of_before_the_kill_are_all_there(service: RunningService, tmp_path: Path) -> None:
+def test_results_progress_and_retries_survive_a_kill(service: RunningService, tmp_path: Path) -> None:
     go = tmp_path / "go"
     with service.client() as client:
         job = client.data("operations/execute", {"id": "slow", "params": {"go": str(go)}})
         client.data("jobs/add_result", {"id": job["id"], "payload": {"n": 1}})
         client.data("jobs/progress", {"id": job["id"], "message": "half way"})
         retry = client.data("jobs/retry", {"id": job["id"]})
-        killed_and_started(service)
+        kill_and_restart(service)
         after = client.data("jobs/get", {"id": job["id"]})
         assert [each["payload"] for each in after["results"]] == [{"n": 1}]
         assert {"progress", "retried"} <= {each["event"] for each in after["timeline"]}

@@ -1,4 +1,4 @@
-"""How the program starts, stops, reloads and refuses: signals, exit codes, and what others are told (contract 1)."""
+"""How the program starts, stops and reloads: signals, exit codes, messages and the published status (contract 1)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ STORED = 100_000
 READY_WITHIN_S = 2.0
 
 
-def test_it_waits_for_a_broker_that_is_not_there_yet(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_the_service_waits_for_a_broker_that_is_not_running_yet(
+    mosquitto: MosquittoBroker, start_service: StartService
+) -> None:
     mosquitto.stop()
     service = start_service(mosquitto.port, LAMP, run=False)
     service.start()
@@ -44,7 +46,7 @@ def test_it_waits_for_a_broker_that_is_not_there_yet(mosquitto: MosquittoBroker,
     assert [each["level"] for each in service.events if each["event"] == "connection-lost"][:1] == ["warning"]
 
 
-def test_it_waits_for_a_broker_that_hangs(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_the_service_waits_for_a_broker_that_hangs(mosquitto: MosquittoBroker, start_service: StartService) -> None:
     mosquitto.freeze()
     service = start_service(mosquitto.port, LAMP, run=False)
     service.start()
@@ -55,7 +57,7 @@ def test_it_waits_for_a_broker_that_hangs(mosquitto: MosquittoBroker, start_serv
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("broker", ["mosquitto", "none"])
-def test_a_signal_ends_it_cleanly(
+def test_a_signal_ends_the_service_cleanly(
     how: signal.Signals, broker: str, start_mosquitto: StartMosquitto, start_service: StartService
 ) -> None:
     service = start_service(start_mosquitto().port if broker == "mosquitto" else free_port(), LAMP, run=False)
@@ -74,7 +76,9 @@ def test_a_signal_ends_it_cleanly(
             assert (status.payload, status.retain) == (b"offline", True)
 
 
-def test_the_broker_says_offline_when_it_is_killed(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_the_broker_publishes_offline_when_the_service_is_killed(
+    mosquitto: MosquittoBroker, start_service: StartService
+) -> None:
     service = start_service(mosquitto.port, LAMP)
     with service.client() as client:
         client.subscribe("mqttjobs/status")
@@ -88,9 +92,7 @@ def test_the_broker_says_offline_when_it_is_killed(mosquitto: MosquittoBroker, s
         client.wait_for(lambda each: each.topic == "mqttjobs/status" and each.payload == b"online")
 
 
-def test_a_clean_stop_ends_what_runs_and_the_next_start_says_so(
-    mosquitto: MosquittoBroker, start_service: StartService
-) -> None:
+def test_a_clean_stop_ends_running_jobs_as_interrupted(mosquitto: MosquittoBroker, start_service: StartService) -> None:
     service = start_service(mosquitto.port, LAMP)
     with service.client() as client:
         job = client.data("operations/execute", {"id": "wait"})
@@ -101,7 +103,7 @@ def test_a_clean_stop_ends_what_runs_and_the_next_start_says_so(
     assert (after["status"], after["error"]) == ("failed", "interrupted")
 
 
-def test_hangup_reloads_a_good_file_and_refuses_a_bad_one(
+def test_sighup_reloads_a_good_file_and_refuses_a_bad_one(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     service = start_service(mosquitto.port, LAMP)
@@ -119,8 +121,8 @@ def test_hangup_reloads_a_good_file_and_refuses_a_bad_one(
         service.write_config({**LAMP, "objects": {"lamp": moved, "door": {}}})
         service.signal(signal.SIGHUP)
         service.wait_event("reloaded")
-        reported = next(each for each in service.events if each["event"] == "reloaded")
-        assert (reported["added"]["objects"], reported["changed"]["objects"]) == (["door"], ["lamp"])
+        reloaded = next(each for each in service.events if each["event"] == "reloaded")
+        assert (reloaded["added"]["objects"], reloaded["changed"]["objects"]) == (["door"], ["lamp"])
         since = len(client.messages)
         client.publish("home/lamp", b"off")
         client.publish("attic/lamp", b"dim")
@@ -128,7 +130,9 @@ def test_hangup_reloads_a_good_file_and_refuses_a_bad_one(
         assert service.stop() == 0
 
 
-def test_what_runs_and_what_is_held_outlives_a_reload(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_running_jobs_and_pending_triggers_survive_a_reload(
+    mosquitto: MosquittoBroker, start_service: StartService
+) -> None:
     late = {
         **LAMP["operations"]["follow"],
         "topic": "late/{{ id }}",
@@ -156,10 +160,10 @@ def test_a_second_service_on_the_same_database_is_refused(
     assert service.process is not None
     second = mqttjobs("run", str(service.file))
     assert second.returncode == 1
-    said = second.stderr.strip().splitlines()[-1]
-    assert said.startswith("Error: ")
-    assert str(service.database) in said
-    assert f"in use by another mqttjobs (process {service.process.pid})" in said
+    last_line = second.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("Error: ")
+    assert str(service.database) in last_line
+    assert f"in use by another mqttjobs (process {service.process.pid})" in last_line
     with service.client() as client:
         assert client.data("service/health")["status"] == "ok"
     service.kill()
@@ -191,15 +195,15 @@ def test_a_bad_configuration_is_refused_with_every_problem_and_its_line(tmp_path
     assert (missing.returncode, "there is no such file" in missing.stderr) == (2, True)
 
 
-def test_a_client_id_that_another_client_takes_twice_ends_it(start_service: StartService) -> None:
+def test_a_client_id_that_another_client_takes_twice_ends_the_service(start_service: StartService) -> None:
     with TakingOver() as broker:
         service = start_service(broker.port, LAMP | {"mqtt": {"client_id": "hub-1"}}, run=False)
         service.start()
         assert service.wait_end() == 1
     assert broker.connections == 2
-    said = service.log.strip().splitlines()[-1]
-    assert said.startswith("Error: another client uses the client id 'hub-1'"), service.log
-    assert "give each its own" in said
+    last_line = service.log.strip().splitlines()[-1]
+    assert last_line.startswith("Error: another client uses the client id 'hub-1'"), service.log
+    assert "give each its own" in last_line
 
 
 def test_a_session_that_the_broker_lost_is_reported(mosquitto: MosquittoBroker, start_service: StartService) -> None:
@@ -239,7 +243,7 @@ def test_every_line_of_the_log_is_json(mosquitto: MosquittoBroker, start_service
 
 
 @pytest.mark.slow
-def test_it_is_ready_in_two_seconds_with_a_hundred_thousand_stored_jobs_also_after_a_kill(
+def test_the_service_is_ready_in_two_seconds_with_a_hundred_thousand_stored_jobs_also_after_a_kill(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     service = start_service(mosquitto.port, LAMP)
@@ -264,7 +268,7 @@ def test_it_is_ready_in_two_seconds_with_a_hundred_thousand_stored_jobs_also_aft
 
 
 def _multiply(service: RunningService) -> None:
-    """Make a hundred thousand jobs of one in the stopped service's database, some of them caught in the act."""
+    """Copy one job a hundred thousand times in the database of the stopped service, some copies as running."""
     with sqlite3.connect(service.database) as database:
         columns = [name for _, name, *_ in database.execute("PRAGMA table_info(jobs)")]
         copied = ", ".join(

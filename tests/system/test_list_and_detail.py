@@ -1,4 +1,4 @@
-"""List jobs, read one in detail, make, retry, stop and delete them: that job system, field by field."""
+"""List jobs, read one in detail, create, retry, stop and delete them: that job system, field by field."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def run(client: Client, operation: str, **more: Any) -> Any:
 
 
 def begin(client: Client, go: Path, operation: str = "wait") -> Any:
-    """Start a job that runs until the file `go` is there, and return its document once it runs."""
+    """Start a job that runs until the file `go` exists, and return its document once it runs."""
     started = client.data("operations/execute", {"id": operation, "object": "lamp", "params": {"go": str(go)}})
     return client.until(lambda each: of_status(each, started["id"], "processing"))
 
@@ -178,7 +178,7 @@ def test_a_running_job_has_nothing_yet_but_all_fields(shop: Client, tmp_path: Pa
 
 @pytest.mark.proves("listing", "400", "error body error, details, code")
 @pytest.mark.parametrize("method", ["jobs/get", "jobs/poll", "jobs/stop", "jobs/delete", "jobs/retry"])
-def test_the_error_body_of_a_job_that_is_not_there(shop: Client, method: str) -> None:
+def test_the_error_body_of_an_unknown_job(shop: Client, method: str) -> None:
     job_id = str(uuid.uuid4())
     answer = shop.ask(method, {"id": job_id, "transaction": "t"})
     assert answer == {
@@ -229,12 +229,12 @@ GOING: list[Callable[[list[int], list[int]], list[int]]] = [
     lambda page, unread: [*page, *unread[1:4:2]],
     lambda page, unread: [*page[1:], *unread[7:]],
 ]
-"""What is deleted after each page, of what it showed and of what is unread: also the job that the cursor names."""
+"""The jobs deleted after each page, of those shown and of those unread; also the job that the cursor names."""
 
 
 @pytest.mark.proves("listing", "offset from 0")
 @pytest.mark.parametrize("filters", [{}, {"operation_id": "on", "status": "completed"}], ids=["all", "filtered"])
-def test_pages_by_cursor_show_once_what_stays_while_jobs_come_and_go(
+def test_pages_by_cursor_show_each_remaining_job_once_while_others_come_and_go(
     mosquitto: MosquittoBroker, start_service: StartService, filters: dict[str, Any]
 ) -> None:
     service = start_service(mosquitto.port, SHOP, environment={"SHOP_TOKEN": "x"})
@@ -259,7 +259,7 @@ def test_pages_by_cursor_show_once_what_stays_while_jobs_come_and_go(
         assert old & there <= set(shown) <= old
 
 
-def test_what_is_new_after_a_kill_is_on_no_later_page_even_if_all_that_was_there_is_deleted(
+def test_jobs_made_after_a_kill_are_on_no_later_page_even_if_all_older_ones_are_deleted(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     service = start_service(mosquitto.port, SHOP, environment={"SHOP_TOKEN": "x"})
@@ -276,7 +276,7 @@ def test_what_is_new_after_a_kill_is_on_no_later_page_even_if_all_that_was_there
 
 
 def make(client: Client, count: int, filters: Mapping[str, Any] | None = None) -> set[int]:
-    """Run that many jobs of two operations and return the uids of those that the filters let through."""
+    """Run `count` jobs of two operations, and return the uids of those that match the filters."""
     made = [run(client, ("on", "on", "answer")[number % 3]) for number in range(count)]
     wanted = (filters or {}).items()
     return {job["uid"] for job in made if all(job[name] == value for name, value in wanted)}
@@ -318,7 +318,7 @@ def test_the_limits_of_a_page_are_allowed(shop: Client, limit: int) -> None:
 
 
 @pytest.mark.proves("listing", "items")
-def test_a_list_may_be_cut_to_a_time_an_owner_and_some_fields(shop: Client) -> None:
+def test_a_list_may_be_limited_to_a_time_an_owner_and_some_fields(shop: Client) -> None:
     first = run(shop, "on")
     second = run(shop, "answer")
     page = shop.data("jobs/list", {"since": first["created"], "until": second["created"], "fields": ["uid", "status"]})
@@ -334,7 +334,7 @@ def test_a_list_may_be_cut_to_a_time_an_owner_and_some_fields(shop: Client) -> N
 
 
 @pytest.mark.proves("listing", "(more here) statuses")
-def test_a_running_job_is_stopped_and_nothing_later_changes_that(shop: Client, tmp_path: Path) -> None:
+def test_a_running_job_is_stopped_and_stays_stopped(shop: Client, tmp_path: Path) -> None:
     job = begin(shop, tmp_path / "go")
     stopped = shop.data("jobs/stop", {"id": job["uid"]})
     assert (stopped["status"], stopped["changed"], stopped["error"]) == ("stopped", None, "")
@@ -347,7 +347,7 @@ def test_a_running_job_is_stopped_and_nothing_later_changes_that(shop: Client, t
 
 
 @pytest.mark.proves("operations", "timestamp of the execution")
-def test_the_timestamp_of_a_job_is_null_until_it_runs_and_then_that_moment_in_milliseconds(
+def test_the_timestamp_of_a_job_is_null_until_it_runs_and_then_the_start_in_milliseconds(
     shop: Client, tmp_path: Path
 ) -> None:
     for _ in range(2):
@@ -380,7 +380,7 @@ def test_a_waiting_job_is_stopped_before_it_ever_runs(shop: Client, tmp_path: Pa
 
 
 def in_each_state(client: Client, go: Path) -> dict[str, Any]:
-    """Return a job of every status that one host can bring about."""
+    """Return a job of every status that one host can produce, by status."""
     jobs = {
         "completed": run(client, "on"),
         "failed": run(client, "broken"),
@@ -432,7 +432,7 @@ def test_a_job_of_any_status_can_be_retried(shop: Client, tmp_path: Path) -> Non
         assert [each["event"] for each in was["timeline"]].count("retried") == 1
 
 
-def test_a_retry_is_another_run_by_hand_of_what_the_state_change_started(shop: Client) -> None:
+def test_a_retry_of_a_job_that_a_state_change_started_is_a_run_by_hand(shop: Client) -> None:
     shop.subscribe("hall/door", "mqttjobs/event/job/completed/opened/#")
     shop.publish("door", "closed")
     shop.publish("door", "open")
@@ -459,7 +459,7 @@ def test_a_retry_obeys_the_mode_of_its_operation(shop: Client, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("target", ["_any", "_all", "elsewhere", "group:web", ""])
-def test_without_agents_there_is_no_target_but_this_host(shop: Client, target: str) -> None:
+def test_without_agents_the_only_target_is_this_host(shop: Client, target: str) -> None:
     job = run(shop, "on")
     inline = {"type": "mqtt", "topic": "t", "message": ""}
     for method, body in (("jobs/retry", {"id": job["id"]}), ("jobs/create", {"operation": inline})):
@@ -472,7 +472,7 @@ def test_without_agents_there_is_no_target_but_this_host(shop: Client, target: s
 
 
 @pytest.mark.proves("listing", "a job of any operation that is sent in")
-def test_an_operation_can_be_sent_in(shop: Client) -> None:
+def test_an_inline_operation_can_be_run(shop: Client) -> None:
     shop.subscribe("hand/made", "mqttjobs/event/job/completed/#")
     operation = {"type": "mqtt", "topic": "hand/made", "message": {"n": 1}, "qos": 1, "name": "By hand"}
     answer = shop.ask("jobs/create", {"operation": operation})
@@ -486,7 +486,7 @@ def test_an_operation_can_be_sent_in(shop: Client) -> None:
     assert ended(shop, again["id"])["operation"] == operation
 
 
-def test_an_operation_can_be_sent_in_for_an_object_or_a_link(shop: Client) -> None:
+def test_an_inline_operation_can_be_run_for_an_object_or_a_link(shop: Client) -> None:
     shop.subscribe("lamp/set")
     inline = {
         "type": "mqtt",
@@ -509,7 +509,7 @@ def test_an_operation_can_be_sent_in_for_an_object_or_a_link(shop: Client) -> No
 
 
 @pytest.mark.parametrize("kind", ["program", "unheard_of"])
-def test_a_type_that_may_not_be_sent_in_is_forbidden(shop: Client, kind: str) -> None:
+def test_an_inline_operation_of_another_type_is_forbidden(shop: Client, kind: str) -> None:
     refused = shop.ask("jobs/create", {"operation": {"type": kind, "path": "/bin/true"}})
     assert (refused["code"], refused["reason"]) == (403, "forbidden")
     assert "inline_operations" in refused["details"]
@@ -537,7 +537,7 @@ def test_a_type_that_may_not_be_sent_in_is_forbidden(shop: Client, kind: str) ->
         {"type": "script"},
     ],
 )
-def test_what_is_no_operation_to_be_run_once_is_400(shop: Client, operation: dict[str, Any]) -> None:
+def test_an_invalid_inline_operation_is_400(shop: Client, operation: dict[str, Any]) -> None:
     refused = shop.ask("jobs/create", {"operation": operation})
     assert (refused["code"], list(refused["invalid_fields"])) == (400, ["operation"])
 
@@ -548,7 +548,7 @@ def test_an_unknown_entity_is_404_for_an_inline_operation(shop: Client) -> None:
     assert shop.ask("jobs/create", {"operation": inline, "object": "lamp", "link": "cable"})["code"] == 400
 
 
-def test_what_is_sent_in_by_default_is_a_publication_only(
+def test_by_default_an_inline_operation_may_only_publish(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     service = start_service(mosquitto.port, {"users": {"eve": {"api_key": "k" * 16, "permissions": ["admin"]}}})

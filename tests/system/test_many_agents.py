@@ -28,7 +28,7 @@ KEY = "fifty know it"
 AGENTS = 50
 JOBS = 200
 LONGEST_RUN_S = 0.3
-CHANCE = random.Random()  # noqa: S311 - what breaks when is no secret
+CHANCE = random.Random()  # noqa: S311 - the time of a fault is no secret
 INSTALLATION: dict[str, Any] = {
     "agents": {"key": KEY},
     "operations": {
@@ -38,7 +38,7 @@ INSTALLATION: dict[str, Any] = {
 
 
 class Count(Mqtt):
-    """Stands for `mqtt` in the agents of this process: notes that it ran, and takes a moment."""
+    """Replaces `mqtt` in the agents of this process: counts its runs, and takes a random time."""
 
     kind: ClassVar[str] = "mqtt"
     runs: ClassVar[Counter[tuple[str, str]]] = Counter()
@@ -49,8 +49,8 @@ class Count(Mqtt):
         return Outcome(ok=True, result={"host": context.hostname})
 
 
-class Wire:
-    """A transport whose connection can be cut at any moment, as a network does it."""
+class CuttableTransport:
+    """A transport whose connection can be cut at any moment, as by a network."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -75,7 +75,7 @@ class Fleet:
         self._folder = folder
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.wires: list[Wire] = []
+        self.transports: list[CuttableTransport] = []
 
     def start(self, hostname: str) -> None:
         options = ConnectOptions(
@@ -84,9 +84,9 @@ class Fleet:
         settings = AgentSettings(hostname, KEY, self._folder / hostname, connect=options)
 
         def connect(settings: AgentSettings, will: Callable[[], Publication]) -> Transport:
-            wire = Wire(create_transport(replace(settings.connect, will=will)))
-            self.wires.append(wire)
-            return wire
+            transport = CuttableTransport(create_transport(replace(settings.connect, will=will)))
+            self.transports.append(transport)
+            return transport
 
         agent = Agent(settings, clock=SystemClock(), jitter=lambda: CHANCE.random() / 10, connect=connect)
         self._tasks.append(asyncio.create_task(agent.run(self._stop)))
@@ -104,7 +104,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.slow
-async def test_fifty_agents_lose_and_double_nothing(
+async def test_fifty_agents_run_each_job_once(
     start_mosquitto: StartMosquitto,
     start_service: StartService,
     tmp_path: Path,
@@ -136,12 +136,12 @@ async def test_fifty_agents_lose_and_double_nothing(
         assert {hostname: answer["data"] for hostname, answer in job["responses"].items()} == {
             hostname: {"host": hostname} for hostname in job["agent_states"]
         }
-        reported = Counter((event["hostname"], event["event"]) for event in job["timeline"])
-        assert set(reported.values()) == {1}, "something was counted twice"
+        events = Counter((event["hostname"], event["event"]) for event in job["timeline"])
+        assert set(events.values()) == {1}, "something was counted twice"
 
 
 async def in_thread(service: Any, work: Callable[[Client], Any]) -> Any:
-    """Work with a client of the service in a thread, while the agents go on here."""
+    """Call `work` with a client of the service in a thread, while the agents run in this one."""
 
     def connected() -> Any:
         with service.client() as client:
@@ -151,7 +151,7 @@ async def in_thread(service: Any, work: Callable[[Client], Any]) -> Any:
 
 
 def ready(client: Client) -> int:
-    """Return how many agents are ready; none as long as the service is not back at the broker."""
+    """Return how many agents are ready; 0 until the service is connected again."""
     client.subscribe("mqttjobs/status")
     if client.wait_topic("mqttjobs/status").payload != b"online":
         return 0
@@ -160,7 +160,7 @@ def ready(client: Client) -> int:
 
 
 def submit(client: Client, count: int) -> list[str]:
-    """Start a broadcast that many times, as soon as most agents are there."""
+    """Start `count` broadcasts, once most agents are ready."""
     client.until(lambda asked: ready(asked) > AGENTS * 0.8, within_s=60)
     return [client.data("operations/execute", {"id": "count"})["id"] for _ in range(count)]
 
@@ -177,4 +177,4 @@ def ended(client: Client, job_id: str) -> dict[str, Any]:
 async def break_connections(fleet: Fleet) -> None:
     while True:
         await asyncio.sleep(CHANCE.random() * 0.2)
-        CHANCE.choice(fleet.wires).cut()
+        CHANCE.choice(fleet.transports).cut()

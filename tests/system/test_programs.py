@@ -1,4 +1,4 @@
-"""Programs and scripts of the real service: ended in time, with all that they started, and taken up after a kill."""
+"""Programs and scripts of the real service: ended in time with all their processes, and recovered after a kill."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ trap '' TERM
 echo $$ $! > pids-$MQTTJOBS_JOB_ID.new && mv pids-$MQTTJOBS_JOB_ID.new pids-$MQTTJOBS_JOB_ID
 while :; do sleep 300; done
 """
-"""A shell and a child that both ignore TERM and say which processes they are."""
+"""A shell and a child that both ignore TERM and write their process ids to a file."""
 
 CONFIG: dict[str, Any] = {
     "service": {"grace": GRACE_S},
@@ -86,9 +86,9 @@ def job_of(client: Client, job_id: str) -> dict[str, Any]:
 
 
 def pids_of(service: RunningService, job_id: str) -> list[int]:
-    """Return the processes of a stubborn job once it has said which they are."""
+    """Return the processes of a stubborn job once it has written their ids."""
     file = _folder(service) / f"pids-{job_id}"
-    _wait(file.exists, f"{file} did not come")
+    _wait(file.exists, f"{file} was not written")
     pids = [int(each) for each in file.read_text().split()]
     file.unlink()
     return pids
@@ -106,7 +106,7 @@ def _wait(check: Any, message: str, within_s: float = 20.0) -> None:
 
 
 def gone(pids: list[int]) -> bool:
-    """Whether none of these processes runs; what is a zombie of nobody's counts as gone."""
+    """Whether none of these processes runs; a zombie does not run."""
     for pid in pids:
         with suppress(OSError):
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -115,7 +115,7 @@ def gone(pids: list[int]) -> bool:
     return True
 
 
-def test_a_time_limit_ends_the_whole_group_even_one_that_ignores_it(plant: tuple[RunningService, Client]) -> None:
+def test_a_time_limit_ends_the_whole_group_even_one_that_ignores_term(plant: tuple[RunningService, Client]) -> None:
     service, client = plant
     job_id = start(client, "limited")
     pids = pids_of(service, job_id)
@@ -141,7 +141,7 @@ def test_a_stop_ends_the_whole_group(plant: tuple[RunningService, Client], metho
     pids = pids_of(service, job_id)
     assert not gone(pids)
     assert client.ask(method, {"id": job_id})["status"] == "ok"
-    _wait(lambda: gone(pids), "they live")
+    _wait(lambda: gone(pids), "the processes are still running")
     if method == "jobs/stop":
         assert job_of(client, job_id)["status"] == "stopped"
     else:
@@ -149,14 +149,14 @@ def test_a_stop_ends_the_whole_group(plant: tuple[RunningService, Client], metho
     _wait(lambda: client.data("service/health")["queue"]["running"] == 0, "its slot is not free again")
 
 
-def test_a_clean_stop_of_the_service_ends_what_runs(plant: tuple[RunningService, Client]) -> None:
+def test_a_clean_stop_of_the_service_ends_running_programs(plant: tuple[RunningService, Client]) -> None:
     service, client = plant
     pids = pids_of(service, start(client, "endless"))
     assert service.stop() == 0
     assert gone(pids)
 
 
-def test_nothing_that_ran_outlives_a_kill_and_each_is_taken_up_as_its_delivery_says(
+def test_no_program_outlives_a_kill_and_each_job_is_recovered_by_its_delivery(
     plant: tuple[RunningService, Client],
 ) -> None:
     service, client = plant
@@ -164,18 +164,18 @@ def test_nothing_that_ran_outlives_a_kill_and_each_is_taken_up_as_its_delivery_s
     pids = [*pids_of(service, once), *pids_of(service, again)]
     shells = pids[::2]
     service.kill()
-    _wait(lambda: gone(shells), "what it started outlives it")
+    _wait(lambda: gone(shells), "a program outlives the service")
     service.run()
     assert (job_of(client, once)["status"], job_of(client, once)["error"]) == ("failed", "interrupted")
     pids += pids_of(service, again)
     job = job_of(client, again)
     assert job["status"] == "processing"
-    assert job["attempts"] == 1, "the one that was cut off is not counted"
+    assert job["attempts"] == 1, "the interrupted attempt is not counted"
     assert client.data("jobs/stop", {"id": again})["status"] == "stopped"
-    _wait(lambda: gone(pids[4:]), "they live")
+    _wait(lambda: gone(pids[4:]), "the processes are still running")
     for shell in shells:
         with suppress(ProcessLookupError):
-            os.killpg(shell, signal.SIGKILL)  # what a killed service's scripts had started themselves lives on
+            os.killpg(shell, signal.SIGKILL)  # children of a killed service's scripts are still running
 
 
 def test_thirty_hung_scripts_do_not_delay_the_lights(plant: tuple[RunningService, Client]) -> None:
@@ -191,10 +191,12 @@ def test_thirty_hung_scripts_do_not_delay_the_lights(plant: tuple[RunningService
         assert client.wait_topic("out/press", since=since).payload == str(number).encode()
         took_s.append(time.monotonic() - began)
     assert sorted(took_s)[10] < 0.5, took_s
-    assert client.data("jobs/list", {"status": "submitted"})["total_items"] == 8, "they wait for a slot"
+    assert client.data("jobs/list", {"status": "submitted"})["total_items"] == 8, "eight jobs wait for a slot"
 
 
-def test_a_program_is_given_what_the_contract_says_and_no_shell(plant: tuple[RunningService, Client]) -> None:
+def test_a_program_gets_its_arguments_input_and_environment_without_a_shell(
+    plant: tuple[RunningService, Client],
+) -> None:
     _, client = plant
     client.publish("plant/press", b"$(id) `id` 'on'")
     client.wait_topic("out/press")
@@ -212,7 +214,7 @@ def test_a_program_is_given_what_the_contract_says_and_no_shell(plant: tuple[Run
     assert [each["message"] for each in job["timeline"] if each["event"] == "progress"] == ["half"]
 
 
-def test_a_flood_of_output_is_kept_in_part_and_grows_nothing(plant: tuple[RunningService, Client]) -> None:
+def test_a_flood_of_output_is_kept_in_part_without_growing_memory(plant: tuple[RunningService, Client]) -> None:
     service, client = plant
     assert service.process is not None
     before = _peak_kib(service.process.pid)
@@ -237,7 +239,7 @@ OVER = [LIMIT + 1, LIMIT + HALF - 1, 20 * LIMIT]
 
 
 def json_of_size(size: int) -> str:
-    """Return a JSON array of that many bytes over many lines, none like another, so that each cut shows."""
+    """Return a JSON array of `size` bytes over many different lines, so that every cut shows."""
     numbers = [str(10**11 + number) for number in range((size - 2) // 14)]
     text = "[" + ",\n".join(numbers)
     return text + " " * (size - 1 - len(text)) + "]"
@@ -267,7 +269,7 @@ def test_output_of_up_to_64_kib_is_whole(plant: tuple[RunningService, Client], t
 
 @pytest.mark.proves("operations", "description.stdout")
 @pytest.mark.parametrize("size", OVER)
-def test_of_output_beyond_64_kib_there_are_head_and_tail_and_no_result(
+def test_output_beyond_64_kib_has_head_and_tail_and_no_result(
     plant: tuple[RunningService, Client], tmp_path: Path, size: int
 ) -> None:
     _, client = plant
@@ -284,7 +286,7 @@ def test_of_output_beyond_64_kib_there_are_head_and_tail_and_no_result(
     )  # fmt: skip
 
 
-def test_a_failure_beyond_64_kib_of_output_still_says_what_the_program_said(
+def test_a_failure_with_more_than_64_kib_of_output_keeps_the_programs_error(
     plant: tuple[RunningService, Client], tmp_path: Path
 ) -> None:
     _, client = plant

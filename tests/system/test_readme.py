@@ -1,4 +1,4 @@
-"""What README and docs/ say is so: their configurations are good, their sessions run and print what is written."""
+"""README and docs/ are true: their configurations are valid, and their sessions run and print what is written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 
 
 def configurations() -> Iterator[tuple[str, Block]]:
-    """Yield every configuration and where it is; those that need a plug-in are proven by the sessions beside them."""
+    """Yield every configuration with its place; those that need a plugin are tested by the sessions beside them."""
     for document in DOCUMENTS:
         found = blocks(ROOT / document)
         if not any(block.language == "toml" for block in found):
@@ -34,10 +34,10 @@ def configurations() -> Iterator[tuple[str, Block]]:
 
 
 @pytest.mark.parametrize(("where", "block"), list(configurations()), ids=[where for where, _ in configurations()])
-def test_every_configuration_in_the_documentation_is_good(
+def test_every_configuration_in_the_documentation_is_valid(
     where: str, block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is shown to be wrong is called so; what is wrong with it is in a session."""
+    """A configuration with a file name that begins with `wrong` may have problems, which a session shows."""
     for name in re.findall(r"\$\{ENV:(\w+)\}", block.text):
         monkeypatch.setenv(name, SECRET)
     for name in re.findall(r"\$\{FILE:([^}]+)\}", block.text):
@@ -69,7 +69,7 @@ def terminal(tmp_path: Path, start_mosquitto: StartMosquitto) -> Iterator[Callab
 def test_every_session_in_the_documentation_prints_what_is_written(
     document: str, terminal: Callable[[], Terminal]
 ) -> None:
-    """A document that starts no service and only asks is about the one of the tutorial."""
+    """A document that sends requests and starts no service is about the service of the tutorial."""
     here = terminal()
     for source in (TUTORIAL, document):
         for block in blocks(ROOT / source):
@@ -86,7 +86,7 @@ def test_every_session_in_the_documentation_prints_what_is_written(
 
 
 def install(here: Terminal, block: Block) -> None:
-    """Let a plug-in of the documentation be found as if pip had installed it: by its entry points, from the folder."""
+    """Install a plugin of the documentation as pip would: write its entry points into the folder."""
     if block.language != "toml":
         return
     project = tomllib.loads(block.text)["project"]
@@ -112,7 +112,7 @@ def test_every_class_in_the_documentation_is_an_operation_type() -> None:
 
 
 def keys() -> Iterator[tuple[str, str]]:
-    """Yield every key that a configuration may have, and the class that says so."""
+    """Yield every key of the configuration, as (section or operation type, key)."""
     for module in plugin_modules("mqttjobs.config", "mqttjobs.config"):
         for section in vars(module).values():
             if isinstance(section, type) and issubclass(section, Section) and section is not Section:
@@ -121,10 +121,10 @@ def keys() -> Iterator[tuple[str, str]]:
         yield from ((kind, name) for name in executor.model_fields)
 
 
-def test_every_key_stands_in_the_configuration_reference() -> None:
+def test_every_key_is_in_the_configuration_reference() -> None:
     prose = re.sub(r"```.*?```", "", (ROOT / "docs/configuration.md").read_text(), flags=re.DOTALL)
-    reported = {word for code in re.findall(r"`([^`]+)`", prose) for word in re.findall(r"\w+", code)}
-    assert [f"{section}: {key}" for section, key in keys() if key not in reported] == []
+    documented = {word for code in re.findall(r"`([^`]+)`", prose) for word in re.findall(r"\w+", code)}
+    assert [f"{section}: {key}" for section, key in keys() if key not in documented] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

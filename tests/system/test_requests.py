@@ -61,7 +61,7 @@ HALL: dict[str, Any] = {
 def hall(
     request: pytest.FixtureRequest, start_service: StartService, start_mosquitto: StartMosquitto
 ) -> Iterator[tuple[RunningService, Client]]:
-    """The service with a client that speaks each protocol, on each broker."""
+    """The service with a client, on each broker and protocol."""
     if request.param == "embedded":
         service = start_service(free_port(), HALL, arguments=["--embedded-broker"])
     else:
@@ -127,7 +127,7 @@ def test_status_and_info_are_retained(hall: tuple[RunningService, Client]) -> No
         client.wait_for(lambda each: each.topic == "mqttjobs/status" and each.payload == b"offline")
 
 
-def test_running_by_hand_waits_and_answers_with_the_ended_job(hall: tuple[RunningService, Client]) -> None:
+def test_a_run_by_hand_that_waits_returns_the_ended_job(hall: tuple[RunningService, Client]) -> None:
     _, client = hall
     answer = client.ask("operations/execute", {"id": "greet", "params": {"to": "Ada"}, "wait": True})
     assert answer["code"] == 200
@@ -175,7 +175,7 @@ def test_custom_results_are_appended_and_change_nothing_else(hall: tuple[Running
     assert {**after, "results": []} == job
 
 
-def test_a_failed_script_says_why(plain: Client) -> None:
+def test_a_failed_script_has_its_error(plain: Client) -> None:
     job = plain.data("operations/execute", {"id": "fail", "wait": True})
     assert job["status"] == "failed"
     assert "broken" in job["timeline"][-1]["error"]
@@ -184,18 +184,18 @@ def test_a_failed_script_says_why(plain: Client) -> None:
 
 
 @pytest.mark.parametrize("how", ["response_topic", "reply_to", "mirror"])
-def test_an_answer_goes_where_it_was_asked_for(plain: Client, how: str) -> None:
+def test_a_response_goes_to_the_reply_topic(plain: Client, how: str) -> None:
     assert plain.ask("service/info", {"transaction": "t-1"}, how=how)["transaction"] == "t-1"
 
 
 @pytest.mark.parametrize("how", ["reply_to", "mirror"])
-def test_a_3_1_1_client_is_answered_too(mosquitto: MosquittoBroker, start_service: StartService, how: str) -> None:
+def test_a_3_1_1_client_gets_a_response_too(mosquitto: MosquittoBroker, start_service: StartService, how: str) -> None:
     service = start_service(mosquitto.port, HALL, run=True)
     with service.client(protocol="3.1.1") as client:
         assert client.ask("service/info", how=how)["status"] == "ok"
 
 
-def test_a_lane_answers_in_the_lane(plain: Client) -> None:
+def test_a_request_in_a_lane_gets_its_response_in_the_lane(plain: Client) -> None:
     plain.subscribe("mqttjobs/users/alice/response/service/info")
     plain.publish("mqttjobs/users/alice/request/service/info", {"transaction": 7})
     answer = plain.wait_topic("mqttjobs/users/alice/response/service/info").json
@@ -225,7 +225,7 @@ def test_correlation_data_comes_back_byte_for_byte_as_json(plain: Client) -> Non
         "",
     ],
 )
-def test_an_answer_never_goes_to_a_light_switch(plain: Client, reply: str) -> None:
+def test_a_response_is_never_published_on_a_topic_outside_the_response_topics(plain: Client, reply: str) -> None:
     plain.subscribe("#", "mqttjobs/response/#")
     answer = plain.ask("operations/execute", {"id": "greet", "params": {"to": "Ada"}, "reply_to": reply}, how="mirror")
     assert (answer["code"], answer["reason"]) == (403, "reply_topic_not_allowed")
@@ -233,7 +233,7 @@ def test_an_answer_never_goes_to_a_light_switch(plain: Client, reply: str) -> No
     assert not [each for each in plain.messages if each.topic == reply]
 
 
-def test_errors_come_in_the_contract_s_order(plain: Client) -> None:
+def test_errors_are_checked_in_the_documented_order(plain: Client) -> None:
     assert plain.ask("no/such", b"{", how="response_topic")["reason"] == "unknown_method"
     assert plain.ask("config/reload", b"{")["reason"] == "forbidden"
     assert plain.ask("jobs/list", b"{")["reason"] == "invalid_json"
@@ -247,7 +247,7 @@ def test_errors_come_in_the_contract_s_order(plain: Client) -> None:
     assert plain.ask("jobs/list", b'{"a": "' + b"x" * 70_000 + b'"}')["code"] == 413
 
 
-def test_who_asks_is_checked_before_the_transaction(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_the_caller_is_checked_before_the_transaction(mosquitto: MosquittoBroker, start_service: StartService) -> None:
     users = {"admin": {"api_key": "0123456789abcdef", "permissions": ["admin"]}}
     service = start_service(mosquitto.port, HALL | {"users": users})
     with service.client() as client:
@@ -258,9 +258,9 @@ def test_who_asks_is_checked_before_the_transaction(mosquitto: MosquittoBroker, 
         assert (wrong["code"], set(wrong["invalid_fields"]), wrong["transaction"]) == (400, {"transaction"}, None)
 
 
-def test_availability_may_be_reported_in_any_words(mosquitto: MosquittoBroker, start_service: StartService) -> None:
-    message = {"topic": "hall/there", "online": "available", "offline": "unavailable"}
-    objects = {**HALL["objects"], "door": {"availability": message}}
+def test_availability_may_be_reported_with_any_texts(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+    availability = {"topic": "hall/there", "online": "available", "offline": "unavailable"}
+    objects = {**HALL["objects"], "door": {"availability": availability}}
     service = start_service(mosquitto.port, HALL | {"objects": objects})
     with service.client() as client:
         for reported, meant in (("unavailable", "offline"), ("available", "online")):
@@ -280,7 +280,7 @@ def test_no_error_repeats_the_input(plain: Client) -> None:
         assert secret not in json.dumps(plain.ask(method, body))
 
 
-def test_the_same_request_again_does_its_work_once(hall: tuple[RunningService, Client]) -> None:
+def test_a_repeated_request_does_its_work_once(hall: tuple[RunningService, Client]) -> None:
     _, client = hall
     body = {"id": "greet", "params": {"to": "Ada"}, "transaction": "once"}
     first = client.ask("operations/execute", body, how="mirror")
@@ -339,7 +339,7 @@ def test_a_state_can_be_set_as_if_reported(plain: Client) -> None:
     assert (entry["reported_by"], entry["reason"]) == ("anonymous", "tried out")
 
 
-def test_operations_are_documented(plain: Client) -> None:
+def test_operations_have_documents(plain: Client) -> None:
     plain.data("operations/execute", {"id": "greet", "params": {"to": "Ada"}, "wait": True})
     operations = plain.data("operations/list", {"object": "hall_light"})
     assert [each["id"] for each in operations["items"]] == ["greet", "wait", "fail"]
@@ -383,13 +383,13 @@ def test_a_good_reload_is_reported_and_a_bad_one_changes_nothing(
         assert "mqttjobs.yaml:" in refused["details"]
         assert client.data("operations/list", api_key=key)["total_items"] == 4
         service.write_config(HALL | {"users": users, "operations": {"light_on": HALL["operations"]["light_on"]}})
-        reported = client.data("config/reload", api_key=key)
-        assert reported["removed"]["operations"] == ["fail", "greet", "wait"]
+        reloaded = client.data("config/reload", api_key=key)
+        assert reloaded["removed"]["operations"] == ["fail", "greet", "wait"]
         assert client.data("operations/list", api_key=key)["total_items"] == 1
 
 
 @pytest.mark.mosquitto
-def test_mosquitto_rr_is_all_it_takes(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_mosquitto_rr_is_enough_for_a_request(mosquitto: MosquittoBroker, start_service: StartService) -> None:
     program = shutil.which("mosquitto_rr")
     if program is None:
         pytest.skip("the program mosquitto_rr is not on PATH")

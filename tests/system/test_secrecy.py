@@ -1,4 +1,4 @@
-"""What `${ENV:…}` and `${FILE:…}` stand for reaches whom it is for, and is written down nowhere (contract 2)."""
+"""The secrets of `${ENV:…}` and `${FILE:…}` reach their destination and are recorded nowhere (contract 2)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture
-def home(start_mosquitto: StartMosquitto, start_service: StartService) -> Iterator[tuple[RunningService, Client]]:
+def service_and_client(
+    start_mosquitto: StartMosquitto, start_service: StartService
+) -> Iterator[tuple[RunningService, Client]]:
     broker = start_mosquitto(autosave=False)
     service = start_service(broker.port, CONFIG, run=False, environment=SECRETS, arguments=["--log-level", "debug"])
     (service.directory / "secret.txt").write_text(SECRETS["SECRET_FILE"] + "\n")
@@ -97,15 +99,17 @@ def home(start_mosquitto: StartMosquitto, start_service: StartService) -> Iterat
         yield service, client
 
 
-def assert_kept(text: str | bytes, where: str) -> None:
-    """No secret is in a text."""
+def assert_no_secret(text: str | bytes, where: str) -> None:
+    """Assert that no secret is in a text."""
     data = text if isinstance(text, bytes) else text.encode()
     for name, secret in SECRETS.items():
         assert secret.encode() not in data, f"{name} is in {where}"
 
 
-def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(home: tuple[RunningService, Client]) -> None:
-    service, client = home
+def test_a_secret_reaches_its_destination_and_is_recorded_nowhere(
+    service_and_client: tuple[RunningService, Client],
+) -> None:
+    service, client = service_and_client
     key = SECRETS["SECRET_KEY"]
 
     def ask(method: str, **params: Any) -> Any:
@@ -131,7 +135,7 @@ def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(home: tuple
     }  # fmt: skip
     given = {"own": "${ENV:SECRET_DEFAULT}"}
     default = ask("operations/execute", id="default", params=given, wait=True)
-    assert default["status"] == "completed", "a default is filled in, what a caller sends is not"
+    assert default["status"] == "completed", "secrets are resolved in a default, and not in what a caller sends"
     assert default["params"] == {"own": "${ENV:SECRET_DEFAULT}", "pin": "${ENV:SECRET_DEFAULT}"}
     assert ask("operations/execute", id="refused", wait=True)["status"] == "failed"
     for method, params in [
@@ -139,26 +143,26 @@ def test_a_secret_reaches_whom_it_is_for_and_is_written_down_nowhere(home: tuple
         ("service/info", {}), ("service/health", {}), ("states/history", {"object": "lamp"}), ("config/reload", {}),
         *(("operations/get", {"id": each}) for each in CONFIG["operations"]),
     ]:  # fmt: skip
-        assert_kept(json.dumps(ask(method, **params)), method)
-    reported = [each for each in client.messages if not each.topic.startswith("cloud/")]
-    assert any("event/job/failed/run" in each.topic for each in reported)
-    for message in reported:
-        assert_kept(message.payload, message.topic)
+        assert_no_secret(json.dumps(ask(method, **params)), method)
+    published = [each for each in client.messages if not each.topic.startswith("cloud/")]
+    assert any("event/job/failed/run" in each.topic for each in published)
+    for message in published:
+        assert_no_secret(message.payload, message.topic)
     assert service.stop() == 0
-    assert_kept(service.log, "the log")
+    assert_no_secret(service.log, "the log")
     with sqlite3.connect(service.database) as database:
         for line in database.iterdump():
-            assert_kept(line, "the database")
+            assert_no_secret(line, "the database")
     database.close()
     for file in service.directory.iterdir():
         if file.name != "secret.txt":
-            assert_kept(file.read_bytes(), file.name)
+            assert_no_secret(file.read_bytes(), file.name)
 
 
-def test_what_is_wrong_with_a_configuration_is_said_without_its_secrets(
-    home: tuple[RunningService, Client],
+def test_the_problems_of_a_configuration_are_printed_without_its_secrets(
+    service_and_client: tuple[RunningService, Client],
 ) -> None:
-    service, _ = home
+    service, _ = service_and_client
     service.write_config(
         {
             **CONFIG,
@@ -173,4 +177,4 @@ def test_what_is_wrong_with_a_configuration_is_said_without_its_secrets(
     assert refused.returncode == 2
     assert "SECRET_NONE" in refused.stderr
     assert len(refused.stderr.splitlines()) >= 8, refused.stderr
-    assert_kept(refused.stderr, "what check says")
+    assert_no_secret(refused.stderr, "the output of check")

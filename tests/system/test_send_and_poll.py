@@ -108,21 +108,21 @@ def test_a_job_is_sent_and_polled_until_it_has_ended(desk: Client) -> None:
 
 
 @pytest.mark.proves("sending", "poll_result, default false", "200: the full response")
-def test_with_poll_result_the_answer_comes_with_the_end(desk: Client) -> None:
+def test_with_poll_result_the_response_comes_at_the_end(desk: Client) -> None:
     answer = send(desk, "greet", params={"to": "Ada", "times": 2}, poll_result=True)
     assert (answer["code"], answer["data"]["status"]) == (200, "success")
     assert answer["data"]["content"] == {"greeted": "Ada", "times": 2}
 
 
 @pytest.mark.proves("sending", "201: poll for it", "message: progress", "status message")
-def test_when_the_window_ends_first_the_answer_is_201_with_the_progress(desk: Client, tmp_path: Path) -> None:
+def test_when_the_window_ends_first_the_response_is_201_with_the_progress(desk: Client, tmp_path: Path) -> None:
     go = tmp_path / "go"
     answer = send(desk, "slow", params={"go": str(go)}, poll_result=True)
     assert (answer["code"], answer["data"]["status"]) == (201, "message")
     job = answer["data"]["id"]
     desk.until(lambda each: each.data("jobs/poll", {"id": job})["message"] == "half way")
-    reported = desk.ask("jobs/poll", {"id": job})
-    assert (reported["code"], reported["data"]["status"], reported["data"]["content"]) == (202, "message", None)
+    answer = desk.ask("jobs/poll", {"id": job})
+    assert (answer["code"], answer["data"]["status"], answer["data"]["content"]) == (202, "message", None)
     assert desk.data("jobs/progress", {"id": job, "message": "nearly there"})["message"] == "nearly there"
     assert desk.data("jobs/poll", {"id": job})["message"] == "nearly there"
     go.touch()
@@ -135,7 +135,7 @@ def test_when_the_window_ends_first_the_answer_is_201_with_the_progress(desk: Cl
 
 
 @pytest.mark.proves("sending", "polling in the backend")
-def test_a_waiting_send_holds_up_nobody(
+def test_a_waiting_send_delays_no_other_request(
     mosquitto: MosquittoBroker, start_service: StartService, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
@@ -180,7 +180,7 @@ def test_content_is_the_result_if_it_is_an_object_else_the_value_else_the_descri
         ("nothing", "error", "unknown variable", None),
     ],
 )
-def test_a_failed_job_says_whose_fault_it_was_and_why(
+def test_a_failed_job_has_its_cause_and_whether_the_input_was_wrong(
     desk: Client, method: str, status: str, error: str, trace: Any
 ) -> None:
     answer = send(desk, method, poll_result=True)
@@ -191,7 +191,7 @@ def test_a_failed_job_says_whose_fault_it_was_and_why(
 
 
 @pytest.mark.proves("sending", "status stopped")
-def test_a_stopped_job_is_stopped(desk: Client, tmp_path: Path) -> None:
+def test_a_stopped_job_has_the_status_stopped(desk: Client, tmp_path: Path) -> None:
     job = send(desk, "slow", params={"go": str(tmp_path / "never")})["data"]
     desk.data("jobs/stop", {"id": job["id"]})
     last = polled(desk, job["id"])
@@ -220,11 +220,11 @@ def test_params_that_break_the_schema_are_a_recorded_failure_of_the_caller(desk:
     assert missing["invalid_fields"] == {"to": ["is required"]}
 
 
-def test_the_end_of_a_job_that_was_refused_is_reported_like_any_other(desk: Client) -> None:
+def test_the_end_of_a_refused_job_is_published_like_any_other(desk: Client) -> None:
     desk.subscribe("mqttjobs/event/job/#")
     sent = send(desk, "greet")["data"]
-    reported = desk.wait_topic("mqttjobs/event/job/failed/greet/desk").json
-    assert (reported["id"], reported["error"]) == (sent["id"], "wrong params: to")
+    event = desk.wait_topic("mqttjobs/event/job/failed/greet/desk").json
+    assert (event["id"], event["error"]) == (sent["id"], "wrong params: to")
 
 
 @pytest.mark.proves("sending", "editor_session", "events")
@@ -298,7 +298,7 @@ def test_a_wrong_parameter_is_named_and_nothing_is_recorded(desk: Client, wrong:
 
 
 @pytest.mark.proves("sending", "id of the entity", "method_name")
-def test_a_method_runs_only_for_what_it_is_attached_to(desk: Client) -> None:
+def test_a_method_runs_only_for_objects_and_links_that_it_is_attached_to(desk: Client) -> None:
     desk.subscribe("desk/set")
     for body in (
         {"object": "lamp", "method_name": "told"},
@@ -325,7 +325,7 @@ def test_an_inactive_operation_cannot_be_sent(mosquitto: MosquittoBroker, start_
 
 
 @pytest.mark.parametrize("job_id", ["nonsense", "", 0, -1, 1.5, None, True, "x" * 100])
-def test_an_id_that_is_none_is_400_and_an_unknown_one_404(desk: Client, job_id: Any) -> None:
+def test_an_invalid_id_is_400_and_an_unknown_one_404(desk: Client, job_id: Any) -> None:
     refused = desk.ask("jobs/poll", {"id": job_id})
     assert (refused["code"], list(refused["invalid_fields"])) == (400, ["id"])
     for unknown in (str(uuid.uuid4()), 999, "999"):

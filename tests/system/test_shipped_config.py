@@ -1,4 +1,4 @@
-"""config/ as it is shipped: the access list keeps users apart, and the examples and the systemd unit are good."""
+"""config/ as shipped: the access list separates users, and the examples and the systemd unit are valid."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ HALL: dict[str, Any] = {
 
 
 class ShippedBroker(MosquittoBroker):
-    """Mosquitto on config/mosquitto.conf and config/acl: only ports and folders are others."""
+    """Mosquitto with config/mosquitto.conf and config/acl; only ports and folders differ."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -109,7 +109,7 @@ def log_in(service: RunningService, user: str) -> Client:
 
 
 def refuses(client: Client, topic: str, payload: str = "{}") -> bool:
-    """Whether the broker does not pass a message on: on MQTT 5 it says so in its acknowledgement."""
+    """Whether the broker refuses a publish, by the reason code of its PUBACK (MQTT 5)."""
     properties = Properties(PacketTypes.PUBLISH)
     reasons: list[int] = []
     client._client.on_publish = lambda _c, _d, _m, reason, _p: reasons.append(reason.value)  # type: ignore[method-assign]
@@ -118,7 +118,7 @@ def refuses(client: Client, topic: str, payload: str = "{}") -> bool:
 
 
 @pytest.mark.mosquitto
-def test_a_user_asks_in_the_own_lane_without_a_key_and_in_no_other(hall: RunningService) -> None:
+def test_a_user_sends_requests_in_the_own_lane_only_and_without_a_key(hall: RunningService) -> None:
     with log_in(hall, "alice") as alice, log_in(hall, "bob") as bob:
         assert alice.data("jobs/list", lane="alice")["total_items"] == 0
         assert bob.ask("operations/execute", {"id": "on"}, lane="bob")["reason"] == "forbidden"
@@ -128,7 +128,7 @@ def test_a_user_asks_in_the_own_lane_without_a_key_and_in_no_other(hall: Running
 
 
 @pytest.mark.mosquitto
-def test_no_user_reads_the_answers_or_requests_of_another(hall: RunningService) -> None:
+def test_no_user_reads_the_responses_or_requests_of_another(hall: RunningService) -> None:
     with log_in(hall, "alice") as alice, log_in(hall, "bob") as bob:
         bob.subscribe("#", "mqttjobs/users/#", "mqttjobs/users/alice/response/#")
         bob.wait_topic("mqttjobs/status")
@@ -161,7 +161,7 @@ def test_devices_report_states_and_nothing_else(hall: RunningService) -> None:
 
 
 @pytest.mark.mosquitto
-def test_an_agent_speaks_for_its_own_hostname_only(hall: RunningService) -> None:
+def test_an_agent_publishes_for_its_own_hostname_only(hall: RunningService) -> None:
     with log_in(hall, "web1") as agent, log_in(hall, "bob") as bob:
         assert not refuses(agent, "mqttjobs/agents/web1/report")
         assert not refuses(agent, "mqttjobs/agents/web1/status")
@@ -176,7 +176,7 @@ def test_an_agent_speaks_for_its_own_hostname_only(hall: RunningService) -> None
 
 
 @pytest.mark.mosquitto
-def test_a_real_agent_needs_no_more_than_that(hall: RunningService, tmp_path: Path) -> None:
+def test_a_real_agent_works_with_the_shipped_access_list(hall: RunningService, tmp_path: Path) -> None:
     url = f"mqtt://web1:web1-password@127.0.0.1:{hall.port}"
     agent = RunningAgent(tmp_path / "agent", hall.port, "web1", AGENT_KEY, "--url", url)
     agent.start()
@@ -190,7 +190,7 @@ def test_a_real_agent_needs_no_more_than_that(hall: RunningService, tmp_path: Pa
 
 
 @pytest.mark.mosquitto
-def test_the_service_comes_in_by_tls_and_nobody_without_a_password(
+def test_the_service_connects_by_tls_and_nobody_without_a_password(
     broker: ShippedBroker, start_service: StartService
 ) -> None:
     tls: dict[str, Any] = {
@@ -211,16 +211,16 @@ def test_the_service_comes_in_by_tls_and_nobody_without_a_password(
 
 
 @pytest.mark.parametrize("name", ["mqttjobs.yaml", "demo.yaml"])
-def test_the_example_configurations_are_good(name: str) -> None:
+def test_the_example_configurations_are_valid(name: str) -> None:
     done = mqttjobs("check", str(CONFIG / name))
     assert done.returncode == 0, done.stderr
 
 
-def test_the_demo_in_config_is_the_one_that_is_in_the_package() -> None:
+def test_the_demo_in_config_is_the_one_in_the_package() -> None:
     assert (CONFIG / "demo.yaml").read_bytes() == (CONFIG.parent / "mqttjobs/cli/demo.yaml").read_bytes()
 
 
-def test_the_demo_says_commands_as_they_can_be_typed() -> None:
+def test_the_demo_prints_commands_that_can_be_typed() -> None:
     arguments = ["demo", "--port", str(free_port()), "--duration", "1s", "--no-live"]
     assert "  mqttjobs jobs list" in mqttjobs(*arguments).stderr
     assert "  ./scripts/run jobs list" in mqttjobs(*arguments, MQTTJOBS_PROGRAM="./scripts/run").stderr
@@ -233,7 +233,7 @@ def unit() -> configparser.SectionProxy:
     return parser["Service"]
 
 
-def test_the_unit_starts_the_program_as_it_is_and_reloads_by_the_signal_it_obeys() -> None:
+def test_the_unit_starts_the_program_and_reloads_with_the_right_signal() -> None:
     program, *arguments = shlex.split(unit()["ExecStart"])
     assert Path(program).name == "mqttjobs"
     with_help = CliRunner().invoke(app, [*arguments, "--help"])
@@ -243,7 +243,7 @@ def test_the_unit_starts_the_program_as_it_is_and_reloads_by_the_signal_it_obeys
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
-def test_systemd_takes_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit_and_rates_it_as_hardened(tmp_path: Path) -> None:
     file = tmp_path / "mqttjobs.service"
     shipped = (CONFIG / "mqttjobs.service").read_text()
     file.write_text(shipped.replace(shlex.split(unit()["ExecStart"])[0], "/bin/true"))

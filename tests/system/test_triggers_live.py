@@ -1,4 +1,4 @@
-"""Every key of a trigger once, in the real program over a real broker; one service runs them all side by side."""
+"""Every key of a trigger, in the real program over a real broker; one service has them all."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def test_every_key_over_a_real_broker(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_every_trigger_key_over_a_real_broker(mosquitto: MosquittoBroker, start_service: StartService) -> None:
     with Client(mosquitto.port) as watcher:
         watcher.subscribe("out/#")
         service = start_service(mosquitto.port, CONFIG)
@@ -109,10 +109,10 @@ LASTING: dict[str, dict[str, Any]] = {
 }
 
 
-def test_every_key_with_a_deadline_through_kills_of_the_real_program(
+def test_every_trigger_key_with_a_deadline_survives_kills(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
-    """Killed while armed, and killed again right after firing: everything fires once."""
+    """The service is killed while triggers are pending, and again right after they fired: each fires once."""
     operations = {key: operation(**trigger) | {"topic": f"out/{key}"} for key, trigger in LASTING.items()}
     config = CONFIG | {"operations": operations, "service": {"latitude": 52.5, "longitude": 13.4}}
     with Client(mosquitto.port) as watcher:
@@ -139,14 +139,14 @@ BERLIN = Location(52.5, 13.4)
 
 
 def soon(moment: Moment, seconds: float) -> dict[str, Any]:
-    """Return a trigger at the next sunrise or sunset, moved so far that it is due in some seconds."""
+    """Return a trigger at the next sunrise or sunset, with an offset that makes it due in `seconds`."""
     now = datetime.now(UTC)
     plain = next_moment(At(moment), now, BERLIN)
     assert plain is not None
     return {"at": moment.value, "offset": f"-{(plain - now).total_seconds() - seconds:.3f}s"}
 
 
-def test_the_sun_starts_what_it_has_to_once_though_the_program_is_killed_before_and_after(
+def test_sunrise_and_sunset_fire_once_despite_kills_before_and_after(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
     triggers = {"sunrise": soon(Moment.SUNRISE, 8), "sunset": soon(Moment.SUNSET, 8)}

@@ -1,1 +1,1 @@
-"""The transports: one file or package each, found by the URL schemes that it names."""
+"""The transports: one file or package each, found by their URL schemes."""

@@ -1,4 +1,4 @@
-"""A broker inside the process: sessions, QoS 1 with redelivery, retained messages and wills, and no time at all."""
+"""A broker in memory for tests: sessions, QoS 1 with redelivery, retained messages and wills, and no delays."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from mqttjobs.transport.base import (
 )
 
 SCHEMES = frozenset({"memory"})
-UNREAD_MOST = 2000
-"""Messages waiting to be received beyond which a session takes no more."""
+MAX_UNREAD = 2000
+"""The most messages that a session holds until they are received."""
 
 _brokers: dict[str, MemoryBroker] = {}
 
 
 def create(options: ConnectOptions) -> MemoryTransport:
-    """Return the transport of `memory://name`; all of one name in this process share a broker."""
+    """Return the transport of `memory://name`; equal names share a broker in this process."""
     return MemoryTransport(broker(urlsplit(options.url).netloc), options)
 
 
 def broker(name: str) -> MemoryBroker:
-    """Return the broker behind `memory://name`."""
+    """Return the broker of `memory://name`, and make it at the first call."""
     return _brokers.setdefault(name, MemoryBroker())
 
 
 @dataclass(slots=True)
-class _Kept:
-    """What the broker keeps of a client: its subscriptions, what it has not acknowledged, and what is still to send.
+class _ClientState:
+    """The session state of a client (MQTT 5, 4.1): subscriptions, unacknowledged and queued messages.
 
-    `again` are the packet identifiers of the unacknowledged that a new connection has not been sent yet.
+    `again` are the packet identifiers of unacknowledged messages that are still to be sent on a new connection.
     """
 
     window: int
@@ -55,21 +55,21 @@ class _Kept:
     session: MemorySession | None = None
 
     def take(self, message: Message) -> None:
-        """Queue a message; QoS 0 is lost on a client that is away."""
+        """Queue a message and send it when possible; a client that is away loses QoS 0."""
         if message.qos or self.session is not None:
             self.queued.append(message)
             self.send()
 
     def send(self) -> None:
-        """Send what is queued, as far as the session reads and Receive Maximum allows (MQTT 5, 4.9)."""
+        """Send queued messages, as far as the session and Receive Maximum allow (MQTT 5, 4.9)."""
         while self.session is not None and not self.session.full:
-            message = self._again() or self._next()
+            message = self._next_redelivery() or self._next()
             if message is None:
                 return
             self.session.push(message)
 
-    def _again(self) -> Message | None:
-        """Return what a former connection did not acknowledge, with DUP (MQTT 5, 4.4)."""
+    def _next_redelivery(self) -> Message | None:
+        """Return the next message that an earlier connection did not acknowledge, with DUP (MQTT 5, 4.4)."""
         while self.again:
             packet_id = self.again.popleft()
             if packet_id in self.unacknowledged:
@@ -86,8 +86,8 @@ class _Kept:
             self.unacknowledged[message.packet_id] = message
         return message
 
-    def send_again(self) -> None:
-        """Begin a connection: what was not acknowledged comes first."""
+    def redeliver(self) -> None:
+        """Begin a connection: unacknowledged messages are sent first."""
         self.again = deque(self.unacknowledged)
         self.send()
 
@@ -99,10 +99,14 @@ class _Kept:
 
 
 class MemoryBroker:
-    """The broker, with what a test needs to make its life hard.
+    """The broker, and the faults that a test can cause in it.
 
-    `allows` is its ACL, asked for the topic of each publication and the filter of each subscription; `passwords`
-    the users it knows (empty: everyone may connect); `published` everything that it took, in order.
+    Attributes:
+        reachable: whether clients can connect.
+        allows: the ACL; called with the topic of each publication and the filter of each subscription.
+        passwords: password by user name; empty lets everyone connect.
+        retained: the retained publication by topic.
+        published: every accepted publication, in order.
     """
 
     def __init__(self) -> None:
@@ -112,50 +116,50 @@ class MemoryBroker:
         self.retained: dict[str, Publication] = {}
         self.published: list[Publication] = []
         self._frozen = False
-        self._clients: dict[str, _Kept] = {}
+        self._clients: dict[str, _ClientState] = {}
 
-    # -- what a test does to it ----------------------------------------------------------------------------------
+    # -- faults --------------------------------------------------------------------------------------------------
 
     def drop(self, client_id: str) -> None:
-        """Cut a client's connection as a network does: its will is published, its session is kept."""
-        kept = self._clients.get(client_id)
-        if kept is not None and kept.session is not None:
-            kept.session.end(ConnectionLost("the connection was cut"), clean=False)
+        """Cut a client's connection, as a network does: the will is published, the session is kept."""
+        state = self._clients.get(client_id)
+        if state is not None and state.session is not None:
+            state.session.end(ConnectionLost("the connection was cut"), clean=False)
 
     def forget(self, client_id: str) -> None:
-        """Lose a client's session, as a broker without persistence does when it restarts."""
+        """Lose a client's session, as a restarted broker without persistence does."""
         self.drop(client_id)
         self._clients.pop(client_id, None)
 
     def refuse(self, *filters: str) -> None:
-        """Refuse publications and subscriptions to topics that one of `filters` matches, with 0x87 from now on."""
+        """From now on refuse publications and subscriptions that one of `filters` matches, with 0x87."""
         self.allows = lambda topic: not any(topic == each or matches(each, topic) for each in filters)
 
     def down(self) -> None:
-        """Cut every connection and take no new one, until `up`; sessions and retained messages are kept."""
+        """Cut every connection and refuse new ones until `up`; sessions and retained messages are kept."""
         self.reachable = False
         for client_id in list(self._clients):
             self.drop(client_id)
 
     def up(self) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         self.reachable = True
 
     def freeze(self) -> None:
-        """Hang with every connection open: what clients publish waits until `thaw`."""
+        """Hang with every connection open: publications of clients wait until `thaw`."""
         self._frozen = True
 
     def thaw(self) -> None:
-        """Go on after `freeze`, with what has waited."""
+        """Continue after `freeze`, beginning with the publications that have waited."""
         self._frozen = False
-        for kept in list(self._clients.values()):
-            if kept.session is not None:
-                kept.session.confirm()
+        for state in list(self._clients.values()):
+            if state.session is not None:
+                state.session.confirm()
 
-    # -- what its clients do -------------------------------------------------------------------------------------
+    # -- clients -------------------------------------------------------------------------------------------------
 
     def publish(self, publication: Publication) -> int:
-        """Take in a publication from anywhere and return the PUBACK reason code."""
+        """Deliver a publication to the subscribers and return the PUBACK reason code."""
         if not self.allows(publication.topic):
             return NOT_AUTHORIZED
         self.published.append(publication)
@@ -166,36 +170,41 @@ class MemoryBroker:
                 self.retained.pop(publication.topic, None)
         message = _message(publication)
         reached = False
-        for kept in list(self._clients.values()):
-            for subscription in list(kept.subscriptions.values()):
+        for state in list(self._clients.values()):
+            for subscription in list(state.subscriptions.values()):
                 if matches(subscription.filter, publication.topic):
                     reached = True
-                    kept.take(message)
+                    state.take(message)
         return 0 if reached else NO_MATCHING_SUBSCRIBERS
 
     def publish_for(self, session: MemorySession, publication: Publication, future: asyncio.Future[int]) -> None:
-        """Take in a client's publication and confirm it, unless the broker hangs."""
+        """Deliver a client's publication and set its future, or queue it while the broker is frozen."""
         session.unconfirmed.append((publication, future))
         if not self._frozen:
             session.confirm()
 
-    def subscribe(self, kept: _Kept, subscription: Subscription) -> int:
-        """Subscribe a client, send it the retained messages that it wants, and return the SUBACK reason code."""
+    def subscribe(self, state: _ClientState, subscription: Subscription) -> int:
+        """Subscribe a client, send the retained messages if `replay`, and return the SUBACK reason code."""
         try:
             check_filter(subscription.filter)
         except ValueError:
             return TOPIC_FILTER_INVALID
         if not self.allows(subscription.filter):
             return NOT_AUTHORIZED
-        kept.subscriptions[subscription.filter] = subscription
+        state.subscriptions[subscription.filter] = subscription
         if subscription.replay:
             for publication in list(self.retained.values()):
                 if matches(subscription.filter, publication.topic):
-                    kept.take(replace(_message(publication), retain=True))
+                    state.take(replace(_message(publication), retain=True))
         return 1
 
     def connect(self, options: ConnectOptions) -> MemorySession:
-        """Begin a session, resuming what was kept; another connection of the same client id is thrown out."""
+        """Begin a connection and resume the client's session; an earlier connection of the client id ends.
+
+        Raises:
+            ConnectionLost: the broker is down.
+            ConnectionRefused: the user name or password is wrong.
+        """
         if not self.reachable:
             raise ConnectionLost("the broker is down")
         if self.passwords and self.passwords.get(options.username or "") != options.password:
@@ -204,17 +213,17 @@ class MemoryBroker:
         if known is not None and known.session is not None:
             known.session.end(ClientIdTaken("another client connected with this client id"), clean=False)
         resumed = known is not None and not options.clean and options.client_id in self._clients
-        kept = known if known is not None and resumed else _Kept(options.receive_maximum)
-        self._clients[options.client_id] = kept
-        kept.session = MemorySession(self, kept, options, resumed=resumed)
-        kept.send_again()
-        return kept.session
+        state = known if known is not None and resumed else _ClientState(options.receive_maximum)
+        self._clients[options.client_id] = state
+        state.session = MemorySession(self, state, options, resumed=resumed)
+        state.redeliver()
+        return state.session
 
-    def leave(self, client_id: str, kept: _Kept, *, keep: bool) -> None:
-        """Let a client go, and its session too unless it is to be kept."""
-        kept.session = None
-        kept.queued = deque(message for message in kept.queued if message.qos)
-        if not keep and self._clients.get(client_id) is kept:
+    def disconnect(self, client_id: str, state: _ClientState, *, keep: bool) -> None:
+        """End a client's connection, and its session too unless `keep`."""
+        state.session = None
+        state.queued = deque(message for message in state.queued if message.qos)
+        if not keep and self._clients.get(client_id) is state:
             del self._clients[client_id]
 
 
@@ -241,10 +250,10 @@ class MemoryTransport:
 class MemorySession:
     """See Session."""
 
-    def __init__(self, broker: MemoryBroker, kept: _Kept, options: ConnectOptions, *, resumed: bool) -> None:
+    def __init__(self, broker: MemoryBroker, state: _ClientState, options: ConnectOptions, *, resumed: bool) -> None:
         self.unconfirmed: deque[tuple[Publication, asyncio.Future[int]]] = deque()
         self._broker = broker
-        self._kept = kept
+        self._state = state
         self._options = options
         self._will = options.last_will()
         self._resumed = resumed
@@ -264,16 +273,16 @@ class MemorySession:
 
     @property
     def full(self) -> bool:
-        """Whether it takes no more messages until some have been received."""
-        return len(self._unread) >= UNREAD_MOST
+        """Whether the session takes no more messages until some have been received."""
+        return len(self._unread) >= MAX_UNREAD
 
     def push(self, message: Message) -> None:
-        """Take a message from the broker."""
+        """Add a message from the broker to the received ones."""
         self._unread.append(message)
         self._arrived.set()
 
     def confirm(self) -> None:
-        """Let the broker take what was published, in order, and confirm it."""
+        """Pass waiting publications to the broker, in order, and set their futures."""
         while self.unconfirmed:
             publication, future = self.unconfirmed.popleft()
             code = self._broker.publish(publication)
@@ -286,39 +295,39 @@ class MemorySession:
             return
         self._lost = error
         self._arrived.set()
-        self._broker.leave(self._options.client_id, self._kept, keep=not self._options.clean)
+        self._broker.disconnect(self._options.client_id, self._state, keep=not self._options.clean)
         while self.unconfirmed:
             _fail(self.unconfirmed.popleft()[1])
         if not clean and self._will is not None:
             self._broker.publish(self._will)
 
     async def receive(self, limit: int = 500) -> list[Message]:
-        """See Session. What had arrived before a loss is not handed out: the broker sends it again."""
+        """See Session. Messages that arrived before a loss are not returned: the broker sends them again."""
         while self._lost is None and not self._unread:
             self._arrived.clear()
             await self._arrived.wait()
         self._check()
         messages = [self._unread.popleft() for _ in range(min(limit, len(self._unread)))]
-        self._kept.send()
+        self._state.send()
         return messages
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """See Session."""
         if self._lost is None:
             for message in messages:
-                self._kept.unacknowledged.pop(message.packet_id, None)
-            self._kept.send()
+                self._state.unacknowledged.pop(message.packet_id, None)
+            self._state.send()
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> Sequence[int]:
         """See Session."""
         self._check()
-        return [self._broker.subscribe(self._kept, each) for each in subscriptions]
+        return [self._broker.subscribe(self._state, each) for each in subscriptions]
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
         """See Session."""
         self._check()
         for each in filters:
-            self._kept.subscriptions.pop(each, None)
+            self._state.subscriptions.pop(each, None)
 
     def publish(self, publication: Publication) -> asyncio.Future[int]:
         """See Session."""
@@ -350,4 +359,4 @@ def _message(publication: Publication) -> Message:
 def _fail(future: asyncio.Future[int]) -> None:
     if not future.done():
         future.set_exception(ConnectionLost("the connection was lost before the broker confirmed"))
-        future.exception()  # its caller may have gone
+        future.exception()  # the caller may be gone

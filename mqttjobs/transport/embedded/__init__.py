@@ -1,4 +1,4 @@
-"""A broker inside the process, for the demo and for tests on this machine alone."""
+"""A broker inside the process, for demos and tests on this machine only."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ NOT_FOR_PRODUCTION = (
     "The embedded broker is for trying things out on this machine: it speaks MQTT 3.1.1, keeps nothing when it ends "
     "and does not repeat what was not acknowledged. Use a broker such as Mosquitto for anything that matters."
 )
-"""What whoever starts it logs."""
+"""The warning that is logged when an embedded broker starts."""
 
 _QUIET = ("amqtt", "transitions")
 
 
 class EmbeddedBroker:
-    """An async context manager: a broker that lets everyone in, listens on a loopback address and publishes no `$SYS`.
+    """A broker as an async context manager; accepts every client and publishes no `$SYS`.
 
-    Port 0 takes a free one; `port` and `url` tell which. Another address than a loopback one is refused unless
-    `allow_any`, for it asks nobody for a password.
+    With port 0 the broker listens on a free port, which `port` and `url` then have. There are no passwords, so any
+    address but a loopback one raises TransportError.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 1883) -> None:
@@ -37,12 +37,12 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
-        """Where clients reach it."""
+        """The URL for clients."""
         return f"mqtt://[{self.host}]:{self.port}" if ":" in self.host else f"mqtt://{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
-        """Start it; raises TransportError when the address cannot be had."""
-        from amqtt.errors import BrokerError  # noqa: PLC0415 - takes a fifth of a second, and transports are all imported
+        """Start the broker; raises TransportError if the address is not available."""
+        from amqtt.errors import BrokerError  # noqa: PLC0415 - importing takes a fifth of a second, and most commands need no broker
 
         from mqttjobs.transport.embedded.repairs import RepairedBroker  # noqa: PLC0415 - same
 
@@ -59,14 +59,14 @@ class EmbeddedBroker:
         except BrokerError as error:
             raise TransportError(f"the embedded broker cannot listen on {self.host}:{self.port}: {error}") from None
         self._broker = broker
-        server = broker._servers["default"].instance  # noqa: SLF001 - amqtt does not tell which port it was given
+        server = broker._servers["default"].instance  # noqa: SLF001 - amqtt has no public name for its port
         self.port = server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it; connections are closed."""
+        """Stop the broker and close its connections."""
         broker, self._broker = self._broker, None
         await asyncio.shield(asyncio.ensure_future(broker.shutdown()))
 

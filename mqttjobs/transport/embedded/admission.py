@@ -1,4 +1,4 @@
-"""Who may use the embedded broker: everyone, and everyone's session is kept."""
+"""Access to the embedded broker: everyone may connect, and every session is kept."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from amqtt.session import Session
 
 
 class LetEveryoneIn(BaseAuthPlugin):  # type: ignore[misc]  # amqtt ships no types
-    """Lets everyone in by name, because amqtt keeps nothing for a session that it calls anonymous."""
+    """Accepts every client as a named user, because amqtt keeps no session of an anonymous one."""
 
     async def authenticate(self, *, session: Session) -> bool:
-        """Let the session in, and keep it."""
+        """Accept the session, and mark it as one to keep."""
         session.is_anonymous = False
         return True

@@ -1,4 +1,4 @@
-"""What amqtt gets wrong for us, put right: clients of other versions, and retained messages that nobody asked for."""
+"""Corrections of amqtt: clients of other protocol versions, and retained messages of other clients' subscriptions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ KNOWN_VERSION = 4
 
 
 class KnownPayload(ConnectPayload):  # type: ignore[misc]  # amqtt ships no types
-    """What follows the header of a CONNECT packet, read only if it is 3.1.1's.
+    """The payload of a CONNECT packet, which is parsed only for MQTT 3.1.1.
 
-    amqtt takes the properties of MQTT 5 for a client id and waits for the rest of it for ever; read over, the client
+    amqtt takes MQTT 5 properties for a client id and waits for its rest for ever. With the payload skipped, the client
     gets the refusal (return code 1) that lets it try 3.1.1.
     """
 
     @classmethod
     async def from_stream(cls, reader: Any, fixed_header: Any, variable_header: Any) -> Self:
-        """Read the payload, or read over it."""
+        """Parse the payload, or skip it."""
         if variable_header.proto_level == KNOWN_VERSION:
             known: Self = await super().from_stream(reader, fixed_header, variable_header)
             return known
@@ -36,13 +36,13 @@ class KnownPayload(ConnectPayload):  # type: ignore[misc]  # amqtt ships no type
 
 
 class RepairedBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
-    """amqtt's broker, which sends a client that connects only what its own subscriptions match."""
+    """amqtt's broker; a client that connects gets only the retained messages of its own subscriptions."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         ConnectPacket.PAYLOAD = KnownPayload
         super().__init__(config)
 
     async def _publish_retained_messages_for_subscription(self, subscription: tuple[str, int], session: Any) -> None:
-        """Publish for a client's own subscription; amqtt asks for everybody's at each CONNECT."""
+        """Publish the retained messages of the client's own subscription; amqtt calls this for those of all clients."""
         if any(own.client_id == session.client_id for own, _ in self._subscriptions.get(subscription[0], ())):
             await super()._publish_retained_messages_for_subscription(subscription, session)

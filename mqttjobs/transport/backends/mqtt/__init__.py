@@ -1,4 +1,4 @@
-"""Messages over a real broker: the only package that knows aiomqtt and paho."""
+"""The transport to a real broker: the only package that uses aiomqtt and paho."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def create(options: ConnectOptions) -> MqttTransport:
 
 
 class MqttTransport:
-    """See Transport. With `auto`, what has worked is kept, and MQTT 5 that has worked is left only for 0x84."""
+    """See Transport. With `auto`, a version that worked is used again; after MQTT 5 only 0x84 leads to 3.1.1."""
 
     def __init__(self, options: ConnectOptions) -> None:
         self._options = options

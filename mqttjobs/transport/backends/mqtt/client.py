@@ -1,4 +1,4 @@
-"""aiomqtt's client of one connection, made from our options."""
+"""The aiomqtt client of one connection, made from ConnectOptions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from mqttjobs.errors import TransportError
-from mqttjobs.transport.backends.mqtt.connect import Address, dial
+from mqttjobs.transport.backends.mqtt.connect import Address, open_socket
 from mqttjobs.transport.base import ConnectOptions
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
@@ -23,14 +23,14 @@ _quiet = logging.getLogger("mqttjobs.mqtt")
 _quiet.setLevel(logging.CRITICAL)
 
 
-def shown(url: str) -> str:
-    """Return a URL without what may be secret in it."""
+def display_url(url: str) -> str:
+    """Return the scheme, host and port of a URL, which have no secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or PORTS[parts.scheme]}"
 
 
 def make_client(options: ConnectOptions, protocol: str) -> aiomqtt.Client:
-    """Return a client for one connection: a used one would send again what its caller was told had failed."""
+    """Return a client for one connection; a client used twice would resend publications already reported as failed."""
     parts = urlsplit(options.url)
     five = protocol == "5"
     more: dict[str, Any] = {"clean_session": options.clean}
@@ -53,7 +53,7 @@ def make_client(options: ConnectOptions, protocol: str) -> aiomqtt.Client:
     )
     client.pending_calls_threshold = 100_000
     raw: Any = client._client
-    raw._create_socket = partial(dial, address)
+    raw._create_socket = partial(open_socket, address)
     return client
 
 

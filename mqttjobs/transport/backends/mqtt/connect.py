@@ -1,4 +1,4 @@
-"""The socket of a connection: TCP, then TLS, then WebSocket; nothing is left open where one of them fails."""
+"""The socket of a connection: TCP, then TLS, then WebSocket; a failed step leaves nothing open."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from paho.mqtt.client import _WebsocketWrapper
 
 STEP_S = 5.0
-"""How long each step may take."""
+"""The time limit of each step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a broker is, and how it is spoken to; `path` is that of a WebSocket, None without one."""
+    """The address of a broker; `tls` None means no TLS, and `path` None no WebSocket."""
 
     host: str
     port: int
@@ -24,8 +24,8 @@ class Address:
     path: str | None = None
 
 
-def dial(address: Address) -> Any:
-    """Return a connected socket as paho takes it; blocks, raises OSError or what paho raises for a bad handshake."""
+def open_socket(address: Address) -> Any:
+    """Return a connected socket for paho; blocks, and raises OSError or paho's error for a bad handshake."""
     tcp = socket.create_connection((address.host, address.port), timeout=STEP_S)
     opened: socket.socket = tcp
     try:
@@ -50,9 +50,9 @@ MASKED = 0x80
 
 
 def make_frame(opcode: int, data: bytearray, do_masking: int = 1) -> bytearray:
-    """Return a frame of one piece (RFC 6455, 5.2).
+    """Return an unfragmented WebSocket frame (RFC 6455, 5.2).
 
-    It stands in for paho's own, which masks byte by byte: a megabyte would stop everything else for 0.1 s.
+    Replaces paho's own function, which masks byte by byte: a megabyte would block the event loop for 0.1 s.
     """
     frame = bytearray([FINAL | opcode])
     mask = MASKED if do_masking else 0

@@ -1,4 +1,4 @@
-"""What arrives on a connection: few system calls, bounded memory, and our own acknowledgements."""
+"""The receiving side of a connection: few system calls, bounded memory, and acknowledgements by the caller."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from mqttjobs.transport.packets import PacketError, decode_publish
 
 UNREAD_HIGH = 2000
 UNREAD_BYTES_HIGH = 16 * 1024 * 1024
-"""Messages waiting to be received, and bytes in them, beyond which the connection is not read…"""
+"""The number and bytes of unread messages above which reading from the connection pauses…"""
 UNREAD_LOW = 1000
 UNREAD_BYTES_LOW = 8 * 1024 * 1024
-"""…until so few are left."""
+"""…until only so many are left."""
 READ_AT_ONCE = 16 * 1024
 READ_AT_MOST = 64 * 1024
 READS_AT_ONCE = 4
-"""System calls in one turn of the event loop, so that others have their turn."""
+"""System calls in one turn of the event loop, so that other tasks have their turn."""
 
 
 class Inbox:
-    """The reading side of one connection; `broken` is told what ends it.
+    """The receiving side of one connection; `broken` is called with an error that ends the connection.
 
-    Of a packet over `longest` bytes only so much is kept: MQTT 3.1.1 has no Maximum Packet Size to ask the broker for,
-    and the message must reach who refuses and acknowledges it, or it would come again for ever.
+    A packet over `longest` bytes is cut to that length: MQTT 3.1.1 cannot ask the broker for a Maximum Packet Size, and
+    a message that is never seen is never acknowledged, so the broker would send it again for ever.
 
     Attributes:
-        unread: messages that nobody has taken yet; unread_bytes: what their payloads come to.
-        urgent: how many wait for an answer: it comes behind whatever was sent before, so reading may not pause.
+        unread: messages that are not taken yet; unread_bytes: the bytes of their payloads.
+        urgent: how many calls wait for a response of the broker; it comes behind other packets, so reading goes on.
         paused: whether reading has paused.
-        closing: whether messages are left to the broker from now on, for the next connection.
+        closing: whether new messages are dropped unacknowledged, for the broker to send on the next connection.
     """
 
     def __init__(self, client: Any, *, five: bool, longest: int, broken: Callable[[Exception], None]) -> None:
@@ -57,28 +57,28 @@ class Inbox:
         self._reads_left = 0
         self._dry = False
         self._receive_bytes = client._sock_recv
-        client._sock_recv = self._read_ahead  # three system calls a packet otherwise
-        client._handle_publish = self._on_publish  # paho ends the connection for one odd property
-        client._handle_pubrel = self._on_pubrel  # QoS 2 of filters that others left behind
+        client._sock_recv = self._read_ahead  # paho makes three system calls for each packet
+        client._handle_publish = self._on_publish  # paho ends the connection for one invalid property
+        client._handle_pubrel = self._on_pubrel  # QoS 2 from subscriptions that an earlier client left in the session
 
     def start(self, descriptor: int) -> None:
-        """Read from now on."""
+        """Start reading from a socket."""
         self._descriptor = descriptor
         self._loop.add_reader(descriptor, self._read)
 
     def stop(self) -> None:
-        """Read no more: the socket is about to be closed."""
+        """Stop reading: the socket is about to be closed."""
         if self._descriptor is not None:
             self._loop.remove_reader(self._descriptor)
             self._descriptor = None
 
     def lose(self, error: TransportError) -> None:
-        """Let whoever waits for a message know that none will come."""
+        """Raise `error` from `take`, now and later: no message will come."""
         self._lost = error
         self._arrived.set()
 
     async def take(self, limit: int) -> list[Message]:
-        """See Session.receive. What had arrived before a loss is not handed out: the broker sends it again."""
+        """See Session.receive. Messages that arrived before a loss are not returned: the broker sends them again."""
         while self._lost is None and not self.unread:
             self._arrived.clear()
             await self._arrived.wait()
@@ -91,7 +91,7 @@ class Inbox:
         return messages
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
-        """See Session.acknowledge; paho's own ack() would look for books that it does not keep here."""
+        """See Session.acknowledge; paho's own ack() needs records that paho does not keep here."""
         for message in messages:
             if message.qos == 1:
                 self._client._send_puback(message.packet_id)
@@ -99,17 +99,17 @@ class Inbox:
                 self._client._send_pubrec(message.packet_id)
 
     def resume(self) -> None:
-        """Read on after a pause; what was read ahead is nothing that the event loop could see."""
+        """Continue reading after a pause, and call `_read` for bytes read ahead, which the event loop cannot see."""
         if self.paused and self._descriptor is not None:
             self.paused = False
             self._loop.add_reader(self._descriptor, self._read)
             self._loop.call_soon(self._read)
 
     def _read(self) -> None:
-        """Handle what has arrived, until there is no more or others must have their turn.
+        """Handle packets until no more bytes have arrived, or other tasks must have their turn.
 
-        Until there is no more: TLS may hold bytes that the event loop cannot see, and uvloop never tells of a reset
-        that came together with data.
+        Until no more: TLS may hold bytes that the event loop cannot see, and uvloop does not report a reset that came
+        together with data.
         """
         client = self._client
         self._reads_left, self._dry = READS_AT_ONCE, False
@@ -117,7 +117,7 @@ class Inbox:
             while not self._dry and not self._is_full():
                 if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                     return
-        except Exception as error:  # noqa: BLE001 - what paho cannot read ends the connection, not the service
+        except Exception as error:  # noqa: BLE001 - bytes that paho cannot read end the connection, not the service
             self._broken(error)
             return
         if self._is_full():
@@ -132,7 +132,7 @@ class Inbox:
         return much and not self.urgent and not self.closing
 
     def _read_ahead(self, size: int) -> bytes:
-        """Stand in for paho's recv: one system call for many packets, and one of them for each turn."""
+        """Replace paho's recv: one system call reads many packets, and each call returns the part that paho needs."""
         if self._ahead_at == len(self._ahead):
             if self._reads_left <= 0:
                 self._dry = True

@@ -1,4 +1,4 @@
-"""What is sent on a connection: in call order, as few writes as possible, and a future for each publication."""
+"""The sending side of a connection: in call order, in few writes, with a future for each publication."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mqttjobs.transport.packets import decode_puback, encode_publish
 
 WRITE_AT_ONCE = 64 * 1024
 MOST_IN_FLIGHT = 30_000
-"""Publications sent and not confirmed; the packet identifiers would reach for twice as many."""
+"""The most publications sent and not confirmed; there are packet identifiers for twice as many."""
 DISCONNECT = bytes([0xE0, 0])
-"""A normal DISCONNECT of any version."""
+"""A normal DISCONNECT packet, the same in both versions."""
 
 
 class Outbox:
-    """The writing side of one connection; `broken` is told what ends it.
+    """The sending side of one connection; `broken` is called with an error that ends the connection.
 
     Attributes:
-        most_in_flight: Receive Maximum of the broker, or our own bound.
-        largest_packet: Maximum Packet Size of the broker, None for any.
+        most_in_flight: the broker's Receive Maximum, or MOST_IN_FLIGHT if that is less.
+        largest_packet: the broker's Maximum Packet Size in bytes; None for any size.
     """
 
     def __init__(self, client: Any, *, five: bool, broken: Callable[[Exception], None]) -> None:
@@ -49,21 +49,21 @@ class Outbox:
         client.on_socket_register_write = self._on_register_write
         client.on_socket_unregister_write = None
         client.on_publish = None
-        client._handle_pubackcomp = self._on_puback  # paho keeps books to send again by itself
+        client._handle_pubackcomp = self._on_puback  # paho would record publications and resend them
         client._handle_pubrec = self._on_pubrec  # same
 
     def start(self, descriptor: int) -> None:
-        """Write from now on."""
+        """Start writing to a socket."""
         self._descriptor = descriptor
 
     def stop(self) -> None:
-        """Write no more: the socket is about to be closed."""
+        """Stop writing: the socket is about to be closed."""
         if self._descriptor is not None:
             self._loop.remove_writer(self._descriptor)
             self._descriptor = None
 
     def lose(self) -> None:
-        """Tell every publication that was not confirmed that it never will be."""
+        """Fail the future of every unconfirmed publication with ConnectionLost."""
         self._lost = True
         futures = [*self._in_flight.values(), *self._unsent, *(future for _, future in self._waiting)]
         self._in_flight.clear()
@@ -85,15 +85,15 @@ class Outbox:
         return future
 
     async def settle(self, seconds: float) -> None:
-        """Wait until every publication has been sent and confirmed, or so long."""
+        """Wait until every publication has been sent and confirmed, at most for `seconds`."""
         self._settled = self._loop.create_future()
         self._notify_settled()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._settled
 
-    def say_goodbye(self) -> None:
-        """Send DISCONNECT; paho would close the socket with it, and what is unread there would make that a reset."""
+    def send_disconnect(self) -> None:
+        """Send DISCONNECT; paho's own would close the socket too, and unread bytes would turn that into a reset."""
         self._client._packet_queue(0, DISCONNECT, 0, 1)
 
     def _has_room(self, publication: Publication) -> bool:
@@ -114,21 +114,21 @@ class Outbox:
             self._in_flight[packet_id] = future
         else:
             self._unsent.append(future)
-        self._client._packet_queue(packet[0], packet, 0, 1)  # told QoS 1 of each, paho asks no further
+        self._client._packet_queue(packet[0], packet, 0, 1)  # with QoS 1 for each, paho keeps no record of it
 
     def _send_waiting(self) -> None:
         while self._waiting and self._has_room(self._waiting[0][0]):
             self._send(*self._waiting.popleft())
 
     def _free_id(self) -> int:
-        """Return a packet identifier from paho, which needs some for SUBSCRIBE too."""
+        """Return a free packet identifier from paho, which uses some for SUBSCRIBE too."""
         packet_id: int = self._client._mid_generate()
         while packet_id in self._in_flight:
             packet_id = self._client._mid_generate()
         return packet_id
 
     def _on_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
-        """Write once at the end of this turn, all that it has queued; CONNECT comes from another thread."""
+        """Write all queued packets at the end of this turn of the event loop; CONNECT comes from another thread."""
         del client, userdata, sock
         if threading.get_ident() != self._thread:
             self._loop.call_soon_threadsafe(self._flush)
@@ -146,7 +146,7 @@ class Outbox:
             _merge(queued)
         try:
             client.loop_write()
-        except Exception as error:  # noqa: BLE001 - what paho cannot write ends the connection, not the service
+        except Exception as error:  # noqa: BLE001 - packets that paho cannot write end the connection, not the service
             self._broken(error)
         self._flushed(everything=not queued)
 
@@ -170,7 +170,7 @@ class Outbox:
             self._settled.set_result(None)
 
     def _on_pubrec(self) -> MQTTErrorCode:
-        """Release a QoS 2 publication, or take the broker's no for its end (MQTT 5, 4.3.3)."""
+        """Release a QoS 2 publication; a refusal of the broker is its end (MQTT 5, 4.3.3)."""
         packet_id, code = decode_puback(self._client._in_packet["packet"])
         if code >= REFUSED:
             return self._on_puback("PUBREC")
@@ -178,7 +178,7 @@ class Outbox:
         return released
 
     def _on_puback(self, command: str) -> MQTTErrorCode:
-        """Take the end of a publication: PUBACK of QoS 1, PUBCOMP of QoS 2."""
+        """Set the future of a publication at its end: PUBACK of QoS 1, PUBCOMP of QoS 2."""
         del command
         packet_id, code = decode_puback(self._client._in_packet["packet"])
         future = self._in_flight.pop(packet_id, None)
@@ -191,7 +191,7 @@ class Outbox:
 
 
 def _merge(queued: deque[dict[str, Any]]) -> None:
-    """Make few big packets of paho's many small ones: each costs a system call."""
+    """Merge paho's many small packets into few large ones: each costs a system call."""
     data = b"".join([each["packet"][each["pos"] :] if each["pos"] else each["packet"] for each in queued])
     queued.clear()
     for start in range(0, len(data), WRITE_AT_ONCE):
@@ -204,4 +204,4 @@ def _merge(queued: deque[dict[str, Any]]) -> None:
 def _fail(future: asyncio.Future[int], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-        future.exception()  # its caller may have gone
+        future.exception()  # the caller may be gone

@@ -13,44 +13,44 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from mqttjobs.domain.topics import check_filter, check_topic
 from mqttjobs.errors import ClientIdTaken, ConnectionLost, ConnectionRefused, TransportError
-from mqttjobs.transport.backends.mqtt.client import make_client, shown
+from mqttjobs.transport.backends.mqtt.client import display_url, make_client
 from mqttjobs.transport.backends.mqtt.inbox import Inbox
 from mqttjobs.transport.backends.mqtt.outbox import MOST_IN_FLIGHT, Outbox
 from mqttjobs.transport.base import TOPIC_FILTER_INVALID, ConnectOptions, Message, Publication, Subscription
 
 FILTERS_AT_ONCE = 100
 SETTLE_S = 4.0
-"""How long a clean exit waits for the broker to confirm what was published…"""
-GOODBYE_S = 1.0
-"""…and then for it to close the connection."""
+"""How long a clean exit waits for the broker to confirm publications…"""
+DISCONNECT_S = 1.0
+"""…and then for the broker to close the connection."""
 KEEPALIVE_CHECK_S = 1.0
 
 SESSION_TAKEN_OVER = 0x8E
 UNSUPPORTED_VERSION = 0x84
 CLOSED = 0x80
-"""What paho makes of a connection that was closed; a time-out and bytes that are no MQTT have codes of their own."""
+"""paho's code for a closed connection; a time-out and bytes that are not MQTT have codes of their own."""
 
 
 class UnsupportedVersion(ConnectionRefused):
-    """The broker knows MQTT 5 well enough to say that it does not speak it."""
+    """The broker refused MQTT 5 with reason 0x84, unsupported protocol version."""
 
 
 class ClosedBeforeConnack(ConnectionLost):
-    """The broker closed the connection without a word: with `auto`, twice means that it does not know MQTT 5."""
+    """The broker closed the connection before CONNACK; with `auto`, twice means that it does not speak MQTT 5."""
 
 
 class MqttSession:
     """See Session.
 
-    aiomqtt makes the connection and subscribes. Messages, acknowledgements and publications go straight to paho, as
-    aiomqtt acknowledges what nobody has seen yet and hides DUP and PUBACK reasons. Its and paho's private names are
-    used in this package alone, and the contract suite tells when one of them changes.
+    aiomqtt connects and subscribes. Messages, acknowledgements and publications go directly to paho, because aiomqtt
+    acknowledges messages before they are taken, and hides DUP and PUBACK reasons. Private names of both libraries are
+    used in this package only; the contract suite fails when one of them changes.
     """
 
     def __init__(self, options: ConnectOptions, protocol: str) -> None:
         self._options = options
         self._protocol = protocol
-        self._where = shown(options.url)
+        self._where = display_url(options.url)
         self._resumed = False
         self._loop = asyncio.get_running_loop()
         self._lost: TransportError | None = None
@@ -76,10 +76,10 @@ class MqttSession:
         """See Session."""
         return self._protocol
 
-    # -- the connection's life -----------------------------------------------------------------------------------
+    # -- connect and disconnect ----------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect; see Transport.connect for what it raises."""
+        """Connect; raises the errors of Transport.connect."""
         try:
             await self._aio.__aenter__()
         except (aiomqtt.MqttError, OSError, ValueError) as error:
@@ -91,7 +91,7 @@ class MqttSession:
             raise
 
     def _translated(self, error: Exception) -> TransportError:
-        """Return our error for one of the libraries: the one place where they meet."""
+        """Return the TransportError for an error of aiomqtt; nowhere else are errors translated."""
         if self._lost is not None and not isinstance(error, aiomqtt.exceptions.MqttConnectError):
             return self._lost
         if isinstance(error, aiomqtt.exceptions.MqttConnectError):
@@ -100,23 +100,23 @@ class MqttSession:
         return ConnectionLost(f"{self._where}: {error}")
 
     async def close(self) -> None:
-        """Disconnect cleanly: what was published is confirmed first, and the broker closes the connection.
+        """Disconnect cleanly: wait for open confirmations, send DISCONNECT, and let the broker close the connection.
 
-        A socket that is closed with something unread in it is reset, and then the broker never reads what was sent
-        last, DISCONNECT above all: it would publish the will. So we read on until it has closed its side.
+        Closing a socket with unread bytes resets the connection. The broker would then not read the last packets,
+        DISCONNECT among them, and would publish the will. So reading goes on until the broker has closed its side.
         """
         self._inbox.closing = True
         self._inbox.resume()
         if self._lost is None:
             await self._outbox.settle(SETTLE_S)
         if self._lost is None:
-            self._outbox.say_goodbye()
+            self._outbox.send_disconnect()
             with suppress(TimeoutError):
-                async with asyncio.timeout(GOODBYE_S):
+                async with asyncio.timeout(DISCONNECT_S):
                     await self._gone.wait()
 
     def cut(self) -> None:
-        """End the connection as it is, if there is one; without a goodbye before, the broker publishes our will."""
+        """Close the socket at once, if there is one; unless `close` came before, the broker publishes the will."""
         self._lose(ConnectionLost("disconnected"))
         if self._paho.socket() is not None:
             self._paho._sock_close()
@@ -126,9 +126,9 @@ class MqttSession:
             self._lost = error
             self._inbox.lose(error)
         self._gone.set()
-        if not self._aio._connected.done():  # it would wait for its time-out
+        if not self._aio._connected.done():  # otherwise aiomqtt waits for its time-out
             self._aio._connected.set_exception(aiomqtt.MqttError(str(error)))
-            self._aio._connected.exception()  # whoever waited may have been cancelled
+            self._aio._connected.exception()  # the task that waited may be cancelled
         for asked in self._asking:
             asked.cancel()
         self._outbox.lose()
@@ -138,13 +138,13 @@ class MqttSession:
         self.cut()
 
     async def _keep_alive(self) -> None:
-        """Ping when paho says so; while we do not read, a missing answer proves nothing."""
+        """Let paho ping when due; while reading is paused, a missing PINGRESP proves nothing."""
         while self._paho.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:
             await asyncio.sleep(KEEPALIVE_CHECK_S)
             if self._inbox.paused:
                 self._paho._ping_t = 0
 
-    # -- what paho tells -----------------------------------------------------------------------------------------
+    # -- callbacks of paho ---------------------------------------------------------------------------------------
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
         self._resumed = bool(flags.session_present)
@@ -167,7 +167,7 @@ class MqttSession:
             self._lose(ClosedBeforeConnack(f"{self._where} closed the connection before it answered CONNECT"))
 
     def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
-        """Take the new socket over; called in the thread that connects, maybe after everyone has given up."""
+        """Start using the new socket; called in the connecting thread, possibly after the caller has given up."""
         del client, userdata
         if self._lost is not None:
             sock.close()
@@ -188,7 +188,7 @@ class MqttSession:
         if self._keeping_alive is not None:
             self._keeping_alive.cancel()
 
-    # -- what we are asked ---------------------------------------------------------------------------------------
+    # -- Session -------------------------------------------------------------------------------------------------
 
     async def receive(self, limit: int = 500) -> list[Message]:
         """See Session."""
@@ -225,7 +225,7 @@ class MqttSession:
             await self._ask(self._aio.unsubscribe(good[start : start + FILTERS_AT_ONCE]))
 
     async def _ask(self, question: Coroutine[Any, Any, Any]) -> Any:
-        """Wait for the answer to a packet, or for the loss of the connection."""
+        """Wait for the broker's response to a packet, or for the loss of the connection."""
         asked = asyncio.ensure_future(question)
         self._asking.add(asked)
         if self._lost is not None:
