@@ -11,10 +11,11 @@ from textwrap import dedent
 import pytest
 
 import mqttjobs
+from mqttjobs.config.plugins import FAMILIES
 from mqttjobs.domain.conditions.base import condition_kinds
 from mqttjobs.errors import StoreRefused, TransportError
 from mqttjobs.executors.base import executor_types
-from mqttjobs.registry import plugin_module, plugin_modules
+from mqttjobs.registry import folder_modules
 from mqttjobs.service.api.request import methods
 from mqttjobs.store.base import create_store
 from mqttjobs.transport.base import ConnectOptions, create_transport
@@ -96,6 +97,13 @@ async def say(request: RequestContext, params: NoParams) -> Json:
 STORE = '''
 """A store that says its URL."""
 
+SCHEMES = ("echo",)
+
+
+def resolve_url(url, folder):
+    """Return the URL."""
+    return url
+
 
 def create(url: str) -> str:
     """Return the URL."""
@@ -105,6 +113,12 @@ TRANSPORT = '''
 """A transport that says its URL."""
 
 SCHEMES = ("echo",)
+OPTIONS = ()
+
+
+def resolve_url(url, folder):
+    """Return the URL."""
+    return url
 
 
 def create(options):
@@ -122,9 +136,13 @@ class Echo(ConditionKind):
 
     echo: str
 
-    def holds(self, scene) -> bool:
+    def holds(self, context) -> bool:
         """See ConditionKind."""
         return True
+
+    def describe(self, context) -> str:
+        """See ConditionKind."""
+        return "nothing"
 '''
 
 
@@ -149,8 +167,8 @@ def drop(tmp_path: Path) -> Iterator[Callable[[str, str], None]]:
 
 def _forget() -> None:
     importlib.invalidate_caches()
-    for found in (executor_types, methods, condition_kinds):
-        found.cache_clear()
+    for family in FAMILIES:
+        family.forget()
 
 
 def test_an_operation_type_is_one_file(drop: Callable[[str, str], None]) -> None:
@@ -199,7 +217,4 @@ def test_the_registry_finds_every_file_of_a_family_and_no_more(package: str) -> 
     folder = SOURCE.joinpath(*package.split(".")[1:])
     files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     files |= {path.parent.name for path in folder.glob("*/__init__.py")}
-    assert {module.__name__ for module in plugin_modules(package, "mqttjobs.nobody")} == {
-        f"{package}.{name}" for name in files
-    }
-    assert plugin_module(package, "mqttjobs.nobody", "nothing_of_this_name") is None
+    assert {module.__name__ for module in folder_modules(package)} == {f"{package}.{name}" for name in files}

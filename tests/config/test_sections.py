@@ -112,7 +112,10 @@ def test_relative_paths_start_at_the_configuration_and_not_where_it_is_read_from
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("mqtt: {url: http://x}", "mqtt.url: must be like mqtt://host:1883; mqtts, ws and wss work too"),
+        (
+            "mqtt: {url: http://x}",
+            "mqtt.url: must be like mqtt://host:1883; the known schemes are memory, mqtt, mqtts, ws, wss",
+        ),
         ("mqtt: {url: broker}", "mqtt.url: must be like mqtt://host:1883"),
         ("mqtt: {url: 'mqtt://'}", "mqtt.url: must be like mqtt://host:1883"),
         ("mqtt: {url: 'mqtt://h:99999'}", "mqtt.url: must be like mqtt://host:1883"),
@@ -133,7 +136,10 @@ def test_relative_paths_start_at_the_configuration_and_not_where_it_is_read_from
         ("mqtt: {usrname: x}", "mqtt.usrname: unknown key; did you mean 'username'?"),
         ("mqtt: {session_expiry: never}", "mqtt.session_expiry: a duration is"),
         ("mqtt: [x]", "mqtt: must be a mapping"),
-        ("store: {url: postgresql://x}", "store.url: must be like sqlite:///mqttjobs.db"),
+        (
+            "store: {url: postgresql://x}",
+            "store.url: must be like sqlite:///mqttjobs.db; the known schemes are memory, sqlite",
+        ),
         ("store: {url: 'sqlite:///'}", "store.url: must be like sqlite:///mqttjobs.db"),
         ("store: {retention: 30d}", "store.retention: must be a mapping"),
         ("store: {retention: {max_jobs: 0}}", "store.retention.max_jobs: must be at least 1"),
