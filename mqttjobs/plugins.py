@@ -54,7 +54,8 @@ from mqttjobs.store.base import (
     resolve_store_url,
 )
 from mqttjobs.transport.base import (
-    REASONS,
+    NO_MATCHING_SUBSCRIBERS,
+    REFUSED,
     ConnectOptions,
     Message,
     Publication,
@@ -64,13 +65,15 @@ from mqttjobs.transport.base import (
     Transport,
     TransportModule,
     create_transport,
+    describe_refusal,
     resolve_broker_url,
 )
 
 __all__ = [
     "EXACT_LIMIT",
     "LOCAL",
-    "REASONS",
+    "NO_MATCHING_SUBSCRIBERS",
+    "REFUSED",
     "Agent",
     "Answer",
     "Assignment",
@@ -147,6 +150,7 @@ __all__ = [
     "check_topic",
     "create_store",
     "create_transport",
+    "describe_refusal",
     "matches",
     "method",
     "resolve_broker_url",
