@@ -196,8 +196,9 @@ class Store(Protocol):
     """Durable records. All times are aware UTC datetimes with whole milliseconds.
 
     Every method may raise StoreError, after which the session ends and everything is read anew with `load`.
-    `record` and `claim` are each one transaction; concurrent calls may share a commit. A cancelled call is
-    either whole or not at all.
+    `record` and `claim` are each one transaction. They take effect in the order in which they are called, also when one
+    is called before the last has returned; such calls may share a commit. A cancelled call is either whole or not at
+    all.
     """
 
     async def open(self) -> None:
