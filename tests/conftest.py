@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,21 @@ from hypothesis import settings
 
 from mqttjobs.transport.embedded import EmbeddedBroker
 from tests.brokers import MISSING, MOSQUITTO, MosquittoBroker, StartMosquitto, free_port
+from tests.installed import build_mqttjobs
 from tests.running import RunningService, StartService, StartShared
 
 settings.register_profile("usual", deadline=None, print_blob=True)  # a busy machine is slow, not wrong
 settings.register_profile("deep", deadline=None, print_blob=True, max_examples=2000)  # --hypothesis-profile=deep
 settings.load_profile("usual")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the contract suites run over plugins of others: see "Testing a plugin" in docs/extending.md."""
+    group = parser.getgroup("mqttjobs", "plugins under test in tests/contracts")
+    add = partial(group.addoption, action="append", default=[])
+    add("--store", metavar="URL", help="run the contract of Store over this store")
+    add("--bench", metavar="MODULE:CLASS", help="run the contract of Transport over this broker and transport")
+    add("--operation", metavar="JSON", help="run the contract of the operation types over this operation")
 
 
 @pytest.fixture
@@ -54,6 +65,12 @@ async def embedded_broker() -> AsyncIterator[EmbeddedBroker]:
     """The broker of the demo, in this process: MQTT 3.1.1 only, no redelivery."""
     async with EmbeddedBroker(port=free_port()) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of mqttjobs."""
+    return build_mqttjobs(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")

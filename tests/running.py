@@ -38,8 +38,10 @@ class RunningService:
         environment: Mapping[str, str] | None = None,
         base: str = "mqttjobs",
         limits: Any = None,
+        python: str | Path = sys.executable,
     ) -> None:
         self.directory = directory
+        self._python = python
         self.port = port
         self.base = base
         self.arguments = list(arguments)
@@ -80,7 +82,7 @@ class RunningService:
         self._log_start = len(self.log)
         with (self.directory / "service.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mqttjobs", "run", str(self.file), "--log-format", "json", *self.arguments],
+                [self._python, "-m", "mqttjobs", "run", str(self.file), "--log-format", "json", *self.arguments],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

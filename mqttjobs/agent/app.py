@@ -104,6 +104,7 @@ class Agent:
             self._leaving = True
             await self.worker.close(0)
             self._journal.close()
+            await self.worker.release()
 
     # -- one session ---------------------------------------------------------------------------------------------
 

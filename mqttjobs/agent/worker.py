@@ -23,6 +23,7 @@ from mqttjobs.errors import StoreError, TemplateError
 from mqttjobs.executors.attempt import attempt
 from mqttjobs.executors.base import PROGRESS_KEPT, Executor, Limits, RunContext, make_executor
 from mqttjobs.executors.orphans import end_orphans
+from mqttjobs.executors.shared import SharedResources
 from mqttjobs.transport.base import REFUSED
 
 STOPPED = "stopped"
@@ -68,6 +69,7 @@ class Worker:
         self._running: dict[str, _RunningJob] = {}
         self._deliveries: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(settings.max_jobs)
+        self._shared = SharedResources()
 
     @property
     def running(self) -> int:
@@ -188,7 +190,7 @@ class Worker:
             if once and running_job.message.lease is not None and not await self._may_start(running_job, confirmed):
                 return None
         running_job.running = True
-        return await attempt(executor, self._context(running_job))
+        return await attempt(executor, self._context(running_job), self._shared)
 
     async def _may_start(self, running_job: _RunningJob, confirmed: asyncio.Future[int]) -> bool:
         """Whether the broker confirmed `started`, and no outage was so long that another agent may have the job."""
@@ -322,6 +324,10 @@ class Worker:
         for delivery in self._deliveries:
             delivery.cancel()
         await asyncio.gather(*self._deliveries, return_exceptions=True)
+
+    async def release(self) -> None:
+        """Close what the jobs shared, once they have ended."""
+        await self._shared.close()
 
 
 def _outcome_fields(outcome: Outcome) -> dict[str, Json]:

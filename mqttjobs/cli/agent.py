@@ -74,12 +74,9 @@ def agent(
     name = hostname or socket.gethostname()
     if not is_hostname(name):
         fail(f"--hostname {name[:64]!r}: letters, digits, dots, dashes and underscores, at most 64", BAD_CONFIG)
-    options = ConnectOptions(
-        url=url,
-        client_id=f"mqttjobs-agent-{name}",
-        keepalive=KEEPALIVE,
-        tls=Tls(_absolute(ca_file), _absolute(cert_file), _absolute(cert_key_file)),
-    )
+    tls = Tls(_absolute(ca_file), _absolute(cert_file), _absolute(cert_key_file))
+    broker = _broker(url, has_tls=tls != Tls())
+    options = ConnectOptions(url=broker, client_id=f"mqttjobs-agent-{name}", keepalive=KEEPALIVE, tls=tls)
     folder = (state_dir or _state_dir(name)).absolute()
     programs = tuple(str(each.absolute()) for each in program_dir or ())
     key = _key(key_file)
@@ -92,6 +89,8 @@ async def _run(settings: AgentSettings) -> None:
     import structlog
 
     from mqttjobs.agent import app
+    from mqttjobs.executors.base import EXECUTORS
+    from mqttjobs.transport.base import TRANSPORTS
 
     stop = asyncio.Event()
     handle_signals(stop)
@@ -104,8 +103,24 @@ async def _run(settings: AgentSettings) -> None:
         state_dir=str(settings.state_dir),
         pid=os.getpid(),
     )
+    for problem in (*EXECUTORS.problems(), *TRANSPORTS.problems()):
+        log.warning("plugin", details=str(problem))
     await app.serve(settings, stop=stop)
     log.info("stopped")
+
+
+def _broker(url: str, *, has_tls: bool) -> str:
+    """Return the broker's URL as its transport takes it."""
+    from mqttjobs.transport.base import resolve_broker_url, unused_options
+
+    try:
+        resolved = resolve_broker_url(url, Path.cwd())
+    except ValueError as error:
+        fail(f"--url {error}", BAD_CONFIG)
+    if has_tls and unused_options(resolved, ["tls"]):
+        scheme = resolved.partition(":")[0]
+        fail(f"--ca-file, --cert-file and --cert-key-file have no use with {scheme}: URLs", BAD_CONFIG)
+    return resolved
 
 
 def _key(file: Path | None) -> str:

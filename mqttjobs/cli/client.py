@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import orjson
 
@@ -25,6 +26,7 @@ from mqttjobs.transport.base import (
     Subscription,
     create_transport,
     describe_refusal,
+    resolve_broker_url,
 )
 
 CONNECT_ATTEMPTS = 3
@@ -156,9 +158,13 @@ async def connected(access: Access) -> AsyncIterator[Client]:
         NoAnswer: the broker cannot be reached or refuses; the text says what to check.
     """
     token = secrets.token_hex(8)
+    try:
+        url = resolve_broker_url(access.url, Path.cwd())
+    except ValueError as error:
+        raise NoAnswer(f"--url (MQTTJOBS_URL) {error}") from None
     transport = create_transport(
         ConnectOptions(
-            url=access.url,
+            url=url,
             client_id=f"mqttjobs-cli-{token}",
             clean=True,
             maximum_packet_size=LARGEST_PACKET,  # a page of a hundred jobs with their output can be over 1 MiB

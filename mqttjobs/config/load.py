@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ from typing import Any
 from mqttjobs.config.explain import did_you_mean, validate
 from mqttjobs.config.installation import build_installation
 from mqttjobs.config.operations import read_operation
+from mqttjobs.config.plugins import plugin_problems
 from mqttjobs.config.secrets import Secrets
-from mqttjobs.config.sections import AgentsSection, MqttSection, ServiceSection, StoreSection, host_time_zone
+from mqttjobs.config.sections import AgentsSection, MqttSection, Section, ServiceSection, StoreSection, host_time_zone
 from mqttjobs.config.targets import check_targets
-from mqttjobs.config.yaml12 import Document, read
+from mqttjobs.config.yaml12 import Document, KeyPath, read
 from mqttjobs.domain.model import Json, Operation
 from mqttjobs.errors import ConfigError, Problem
 from mqttjobs.executors.base import Limits, executor_types
 from mqttjobs.service.settings import AgentsSettings, ServiceSettings, Settings
-from mqttjobs.store.base import Retention
-from mqttjobs.transport.base import ConnectOptions, Tls
+from mqttjobs.store.base import Retention, resolve_store_url
+from mqttjobs.transport.base import ConnectOptions, Tls, resolve_broker_url, unused_options
 
 SECTIONS = ("mqtt", "store", "service", "agents", "users", "classes", "objects", "links", "operations")
 LONG_ENOUGH = 16
@@ -44,9 +45,12 @@ def load(path: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
     secrets = Secrets(folder, os.environ if environ is None else environ)
     secrets.check(content, document, ())
     settings = _settings(document, content, secrets, folder)
+    plugins = plugin_problems()
     if document.problems or settings is None:
-        raise ConfigError(_in_order(document.problems, secrets))
-    return replace(settings, warnings=tuple(_in_order(document.warnings, secrets)))
+        unused = [Problem(str(path), 0, str(each)) for each in plugins]
+        raise ConfigError(_in_order([*unused, *document.problems], secrets))
+    unused = [Problem(str(path), 0, f"warning: {each}") for each in plugins]
+    return replace(settings, warnings=tuple(_in_order([*unused, *document.warnings], secrets)))
 
 
 def _in_order(problems: Iterable[Problem], secrets: Secrets) -> list[Problem]:
@@ -56,15 +60,19 @@ def _in_order(problems: Iterable[Problem], secrets: Secrets) -> list[Problem]:
 
 
 def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets, folder: Path) -> Settings | None:
-    mqtt = validate(MqttSection, secrets.revealed(content.get("mqtt")), document, ("mqtt",))
-    store = validate(StoreSection, secrets.revealed(content.get("store")), document, ("store",))
-    service = validate(ServiceSection, secrets.revealed(content.get("service")), document, ("service",))
-    agents = validate(AgentsSection, secrets.revealed(content.get("agents")), document, ("agents",))
+    written = {name: secrets.revealed(content.get(name)) for name in ("mqtt", "store", "service", "agents")}
+    mqtt = validate(MqttSection, written["mqtt"], document, ("mqtt",))
+    store = validate(StoreSection, written["store"], document, ("store",))
+    service = validate(ServiceSection, written["service"], document, ("service",))
+    agents = validate(AgentsSection, written["agents"], document, ("agents",))
+    broker_url = _url(
+        MqttSection, written["mqtt"], document, ("mqtt", "url"), lambda url: resolve_broker_url(url, folder)
+    )
+    store_url = _url(
+        StoreSection, written["store"], document, ("store", "url"), lambda url: resolve_store_url(url, folder)
+    )
     if service is not None:
-        for number, name in enumerate(service.inline_operations):
-            if name not in executor_types():
-                known = ", ".join(sorted(executor_types()))
-                document.wrong(("service", "inline_operations", number), f"must be one of {known}")
+        _check_types(service.inline_operations, document, ("service", "inline_operations"))
     base_topic = mqtt.base_topic if mqtt else "mqttjobs"
     limits = Limits(
         tuple(str(folder / each) for each in service.program_dirs) if service else (), base_topic, str(folder)
@@ -77,8 +85,10 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
         service.max_objects if service else 100_000,
         has_location=service is None or (service.latitude is not None and service.longitude is not None),
     )
-    if mqtt is None or store is None or service is None or agents is None:
+    if mqtt is None or store is None or service is None or agents is None or broker_url is None or store_url is None:
         return None
+    for name in unused_options(broker_url, mqtt.model_fields_set):
+        document.wrong(("mqtt", name), f"has no use with {broker_url.partition(':')[0]}: URLs; leave it out")
     if agents.key is not None and len(agents.key) < LONG_ENOUGH:
         message = f"has less than {LONG_ENOUGH} characters; whoever guesses it can run programs on every agent"
         document.warn(("agents", "key"), message)
@@ -95,11 +105,11 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
     retention = store.retention
     return Settings(
         installation=installation,
-        connect=_connect(mqtt, folder),
+        connect=_connect(mqtt, broker_url, folder),
         base_topic=mqtt.base_topic,
         reply_topics=tuple(mqtt.reply_topics),
         trust_user_lanes=mqtt.trust_user_lanes,
-        store_url=_store_url(store.url, folder),
+        store_url=store_url,
         retention=Retention(
             retention.completed, retention.failed, retention.max_jobs, retention.history, retention.history_per_value
         ),
@@ -111,17 +121,39 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
     )
 
 
+def _check_types(names: Sequence[str], document: Document, key_path: KeyPath) -> None:
+    """Note names that are no operation type."""
+    for number, name in enumerate(names):
+        if name not in executor_types():
+            document.wrong((*key_path, number), f"must be one of {', '.join(executor_types())}")
+
+
 def _as_written(value: Json) -> Json:
     return value
 
 
-def _connect(mqtt: MqttSection, folder: Path) -> ConnectOptions:
+def _url(
+    section: type[Section], written: Json, document: Document, key_path: KeyPath, resolve: Callable[[str], str]
+) -> str | None:
+    """Return the URL of a section as its plugin takes it, or None with the problem noted; the section may be wrong."""
+    keys = written if isinstance(written, Mapping) else {}
+    url = keys.get("url", section.model_fields["url"].default)
+    if not isinstance(url, str):
+        return None
+    try:
+        return resolve(url)
+    except ValueError as error:
+        document.wrong(key_path, str(error))
+        return None
+
+
+def _connect(mqtt: MqttSection, url: str, folder: Path) -> ConnectOptions:
     def here(name: str | None) -> str | None:
         return None if name is None else str(folder / name)
 
     tls = Tls(here(mqtt.tls.ca_file), here(mqtt.tls.cert_file), here(mqtt.tls.key_file), mqtt.tls.insecure)
     return ConnectOptions(
-        url=mqtt.url,
+        url=url,
         client_id=mqtt.client_id,
         username=mqtt.username,
         password=mqtt.password,
@@ -129,12 +161,6 @@ def _connect(mqtt: MqttSection, folder: Path) -> ConnectOptions:
         session_expiry=mqtt.session_expiry,
         tls=tls,
     )
-
-
-def _store_url(url: str, folder: Path) -> str:
-    """Return the URL with a path that starts at the configuration's folder."""
-    prefix = "sqlite:///"
-    return f"{prefix}{folder / url.removeprefix(prefix)}" if url.startswith(prefix) else url
 
 
 def _service(section: ServiceSection, limits: Limits) -> ServiceSettings:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -22,9 +20,6 @@ PERMISSIONS = (
     "admin", "job:read", "job:write", "operation:read", "operation:execute", "operation:manage", "agent:read",
     "agent:write", "config:write",
 )  # fmt: skip
-
-
-_HOST = re.compile(r"[^\s/?#@\x00-\x1f]+\Z")
 
 
 def _duration(value: Any) -> Any:
@@ -91,19 +86,6 @@ class MqttSection(Section):
     def _protocol_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            port_is_fine = parts.port is None or parts.port > 0
-        except ValueError:
-            raise ValueError("must be like mqtt://host:1883") from None
-        host_is_fine = _HOST.match(parts.hostname or "") is not None
-        if parts.scheme not in ("mqtt", "mqtts", "ws", "wss", "memory") or not (host_is_fine and port_is_fine):
-            raise ValueError("must be like mqtt://host:1883; mqtts, ws and wss work too")
-        return value
-
     @field_validator("base_topic")
     @classmethod
     def _plain(cls, value: str) -> str:
@@ -135,13 +117,6 @@ class StoreSection(Section):
 
     url: str = "sqlite:///mqttjobs.db"
     retention: RetentionSection = RetentionSection()
-
-    @field_validator("url")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if not (value.startswith("sqlite:///") and len(value) > len("sqlite:///")) and not value.startswith("memory:"):
-            raise ValueError("must be like sqlite:///mqttjobs.db, or memory: to keep nothing")
-        return value
 
 
 def host_time_zone() -> str:

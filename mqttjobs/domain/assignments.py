@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mqttjobs.domain.agent_messages import ReportMessage
 from mqttjobs.domain.agents import Timing
-from mqttjobs.domain.jobs import Job, JobUpdate, Phase, attempt_failed
+from mqttjobs.domain.jobs import Job, JobUpdate, Phase, attempt_failed, changed_something
 from mqttjobs.domain.model import Delivery, Json, Operation
 from mqttjobs.domain.protocol import decode_json
 from mqttjobs.domain.status import (
@@ -218,11 +218,16 @@ def failures(job: Job) -> int:
 
 
 class Rules(NamedTuple):
-    """What decides about the reports of a job: its operation, how long to wait, and the keys that describe its runs."""
+    """What decides about the reports of a job.
+
+    `operation` is its operation, `timing` how long to wait, `blank` has the keys that describe its runs, and `changes`
+    says whether a run changed something if its report does not.
+    """
 
     operation: Operation
     timing: Timing
     blank: Mapping[str, Json]
+    changes: bool = False
 
 
 def take_report(job: Job, row: Assignment, report: ReportMessage, rules: Rules, at: datetime) -> Change:
@@ -259,7 +264,7 @@ def _ended(job: Job, row: Assignment, report: ReportMessage, rules: Rules, at: d
     attempts = rules.operation.retry.attempts
     row = replace(row, stage=Stage.CLOSED)
     if report.event == "completed":
-        told = _report_of(report, rules.blank)
+        told = _report_of(report, rules)
         event = JobEvent.of(EventKind.COMPLETED, at, host, report=told)
     elif report.given_back and open_still and (job.target != ANY or row.attempt <= attempts):
         event = JobEvent(at, EventKind.RETRIED, host, f"Job given back by {host}", report.error)
@@ -267,7 +272,7 @@ def _ended(job: Job, row: Assignment, report: ReportMessage, rules: Rules, at: d
     elif report.repeatable and open_still and row.attempt < attempts:
         return _again(job, row, *attempt_failed(rules.operation, row.attempt, report.error, at, host))
     else:
-        told = _report_of(report, rules.blank)
+        told = _report_of(report, rules)
         error = report.error or "the agent said no more than that it failed"
         event = JobEvent.of(EventKind.FAILED, at, host, error, told)
     return Change(_update(job, row, event, job.phase), row)
@@ -307,19 +312,18 @@ def _update(job: Job, row: Assignment, event: JobEvent, phase: Phase, due_at: da
     )
 
 
-def _report_of(report: ReportMessage, blank: Mapping[str, Json]) -> dict[str, Json]:
+def _report_of(report: ReportMessage, rules: Rules) -> dict[str, Json]:
     """Return what a terminal event keeps of a report (see Outcome.report).
 
     Data with the keys that describe a run is the description, and its standard output the result where that is one
     JSON value (behaviour 3.4).
     """
     result, description = report.data, report.description or {}
-    if not description and blank and isinstance(result, dict) and result.keys() == blank.keys():
+    if not description and rules.blank and isinstance(result, dict) and result.keys() == rules.blank.keys():
         description, result = result, result_of_output(result.get("stdout"))
     changed = report.changed
     if changed is None and report.event == "completed":
-        own = result.get("changed") if isinstance(result, dict) else None
-        changed = own if isinstance(own, bool) else "topic" in blank
+        changed = changed_something(result, otherwise=rules.changes)
     code = description.get("exitCode")
     return {
         "result": result,

@@ -114,6 +114,7 @@ class Outcome:
 
     `result` is the operation's own result (None where there is none), `description` has the keys of the type
     (contract 5), `exit_code` and `stderr` are a program's. `repeatable` False means another attempt cannot help.
+    `changed` None of a completed one leaves the word to the result, then to the type (`Executor.changes`).
     """
 
     ok: bool
@@ -138,6 +139,12 @@ class Outcome:
             "stderr": self.stderr,
             "user_error": self.user_error,
         }
+
+
+def changed_something(result: Json, *, otherwise: bool) -> bool:
+    """Return whether a completed run changed something: `changed` in its result, else `otherwise` (behaviour 3.4)."""
+    own = result.get("changed") if isinstance(result, dict) else None
+    return own if isinstance(own, bool) else otherwise
 
 
 def submitted(at: datetime, hostname: str) -> JobEvent:

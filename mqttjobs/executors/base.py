@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
+from inspect import iscoroutinefunction
+from types import ModuleType
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Delivery, Json
 from mqttjobs.domain.templates import Reveal
-from mqttjobs.registry import plugin_modules
+from mqttjobs.registry import Family
 from mqttjobs.transport.base import Publication
 
 PROGRESS_KEPT = 500
@@ -46,6 +48,7 @@ class RunContext:
         publish: sends, and waits for the PUBACK reason code; sent again by itself after a reconnect.
         progress: tells a progress message.
         limits: what the installation allows.
+        shared: what the type's `open` returned, the same for all its jobs in this process; see Executor.open.
     """
 
     job_id: str
@@ -63,6 +66,7 @@ class RunContext:
     limits: Limits
     depth: int = 0
     root_id: str = ""
+    shared: Any = None
 
 
 class Executor(BaseModel):
@@ -71,6 +75,16 @@ class Executor(BaseModel):
     `run` returns an Outcome for everything that can go wrong with the work; it raises only TemplateError (the
     job fails with its words) or on cancellation, after it has ended what it started. The caller enforces the
     time limit of types that do not (`own_timeout` False) by cancelling.
+
+    Attributes:
+        kind: the name of the type, as `type` in the configuration has it.
+        delivery: whether a job that a crash interrupted runs again (behaviour 3.9); `delivery` of an operation wins.
+        uses_slot: whether its jobs count against `service.concurrency`. Without a slot they start in row order, and
+            do what they do before they first wait.
+        own_timeout: whether `run` keeps to `RunContext.timeout` by itself.
+        changes: whether a completed run changed something where neither its outcome nor its result says so
+            (behaviour 3.4).
+        no_description: the description before the end: the type's keys, each null (contract 5).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,8 +93,27 @@ class Executor(BaseModel):
     delivery: ClassVar[Delivery] = Delivery.AT_MOST_ONCE
     uses_slot: ClassVar[bool] = True
     own_timeout: ClassVar[bool] = False
+    changes: ClassVar[bool] = False
     no_description: ClassVar[Mapping[str, Json]] = {}
-    """The description before the end: the type's keys, each null."""
+
+    @classmethod
+    async def open(cls) -> Any:
+        """Open what all jobs of this type share, such as an HTTP client, and return it; jobs find it in `shared`.
+
+        The resource belongs to the type and the process: operations and reloads share it. It is opened before the
+        first job that needs it, within 60 seconds. Whatever `open` raises fails the jobs that wait for it with its
+        text and degrades `service/health`; the next job tries again. It is given no secrets: what needs one takes it
+        in `run`.
+        """
+        return None
+
+    @classmethod
+    async def close(cls, shared: Any) -> None:
+        """Close what `open` returned, within 10 seconds; no job uses it any more.
+
+        Called when the process ends, and after a reload that leaves no operation of the type, once its last job has
+        ended.
+        """
 
     def inputs(self) -> frozenset[str] | None:
         """Return the variables (dotted paths) that its templates name, or None if it is given all of them."""
@@ -118,17 +151,38 @@ class Executor(BaseModel):
         raise NotImplementedError
 
 
-@cache
+_KIND = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+def _types_of(module: ModuleType) -> Iterator[tuple[str, type[Executor]]]:
+    """Yield the operation types of a module: its classes of Executor that have a `kind` of their own."""
+    for item in vars(module).values():
+        if isinstance(item, type) and issubclass(item, Executor) and "kind" in vars(item):
+            _check_type(item)
+            yield item.kind, item
+
+
+def _check_type(kind: type[Executor]) -> None:
+    """Refuse an operation type whose class variables cannot be used: no type checker may have seen them."""
+    where = f"{kind.__module__}.{kind.__qualname__}"
+    name: object = kind.kind
+    if not (isinstance(name, str) and _KIND.match(name)):
+        raise ValueError(f"{where}.kind must be a text of letters, digits, _ and -")
+    if not iscoroutinefunction(kind.run) or kind.run is Executor.run:
+        raise ValueError(f"{where} has no `async def run`")
+    wanted = {"delivery": Delivery, "uses_slot": bool, "own_timeout": bool, "changes": bool, "no_description": Mapping}
+    for key, expected in wanted.items():
+        if not isinstance(getattr(kind, key), expected):
+            raise ValueError(f"{where}.{key} must be a {expected.__name__}")
+
+
+EXECUTORS = Family("mqttjobs.executors.types", "mqttjobs.executors", noun="operation type", read=_types_of)
+"""The operation types, by `kind`."""
+
+
 def executor_types() -> Mapping[str, type[Executor]]:
     """Return every operation type by its name."""
-    found: dict[str, type[Executor]] = {}
-    for module in plugin_modules("mqttjobs.executors.types", "mqttjobs.executors"):
-        for item in vars(module).values():
-            if isinstance(item, type) and issubclass(item, Executor) and item is not Executor:
-                kind: Any = item.__dict__.get("kind")
-                if kind is not None:
-                    found[kind] = item
-    return found
+    return EXECUTORS.members()
 
 
 def make_executor(definition: Mapping[str, Json]) -> Executor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Protocol
-from urllib.parse import urlsplit
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol, cast
 
 from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment, Key
@@ -15,7 +16,7 @@ from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
 from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import TriggerState
 from mqttjobs.errors import StoreRefused
-from mqttjobs.registry import plugin_module
+from mqttjobs.registry import Family, for_url, schemes_of
 
 EXACT_LIMIT = 10_000
 """A listing counts its matches exactly up to here (contract 4, jobs/list)."""
@@ -212,8 +213,9 @@ class Store(Protocol):
     """Durable records. All times are aware UTC datetimes with whole milliseconds.
 
     Every method may raise StoreError, after which the session ends and everything is read anew with `load`.
-    `record` and `claim` are each one transaction; concurrent calls may share a commit. A cancelled call is
-    either whole or not at all.
+    `record` and `claim` are each one transaction. They take effect in the order in which they are called, also when one
+    is called before the last has returned; such calls may share a commit. A cancelled call is either whole or not at
+    all.
     """
 
     async def open(self) -> None:
@@ -309,11 +311,53 @@ class Store(Protocol):
         """Return facts for service/health: at least `kind` and `jobs` (how many are stored)."""
 
 
+class StoreModule(Protocol):
+    """What the module of a store offers.
+
+    Attributes:
+        SCHEMES: the schemes of the URLs that it takes, in lower case, such as `sqlite`.
+    """
+
+    SCHEMES: frozenset[str]
+
+    def resolve_url(self, url: str, folder: Path) -> str:
+        """Return a URL as `create` takes it: checked, its relative paths beginning at `folder`, the configuration's.
+
+        Raises:
+            ValueError: the URL cannot be used; the text says how it should look, such as "must be like sqlite:///a.db".
+        """
+
+    def create(self, url: str) -> Store:
+        """Return the store of a URL that `resolve_url` has returned; nothing is opened yet."""
+
+
+def _stores_of(module: ModuleType) -> Iterator[tuple[str, StoreModule]]:
+    for scheme in schemes_of(module, "resolve_url", "create"):
+        yield scheme, cast("StoreModule", module)
+
+
+STORES = Family("mqttjobs.store.backends", "mqttjobs.store", noun="URL scheme", read=_stores_of)
+"""The modules of the stores, by URL scheme."""
+EXAMPLE = "sqlite:///mqttjobs.db"
+
+
+def resolve_store_url(url: str, folder: Path) -> str:
+    """Return a `store.url` as `create_store` takes it, its relative paths beginning at `folder`.
+
+    Raises:
+        ValueError: the URL cannot be used; the text says how it should look, and lists the schemes if that is unknown.
+    """
+    return for_url(STORES.members(), url, EXAMPLE).resolve_url(url, folder)
+
+
 def create_store(url: str) -> Store:
-    """Return the store of a URL, whose scheme is the name of its module (`sqlite:///file`, `memory:`)."""
-    scheme = urlsplit(url).scheme
-    module = plugin_module("mqttjobs.store.backends", "mqttjobs.store", scheme) if scheme else None
-    if module is None or not hasattr(module, "create"):
-        raise StoreRefused(f"store.url: no store of kind {scheme!r}; use sqlite:///mqttjobs.db or memory:")
-    store: Store = module.create(url)
-    return store
+    """Return the store of a URL (`sqlite:////absolute/file`, `memory:`); it is not opened yet.
+
+    Raises:
+        StoreRefused: no store knows the scheme.
+    """
+    try:
+        module = for_url(STORES.members(), url, EXAMPLE)
+    except ValueError as error:
+        raise StoreRefused(f"store.url {error}") from None
+    return module.create(url)

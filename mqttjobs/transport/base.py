@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol, runtime_checkable
-from urllib.parse import urlsplit
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol, cast
 
 from mqttjobs.errors import TransportError
-from mqttjobs.registry import plugin_modules
+from mqttjobs.registry import Family, for_url, schemes_of
 
 MAXIMUM_PACKET_SIZE = 1024 * 1024
 """The largest packet, in bytes, that a client accepts unless it says otherwise: no payload can be larger."""
@@ -144,26 +145,73 @@ class Transport(Protocol):
         """
 
 
-@runtime_checkable
 class TransportModule(Protocol):
-    """What a transport's module offers."""
+    """What the module of a transport offers.
+
+    Attributes:
+        SCHEMES: the schemes of the URLs that it takes, in lower case, such as `mqtt`.
+        OPTIONS: which of CONFIGURABLE it takes; another one in a configuration is an error, not silently without
+            effect.
+    """
 
     SCHEMES: frozenset[str]
+    OPTIONS: frozenset[str]
+
+    def resolve_url(self, url: str, folder: Path) -> str:
+        """Return a URL as `create` takes it: checked, its relative paths beginning at `folder`, the configuration's.
+
+        Raises:
+            ValueError: the URL cannot be used; the text says how it should look, such as "must be like mqtt://host".
+        """
 
     def create(self, options: ConnectOptions) -> Transport:
-        """Return the transport for `options`; nothing is connected yet."""
+        """Return the transport for `options`, whose URL `resolve_url` has returned; nothing is connected yet."""
+
+
+CONFIGURABLE = frozenset({"username", "password", "protocol", "session_expiry", "tls"})
+"""The fields of ConnectOptions that a configuration may set and not every transport takes."""
+
+
+def _transports_of(module: ModuleType) -> Iterator[tuple[str, TransportModule]]:
+    schemes = schemes_of(module, "resolve_url", "create")
+    options = getattr(module, "OPTIONS", None)
+    if not isinstance(options, frozenset | set | tuple | list) or not CONFIGURABLE.issuperset(options):
+        raise ValueError(f"{module.__name__} has no OPTIONS: which of {', '.join(sorted(CONFIGURABLE))} it takes")
+    for scheme in schemes:
+        yield scheme, cast("TransportModule", module)
+
+
+TRANSPORTS = Family("mqttjobs.transport.backends", "mqttjobs.transport", noun="URL scheme", read=_transports_of)
+"""The modules of the transports, by URL scheme."""
+EXAMPLE = "mqtt://host:1883"
+
+
+def resolve_broker_url(url: str, folder: Path) -> str:
+    """Return an `mqtt.url` as `create_transport` takes it, its relative paths beginning at `folder`.
+
+    Raises:
+        ValueError: the URL cannot be used; the text says how it should look, and lists the schemes if that is unknown.
+    """
+    return for_url(TRANSPORTS.members(), url, EXAMPLE).resolve_url(url, folder)
+
+
+def unused_options(url: str, given: Iterable[str]) -> list[str]:
+    """Return which of the `given` fields of ConnectOptions the transport of a URL does not take, sorted."""
+    taken = for_url(TRANSPORTS.members(), url, EXAMPLE).OPTIONS
+    return sorted(CONFIGURABLE.intersection(given).difference(taken))
 
 
 def create_transport(options: ConnectOptions) -> Transport:
-    """Return the transport whose module knows the scheme of `options.url`."""
-    scheme = urlsplit(options.url).scheme
-    known: dict[str, TransportModule] = {}
-    for module in plugin_modules("mqttjobs.transport.backends", "mqttjobs.transport"):
-        if isinstance(module, TransportModule):
-            known |= dict.fromkeys(module.SCHEMES, module)
-    if scheme not in known:
-        raise TransportError(f"mqtt.url: unknown scheme {scheme!r}; use one of {', '.join(sorted(known))}")
-    return known[scheme].create(options)
+    """Return the transport of `options.url`; nothing is connected yet.
+
+    Raises:
+        TransportError: no transport knows the scheme.
+    """
+    try:
+        module = for_url(TRANSPORTS.members(), options.url, EXAMPLE)
+    except ValueError as error:
+        raise TransportError(f"the URL of the broker {error}") from None
+    return module.create(options)
 
 
 NO_MATCHING_SUBSCRIBERS = 0x10

@@ -181,6 +181,15 @@ def test_without_a_response_the_error_says_what_to_check(plain: RunningService, 
         assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.parametrize("url", ["http://hub:1883", "hub", "mqtt://", "mqtt://someone:s3cret@hub:99999"])
+def test_a_url_of_no_broker_is_refused_with_how_it_should_look(url: str) -> None:
+    for command in (("jobs", "list"), ("jobs", "watch")):
+        refused = mqttjobs(*command, "--url", url)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("Error: --url (MQTTJOBS_URL) must be like mqtt://host:1883"), refused.stderr
+        assert "s3cret" not in refused.stderr
+
+
 def test_a_3_1_1_broker_without_a_service_is_reported_too(start_service: StartService) -> None:
     service = start_service(free_port(), HALL, arguments=["--embedded-broker"])
     silent = run(service, "jobs", "list", "--base-topic", "elsewhere", "--timeout", "1")

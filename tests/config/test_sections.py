@@ -12,7 +12,7 @@ from mqttjobs.config import load, summary
 from mqttjobs.config.sections import host_time_zone
 from mqttjobs.errors import ConfigError
 from mqttjobs.service.settings import ServiceSettings
-from mqttjobs.store.base import Retention
+from mqttjobs.store.base import Retention, create_store
 from mqttjobs.transport.base import Tls
 from tests.config.writing import good, problems, write
 
@@ -109,16 +109,45 @@ def test_relative_paths_start_at_the_configuration_and_not_where_it_is_read_from
     assert good("store: {url: 'memory:'}").store_url == "memory:"
 
 
+@pytest.mark.parametrize("name", ["100%25 done", "what?", "no#1", "Küche und Bad", "a&b=c;d"])
+async def test_the_database_is_beside_the_configuration_whatever_the_folder_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "home.yaml").write_text("store: {url: sqlite:///jobs.db}")
+    store = create_store(load(folder / "home.yaml", environ={}).store_url)
+    await store.open()
+    await store.close()
+    assert (folder / "jobs.db").is_file()
+
+
+def test_a_section_with_something_else_wrong_still_has_its_url_checked() -> None:
+    found = problems("mqtt: {url: x, client_id: ''}\nstore: {url: x, retention: 30d}")
+    assert [each.partition(": must")[0] for each in found] == [
+        "1: mqtt.client_id",
+        "1: mqtt.url",
+        "2: store.retention",
+        "2: store.url",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("mqtt: {url: http://x}", "mqtt.url: must be like mqtt://host:1883; mqtts, ws and wss work too"),
+        (
+            "mqtt: {url: http://x}",
+            "mqtt.url: must be like mqtt://host:1883; the known schemes are memory, mqtt, mqtts, ws, wss",
+        ),
         ("mqtt: {url: broker}", "mqtt.url: must be like mqtt://host:1883"),
         ("mqtt: {url: 'mqtt://'}", "mqtt.url: must be like mqtt://host:1883"),
         ("mqtt: {url: 'mqtt://h:99999'}", "mqtt.url: must be like mqtt://host:1883"),
         ("mqtt: {url: 'mqtt://h:0'}", "mqtt.url: must be like mqtt://host:1883"),
         ("mqtt: {url: 'mqtt://[::1'}", "mqtt.url: must be like mqtt://host:1883"),
         ("mqtt: {url: 'mqtt://a b:1'}", "mqtt.url: must be like mqtt://host:1883"),
+        ("mqtt: {url: 'memory:'}", "mqtt.url: must be like memory://name"),
+        ("mqtt: {url: memory://hub, protocol: 5}", "mqtt.protocol: has no use with memory: URLs; leave it out"),
+        ("mqtt: {url: memory://hub, tls: {insecure: true}}", "mqtt.tls: has no use with memory: URLs; leave it out"),
         ("mqtt: {password: 12345}", "mqtt.password: must be a text; put it in quotes"),
         ("mqtt: {protocol: 4}", "mqtt.protocol: must be one of 'auto', '5' or '3.1.1'"),
         ("mqtt: {client_id: ''}", "mqtt.client_id: must not be empty"),
@@ -133,8 +162,14 @@ def test_relative_paths_start_at_the_configuration_and_not_where_it_is_read_from
         ("mqtt: {usrname: x}", "mqtt.usrname: unknown key; did you mean 'username'?"),
         ("mqtt: {session_expiry: never}", "mqtt.session_expiry: a duration is"),
         ("mqtt: [x]", "mqtt: must be a mapping"),
-        ("store: {url: postgresql://x}", "store.url: must be like sqlite:///mqttjobs.db"),
+        (
+            "store: {url: postgresql://x}",
+            "store.url: must be like sqlite:///mqttjobs.db; the known schemes are memory, sqlite",
+        ),
         ("store: {url: 'sqlite:///'}", "store.url: must be like sqlite:///mqttjobs.db"),
+        ("store: {url: 'sqlite://host/jobs.db'}", "store.url: must be like sqlite:///mqttjobs.db"),
+        ("store: {url: 'sqlite:jobs.db'}", "store.url: must be like sqlite:///mqttjobs.db"),
+        ("store: {url: 5}", "store.url: must be a text; put it in quotes"),
         ("store: {retention: 30d}", "store.retention: must be a mapping"),
         ("store: {retention: {max_jobs: 0}}", "store.retention.max_jobs: must be at least 1"),
         ("store: {retention: {complete: 1d}}", "store.retention.complete: unknown key; did you mean 'completed'?"),

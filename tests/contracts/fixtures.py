@@ -58,6 +58,7 @@ class Bench(Protocol):
 
     can: Abilities
 
+    async def open(self) -> None: ...
     def options(self, **changes: Any) -> ConnectOptions: ...
     def kill(self) -> Any: ...
     def freeze(self) -> None: ...
@@ -74,6 +75,9 @@ class MemoryBench:
         self._name = uuid.uuid4().hex
         self._broker = memory.broker(self._name)
         self._broker.refuse(FORBIDDEN)
+
+    async def open(self) -> None:
+        """There is nothing to start."""
 
     def options(self, **changes: Any) -> ConnectOptions:
         return ConnectOptions(**{"url": f"memory://{self._name}", "client_id": "subject", **changes})
@@ -112,6 +116,9 @@ class MosquittoBench:
             lines += [f"plugin {plugin}", f"plugin_opt_config_file {rules}"]
         self._broker = start(*lines, autosave=False)
         self._frozen = False
+
+    async def open(self) -> None:
+        """It runs already."""
 
     def options(self, **changes: Any) -> ConnectOptions:
         made = {"url": self._broker.url, "client_id": "subject", "protocol": self._protocol, **changes}

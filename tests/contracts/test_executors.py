@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,51 +19,12 @@ import pytest
 
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.errors import TemplateError
-from mqttjobs.executors.base import Executor, Limits, RunContext, executor_types
+from mqttjobs.executors.base import Executor, Limits
 from mqttjobs.executors.types.mqtt import Mqtt
 from mqttjobs.executors.types.program import Program
 from mqttjobs.executors.types.script import Script
 from mqttjobs.transport.base import Publication
-
-WAIT_S = 20.0
-SECRET = "s3cr3t-tøken"  # noqa: S105 - a made-up one
-JOB_ID = "0190a1b2-0000-7000-8000-000000000001"
-VARIABLES: Mapping[str, Any] = {
-    "id": "lamp",
-    "name": "Lamp",
-    "state": "on",
-    "properties": {"room": "Küche", "level": 3, "topic": "home/lamp", "key": "${ENV:TOKEN}"},
-    "args": {"text": "a b", "path": "x/y", "wild": "#"},
-    "payload": {"n": [1, {"m": 2}]},
-}
-
-
-def reveal(name: str) -> str:
-    return {"ENV:TOKEN": SECRET}.get(name, "${" + name + "}")
-
-
-async def nobody(publication: Publication) -> int:
-    raise AssertionError(f"a program publishes nothing: {publication}")
-
-
-def a_context(**changes: Any) -> RunContext:
-    fields: dict[str, Any] = {
-        "job_id": JOB_ID,
-        "hostname": "hub",
-        "variables": VARIABLES,
-        "secret_templates": {},
-        "reveal": reveal,
-        "params": {"n": 1},
-        "events": ("press",),
-        "preferences": {"color": "red"},
-        "timeout": timedelta(seconds=WAIT_S),
-        "grace": timedelta(seconds=5),
-        "publish": nobody,
-        "progress": lambda _: None,
-        "limits": Limits(),
-        **changes,
-    }
-    return RunContext(**fields)
+from tests.contracts.contexts import JOB_ID, SECRET, VARIABLES, WAIT_S, a_context
 
 
 def python(code: str, *args: str, **fields: Any) -> Program:
@@ -959,19 +919,3 @@ async def test_a_message_is_published_before_the_run_first_waits() -> None:
     assert order == ["t0", "t1", "t2", "t3", "t4"]
     answer.set_result(0)
     assert all(outcome.ok for outcome in await asyncio.gather(*tasks))
-
-
-# -- registry --------------------------------------------------------------------------------------------------------
-
-
-def test_every_operation_type_is_found_by_its_name() -> None:
-    assert {"mqtt", "program", "script"} <= set(executor_types())
-    assert all(kind == executor.kind for kind, executor in executor_types().items())
-
-
-@pytest.mark.parametrize("executor", [Program(path="/bin/true"), Script(text="exit 0"), Mqtt(topic="t")])
-async def test_every_operation_type_sets_each_key_of_its_description(executor: Executor) -> None:
-    outcome = await run(executor, publish=Broker().publish)
-    assert outcome.ok
-    assert set(outcome.description) == set(type(executor).no_description)
-    assert replace(outcome, ok=True).report()["description"] == dict(outcome.description)

@@ -15,13 +15,14 @@ from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment, Stage
 from mqttjobs.domain.jobs import JobUpdate, Phase
 from mqttjobs.domain.status import ALL, ANY, EventKind, Status
-from mqttjobs.store.base import Changes, Retention, Store, create_store
+from mqttjobs.store.base import Changes, Retention, Store
+from tests.contracts.members import a_store
 from tests.contracts.records import DOOR, NOW, a_job, an_ended_job, keyed, later, started
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made = create_store({"sqlite": f"sqlite:///{tmp_path / 'jobs.db'}", "memory": "memory:"}[request.param])
+@pytest.fixture
+async def store(store_url: str, tmp_path: Path) -> AsyncIterator[Store]:
+    made = a_store(store_url, tmp_path)
     await made.open()
     yield made
     await made.close()

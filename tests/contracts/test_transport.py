@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +19,7 @@ from tests.contracts.fixtures import (
     CONNACK_5,
     CONNACK_311,
     Bench,
-    EmbeddedBench,
     FakeServer,
-    MemoryBench,
-    MosquittoBench,
     collect,
     connect,
     cut_connection,
@@ -34,21 +30,6 @@ from tests.contracts.fixtures import (
 
 MOST_UNREAD = 5000
 """Far more messages than a transport may keep unread, and far fewer than are sent."""
-
-
-@pytest.fixture(params=["memory", "mosquitto-5", "mosquitto-3.1.1", "amqtt-3.1.1"])
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    made: Any
-    kind, _, protocol = request.param.partition("-")
-    if kind == "memory":
-        made = MemoryBench()
-    elif kind == "mosquitto":
-        made = MosquittoBench(request.getfixturevalue("start_mosquitto"), tmp_path, protocol)
-    else:
-        made = EmbeddedBench()
-        await made.open()
-    yield made
-    await made.close()
 
 
 def needs(able: bool, message: str) -> None:

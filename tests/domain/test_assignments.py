@@ -322,6 +322,26 @@ def test_the_data_of_a_report_is_the_result_or_describes_the_run(
     assert report["changed"] is changed
 
 
+@pytest.mark.parametrize(
+    ("data", "reported", "changes", "changed"),
+    [
+        (None, None, True, True),
+        (None, None, False, False),
+        ({"changed": False}, None, True, False),
+        ({"changed": True}, None, False, True),
+        ({"changed": "no"}, None, True, True),
+        ({"changed": True}, False, True, False),
+    ],
+)
+def test_a_run_changed_something_as_its_report_its_result_or_its_type_says(
+    data: Any, reported: bool | None, changes: bool, changed: bool
+) -> None:
+    report = a_report("completed", data=data, changed=reported)
+    kept = take_report(a_job("a"), an_assignment(), report, rules()._replace(changes=changes), later(1))
+    assert kept.update.events[0].report is not None
+    assert kept.update.events[0].report["changed"] is changed
+
+
 def test_an_abort_fails_what_was_not_started() -> None:
     held = plan(a_job("a", "b"), an_operation(rollout=Rollout(1)), LIMIT, ["a", "b"], NOW)[1]
     job = after(a_job("a", "b"), fail(a_job("a", "b"), held, later(3), "rollout aborted"))

@@ -394,6 +394,12 @@ def test_the_command_line_of_agents(client: Client, start_agent: StartAgent, mos
         (("--key-file", "/etc/hostname", "--hostname", "a b"), "--hostname"),
         (("--key-file", "/etc/hostname", "--hostname", "_all"), "--hostname"),
         (("--key-file", "/etc/hostname", "--label", "group"), "--label"),
+        (
+            ("--url", "http://hub"),
+            "--url must be like mqtt://host:1883; the known schemes are memory, mqtt, mqtts",
+        ),
+        (("--url", "mqtt://"), "--url must be like mqtt://host:1883"),
+        (("--url", "memory://hub", "--ca-file", "ca.pem"), "have no use with memory: URLs"),
     ],
 )
 def test_wrong_options_of_an_agent_exit_with_2_and_a_message(arguments: tuple[str, ...], message: str) -> None:

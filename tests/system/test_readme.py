@@ -14,7 +14,7 @@ from mqttjobs.config import load
 from mqttjobs.config.sections import Section
 from mqttjobs.errors import ConfigError
 from mqttjobs.executors.base import executor_types
-from mqttjobs.registry import plugin_modules
+from mqttjobs.registry import folder_modules
 from tests.brokers import StartMosquitto
 from tests.transcripts import Block, Terminal, blocks, documents
 
@@ -113,7 +113,7 @@ def test_every_class_in_the_documentation_is_an_operation_type() -> None:
 
 def keys() -> Iterator[tuple[str, str]]:
     """Yield every key of the configuration, as (section or operation type, key)."""
-    for module in plugin_modules("mqttjobs.config", "mqttjobs.config"):
+    for module in folder_modules("mqttjobs.config"):
         for section in vars(module).values():
             if isinstance(section, type) and issubclass(section, Section) and section is not Section:
                 yield from ((section.__name__, field.alias or name) for name, field in section.model_fields.items())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
+from types import ModuleType
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from mqttjobs.domain.starting import ConditionContext
-from mqttjobs.registry import plugin_modules
+from mqttjobs.registry import Family
 
 
 class ConditionKind(BaseModel):
@@ -39,13 +39,21 @@ class ConditionKind(BaseModel):
         raise NotImplementedError
 
 
-@cache
+def _keys_of(module: ModuleType) -> Iterator[tuple[str, type[ConditionKind]]]:
+    """Yield the keys of a module's kinds of condition; a class without fields is none."""
+    for item in vars(module).values():
+        if isinstance(item, type) and issubclass(item, ConditionKind):
+            for name, field in item.model_fields.items():
+                for wanted in ("holds", "describe"):
+                    if getattr(item, wanted) is getattr(ConditionKind, wanted):
+                        raise ValueError(f"{item.__module__}.{item.__qualname__} has no {wanted}()")
+                yield field.alias or name, item
+
+
+CONDITIONS = Family("mqttjobs.domain.conditions", "mqttjobs.domain.conditions", noun="condition key", read=_keys_of)
+"""The kinds of condition, by each of their keys."""
+
+
 def condition_kinds() -> Mapping[str, type[ConditionKind]]:
     """Return the condition kinds by key."""
-    found: dict[str, type[ConditionKind]] = {}
-    for module in plugin_modules("mqttjobs.domain.conditions", "mqttjobs.domain.conditions"):
-        for item in vars(module).values():
-            if isinstance(item, type) and issubclass(item, ConditionKind) and item is not ConditionKind:
-                for name, field in item.model_fields.items():
-                    found[field.alias or name] = item
-    return found
+    return CONDITIONS.members()

@@ -23,6 +23,7 @@ class Mqtt(Executor):
     kind: ClassVar[str] = "mqtt"
     delivery: ClassVar[Delivery] = Delivery.AT_LEAST_ONCE
     uses_slot: ClassVar[bool] = False
+    changes: ClassVar[bool] = True
     no_description: ClassVar[Mapping[str, Json]] = {"topic": None, "message": None}
 
     topic: str = Field(min_length=1)
@@ -86,7 +87,7 @@ class Mqtt(Executor):
             return Outcome(ok=False, error=error, description=description)
         return Outcome(
             ok=True,
-            changed=True,
+            changed=self.changes,
             message="no subscriber" if code == NO_MATCHING_SUBSCRIBERS else "",
             description=description,
         )

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mqttjobs.domain.jobs import Outcome, duration_text
+from mqttjobs.domain.jobs import Outcome, changed_something, duration_text
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import decode_json
 from mqttjobs.domain.templates import Template
@@ -125,12 +125,11 @@ def _outcome(finished: Finished, timeout: timedelta) -> Outcome:
         error = f"{error}: {last[:ERROR_LENGTH]}" if last else error
     if truncated:
         stderr = f"{stderr}\noutput truncated: {truncated} bytes of standard output left out".lstrip()
-    own = result.get("changed") if isinstance(result, dict) else None
     return Outcome(
         ok=not error,
         error=error,
         result=result,
-        changed=own if isinstance(own, bool) else False,
+        changed=changed_something(result, otherwise=Program.changes),
         description={"exitCode": finished.code, "stdout": stdout},
         exit_code=finished.code,
         stderr=stderr,

@@ -83,7 +83,8 @@ class AgentInbox:
             resolved = self._resolver.resolve(job)
         except ConfigError:
             raise ReportError("the job's definition is no longer understood", reason="unassigned") from None
-        rules = Rules(resolved.operation, self._agent_registry.timing, resolved.executor.no_description)
+        executor = resolved.executor
+        rules = Rules(resolved.operation, self._agent_registry.timing, executor.no_description, executor.changes)
         try:
             change = take_report(job, row, report, rules, at)
         except ReportError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from inspect import iscoroutinefunction
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,7 +19,7 @@ from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json
 from mqttjobs.domain.protocol import encode
 from mqttjobs.errors import InvalidRequest, NotFound
-from mqttjobs.registry import plugin_modules
+from mqttjobs.registry import Family
 from mqttjobs.service.agents.scheduler import AgentScheduler
 from mqttjobs.service.api.auth import Caller
 from mqttjobs.service.engine import Engine
@@ -161,16 +163,36 @@ def method(
     return mark
 
 
-@cache
+_NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+\Z")
+
+
+def _methods_of(module: ModuleType) -> Iterator[tuple[str, Method]]:
+    """Yield the methods of a module: its functions that `method` has marked."""
+    for item in vars(module).values():
+        marked = getattr(item, "method", None)
+        if isinstance(marked, Method):
+            _check_method(marked, f"{module.__name__}.{marked.handle.__name__}")
+            yield marked.name, marked
+
+
+def _check_method(method: Method, where: str) -> None:
+    """Refuse a method that cannot be asked for or would fail when it is: no type checker may have seen it."""
+    if not _NAME.match(method.name):
+        raise ValueError(f"{where}: the method {method.name!r} must be named like noun/verb")
+    if not iscoroutinefunction(method.handle):
+        raise ValueError(f"{where} must be an `async def`")
+    params: object = method.params
+    if not (isinstance(params, type) and issubclass(params, Params)):
+        raise ValueError(f"{where}: params must be a class of Params")
+
+
+METHODS = Family("mqttjobs.service.methods", "mqttjobs.service.methods", noun="request method", read=_methods_of)
+"""The request methods, by name."""
+
+
 def methods() -> Mapping[str, Method]:
     """Return every method by its name."""
-    found: dict[str, Method] = {}
-    for module in plugin_modules("mqttjobs.service.methods", "mqttjobs.service.methods"):
-        for item in vars(module).values():
-            marked = getattr(item, "method", None)
-            if isinstance(marked, Method):
-                found[marked.name] = marked
-    return dict(sorted(found.items()))
+    return METHODS.members()
 
 
 def pending_job_of(kept: bytes) -> int | None:

@@ -79,7 +79,7 @@ class ServiceStatus:
 
     async def health(self) -> dict[str, Json]:
         """Return `service/health`: degraded as long as there is a reason, each reason a sentence."""
-        reasons = [*self.notices.values(), *self.breakers.reasons()]
+        reasons = [*self.notices.values(), *self.breakers.reasons(), *self.engine.runner.shared.reasons()]
         try:
             store: dict[str, Json] = {"status": "ok", **await self.store.health()}
         except StoreError as error:

@@ -16,6 +16,7 @@ from mqttjobs.domain.status import LOCAL, EventKind, JobEvent
 from mqttjobs.errors import ConfigError, StoreError
 from mqttjobs.executors.attempt import attempt
 from mqttjobs.executors.base import PROGRESS_KEPT, RunContext
+from mqttjobs.executors.shared import SharedResources
 from mqttjobs.service.jobs.completer import JobCompleter
 from mqttjobs.service.jobs.confirmations import Confirmations
 from mqttjobs.service.jobs.definitions import NO_LONGER_UNDERSTOOD, OperationResolver, ResolvedOperation
@@ -65,6 +66,7 @@ class Runner:
         self._job_events = job_events
         self._clock = clock
         self._hostname = hostname
+        self.shared = SharedResources()
         self._running: dict[int, _RunningJob] = {}
         self._publishing: set[int] = set()
         self._waiters: dict[int, list[asyncio.Future[Job]]] = {}
@@ -80,6 +82,8 @@ class Runner:
         """Use a configuration from now on; what runs goes on as it began."""
         self._settings = settings
         self._resolver = resolver
+        configured = {each.type for each in settings.installation.operations.values()}
+        self.shared.keep(configured.union(settings.service.inline_operations))
 
     @property
     def running(self) -> int:
@@ -210,7 +214,7 @@ class Runner:
 
     async def _attempt(self, running_job: _RunningJob, resolved: ResolvedOperation) -> Outcome:
         """Make one attempt; what is to be confirmed is done when the device has reported it."""
-        work = attempt(resolved.executor, self._context(running_job, resolved))
+        work = attempt(resolved.executor, self._context(running_job, resolved), self.shared)
         confirm = resolved.operation.confirm
         if confirm is None:
             return await work
@@ -353,3 +357,4 @@ class Runner:
         await asyncio.gather(*tasks, return_exceptions=True)
         if not self.completer.failing:
             await self.completer.drained()
+        await self.shared.close()

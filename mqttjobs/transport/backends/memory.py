@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from mqttjobs.domain.topics import check_filter, check_topic, matches
@@ -23,10 +24,19 @@ from mqttjobs.transport.base import (
 )
 
 SCHEMES = frozenset({"memory"})
+OPTIONS = frozenset({"username", "password"})
 MAX_UNREAD = 2000
 """The most messages that a session holds until they are received."""
 
 _brokers: dict[str, MemoryBroker] = {}
+
+
+def resolve_url(url: str, folder: Path) -> str:
+    """Return the URL, which names a broker of this process."""
+    del folder
+    if not urlsplit(url).netloc:
+        raise ValueError("must be like memory://name")
+    return url
 
 
 def create(options: ConnectOptions) -> MemoryTransport:

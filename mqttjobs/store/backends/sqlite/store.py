@@ -13,7 +13,6 @@ from importlib import resources
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import aiosqlite
 
@@ -32,12 +31,6 @@ APPLICATION_ID = 0x4D516A62
 BUSY_S = 5.0
 OF_THE_CALLER = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 """What is wrong with what was to be written, not with the database."""
-
-
-def create(url: str) -> SqliteStore:
-    """Return the store of `sqlite:///relative/path` or `sqlite:////absolute/path`."""
-    path = unquote(urlsplit(url).path)
-    return SqliteStore(Path(path.removeprefix("/")))
 
 
 class SqliteStore:

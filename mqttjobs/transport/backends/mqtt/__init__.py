@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from mqttjobs.errors import TransportError
 from mqttjobs.transport.backends.mqtt.client import PORTS
 from mqttjobs.transport.backends.mqtt.session import ClosedBeforeConnack, MqttSession, UnsupportedVersion
-from mqttjobs.transport.base import ConnectOptions, Session
+from mqttjobs.transport.base import CONFIGURABLE, EXAMPLE, ConnectOptions, Session
 
 SCHEMES = frozenset(PORTS)
+OPTIONS = CONFIGURABLE
+_HOST = re.compile(r"[^\s/?#@\x00-\x1f]+\Z")
+
+
+def resolve_url(url: str, folder: Path) -> str:
+    """Return the URL, which has a host, and a port or none."""
+    del folder
+    try:
+        parts = urlsplit(url)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError(f"must be like {EXAMPLE}") from None
+    if not port_is_fine or not _HOST.match(parts.hostname or ""):
+        raise ValueError(f"must be like {EXAMPLE}")
+    return url
 
 
 def create(options: ConnectOptions) -> MqttTransport:

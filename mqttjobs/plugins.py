@@ -1,0 +1,157 @@
+"""The plugin interface: everything that a plugin may import from mqttjobs, and nothing else.
+
+docs/extending.md lists the names by family, and says what is promised about them.
+"""
+
+from __future__ import annotations
+
+from mqttjobs.domain.agent_messages import Readiness
+from mqttjobs.domain.agents import Agent
+from mqttjobs.domain.assignments import Assignment, Key, Stage
+from mqttjobs.domain.conditions.base import ConditionKind
+from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationState, Outcome, Phase, apply
+from mqttjobs.domain.model import Delivery, Entity, EntityKey, EntityKind, Json, User, Value, ValueKey
+from mqttjobs.domain.starting import ConditionContext, Daylight
+from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
+from mqttjobs.domain.templates import Rendered, Template, topic_problem
+from mqttjobs.domain.topics import check_filter, check_topic, matches
+from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.errors import (
+    ClientIdTaken,
+    Conflict,
+    ConnectionLost,
+    ConnectionRefused,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    RequestError,
+    StoreError,
+    StoreRefused,
+    TemplateError,
+    TerminalState,
+    TransportError,
+    Unavailable,
+)
+from mqttjobs.executors.base import Executor, Limits, RunContext
+from mqttjobs.service.api.auth import Caller
+from mqttjobs.service.api.request import NoParams, Params, Reply, RequestContext, method
+from mqttjobs.store.base import (
+    EXACT_LIMIT,
+    Answer,
+    Changes,
+    HistoryEntry,
+    HistoryPage,
+    JobPage,
+    JobQuery,
+    Retention,
+    Runs,
+    Scope,
+    Snapshot,
+    Store,
+    StoreModule,
+    create_store,
+    resolve_store_url,
+)
+from mqttjobs.transport.base import (
+    NO_MATCHING_SUBSCRIBERS,
+    REFUSED,
+    ConnectOptions,
+    Message,
+    Publication,
+    Session,
+    Subscription,
+    Tls,
+    Transport,
+    TransportModule,
+    create_transport,
+    describe_refusal,
+    resolve_broker_url,
+)
+
+__all__ = [
+    "EXACT_LIMIT",
+    "LOCAL",
+    "NO_MATCHING_SUBSCRIBERS",
+    "REFUSED",
+    "Agent",
+    "Answer",
+    "Assignment",
+    "Caller",
+    "Changes",
+    "ClientIdTaken",
+    "ConditionContext",
+    "ConditionKind",
+    "Conflict",
+    "ConnectOptions",
+    "ConnectionLost",
+    "ConnectionRefused",
+    "CustomResult",
+    "Daylight",
+    "Delivery",
+    "Entity",
+    "EntityKey",
+    "EntityKind",
+    "EventKind",
+    "Executor",
+    "Forbidden",
+    "HistoryEntry",
+    "HistoryPage",
+    "InvalidRequest",
+    "Job",
+    "JobEvent",
+    "JobPage",
+    "JobQuery",
+    "JobUpdate",
+    "Json",
+    "Key",
+    "Limits",
+    "Message",
+    "NoParams",
+    "NotFound",
+    "OperationState",
+    "Outcome",
+    "Params",
+    "Phase",
+    "Publication",
+    "Readiness",
+    "Rendered",
+    "Reply",
+    "RequestContext",
+    "RequestError",
+    "Retention",
+    "RunContext",
+    "Runs",
+    "Scope",
+    "Session",
+    "Snapshot",
+    "Stage",
+    "Status",
+    "Store",
+    "StoreError",
+    "StoreModule",
+    "StoreRefused",
+    "Subscription",
+    "Template",
+    "TemplateError",
+    "TerminalState",
+    "Tls",
+    "Transport",
+    "TransportError",
+    "TransportModule",
+    "TriggerState",
+    "Unavailable",
+    "User",
+    "Value",
+    "ValueKey",
+    "apply",
+    "check_filter",
+    "check_topic",
+    "create_store",
+    "create_transport",
+    "describe_refusal",
+    "matches",
+    "method",
+    "resolve_broker_url",
+    "resolve_store_url",
+    "topic_problem",
+]
