@@ -6,21 +6,18 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mqttjobs.config.explain import did_you_mean, validate
 from mqttjobs.config.installation import build_installation
 from mqttjobs.config.operations import read_operation
 from mqttjobs.config.secrets import Secrets
-from mqttjobs.config.sections import AgentsSection, MqttSection, ServiceSection, StoreSection, host_time_zone
 from mqttjobs.config.targets import check_targets
 from mqttjobs.config.yaml12 import Document, read
-from mqttjobs.domain.model import Json, Operation
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.operations import Operation
 from mqttjobs.errors import ConfigError, Problem
 from mqttjobs.executors.base import Limits, executor_types
-from mqttjobs.service.settings import AgentsSettings, ServiceSettings, Settings
-from mqttjobs.store.base import Retention
-from mqttjobs.transport.base import ConnectOptions, Tls
+from mqttjobs.service.settings import AgentsSettings, MqttSettings, ServiceSettings, Settings, StoreSettings
 
 SECTIONS = ("mqtt", "store", "service", "agents", "users", "classes", "objects", "links", "operations")
 LONG_ENOUGH = 16
@@ -56,10 +53,10 @@ def _in_order(problems: Iterable[Problem], secrets: Secrets) -> list[Problem]:
 
 
 def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets, folder: Path) -> Settings | None:
-    mqtt = validate(MqttSection, secrets.revealed(content.get("mqtt")), document, ("mqtt",))
-    store = validate(StoreSection, secrets.revealed(content.get("store")), document, ("store",))
-    service = validate(ServiceSection, secrets.revealed(content.get("service")), document, ("service",))
-    agents = validate(AgentsSection, secrets.revealed(content.get("agents")), document, ("agents",))
+    mqtt = validate(MqttSettings, secrets.revealed(content.get("mqtt")), document, ("mqtt",))
+    store = validate(StoreSettings, secrets.revealed(content.get("store")), document, ("store",))
+    service = validate(ServiceSettings, secrets.revealed(content.get("service")), document, ("service",))
+    agents = validate(AgentsSettings, secrets.revealed(content.get("agents")), document, ("agents",))
     if service is not None:
         for number, name in enumerate(service.inline_operations):
             if name not in executor_types():
@@ -92,19 +89,12 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
             raise ConfigError(scratch.problems)
         return made
 
-    retention = store.retention
     return Settings(
         installation=installation,
-        connect=_connect(mqtt, folder),
-        base_topic=mqtt.base_topic,
-        reply_topics=tuple(mqtt.reply_topics),
-        trust_user_lanes=mqtt.trust_user_lanes,
-        store_url=_store_url(store.url, folder),
-        retention=Retention(
-            retention.completed, retention.failed, retention.max_jobs, retention.history, retention.history_per_value
-        ),
-        service=_service(service, limits),
-        agents=AgentsSettings(agents.key),
+        mqtt=mqtt,
+        store=store.model_copy(update={"url": _store_url(store.url, folder)}),
+        service=service.model_copy(update={"program_dirs": limits.program_dirs}),
+        agents=agents,
         reveal=secrets.reveal,
         build=build,
         config_dir=str(folder),
@@ -115,37 +105,10 @@ def _as_written(value: Json) -> Json:
     return value
 
 
-def _connect(mqtt: MqttSection, folder: Path) -> ConnectOptions:
-    def here(name: str | None) -> str | None:
-        return None if name is None else str(folder / name)
-
-    tls = Tls(here(mqtt.tls.ca_file), here(mqtt.tls.cert_file), here(mqtt.tls.key_file), mqtt.tls.insecure)
-    return ConnectOptions(
-        url=mqtt.url,
-        client_id=mqtt.client_id,
-        username=mqtt.username,
-        password=mqtt.password,
-        protocol=mqtt.protocol,
-        session_expiry=mqtt.session_expiry,
-        tls=tls,
-    )
-
-
 def _store_url(url: str, folder: Path) -> str:
     """Return the URL with a path that starts at the configuration's folder."""
     prefix = "sqlite:///"
     return f"{prefix}{folder / url.removeprefix(prefix)}" if url.startswith(prefix) else url
-
-
-def _service(section: ServiceSection, limits: Limits) -> ServiceSettings:
-    fields: dict[str, Any] = {name: getattr(section, name) for name in ServiceSection.model_fields}
-    fields |= {
-        "hostname": section.host,
-        "program_dirs": limits.program_dirs,
-        "inline_operations": tuple(section.inline_operations),
-        "time_zone": section.time_zone or host_time_zone(),
-    }
-    return ServiceSettings(**fields)
 
 
 def summary(settings: Settings) -> list[tuple[str, int | str]]:
