@@ -138,7 +138,7 @@ class _Valued(Record):
 
 
 class ObjectSection(_Valued):
-    """objects.<id>."""
+    """One object: a device, or anything else that has a state."""
 
     class_id: str | None = Field(
         default=None, alias="class", description="The class whose keys the object takes over; its own win, key by key."
@@ -152,7 +152,7 @@ def _shape(value: Any) -> str:
 
 
 class LinkSection(_Valued):
-    """links.<id>; `state` says whose state it has."""
+    """One link: it joins a source object to a target object."""
 
     source: str = Field(description="The id of the object that the link begins at.")
     target: str = Field(description="The id of the object that the link ends at.")
@@ -167,7 +167,7 @@ class LinkSection(_Valued):
 
 
 class ClassSection(_Valued):
-    """classes.<id>."""
+    """One class: many similar objects at once."""
 
     ids: Annotated[list[Text] | None, Written(_IDS)] = Field(
         description="A list of ids and ranges such as `line_{001..200}`. Or `any`: members appear as they report, are "

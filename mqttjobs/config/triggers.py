@@ -38,7 +38,7 @@ def _signed(value: Any) -> Any:
 
 
 Offset = Annotated[
-    timedelta, BeforeValidator(_signed), as_schema("duration", {"type": "number"}, rf"\\s*[-+]?{DURATION}")
+    timedelta, BeforeValidator(_signed), as_schema("duration", {"type": "number"}, rf"\s*[-+]?{DURATION}")
 ]
 
 

@@ -34,6 +34,21 @@ class Record(BaseModel):
         return kind.model_construct(_ALL_GIVEN, **{**self.__dict__, **more})
 
 
+def exactly_one(*keys: str) -> dict[str, Json]:
+    """Return the rule of a JSON Schema that one of these keys is given and the others are not."""
+    return {"oneOf": [_given(key) for key in keys]}
+
+
+def all_or_none(*keys: str) -> dict[str, Json]:
+    """Return the rule of a JSON Schema that all of these keys are given, or none."""
+    given = [_given(key) for key in keys]
+    return {"oneOf": [{"allOf": given}, {"not": {"anyOf": given}}]}
+
+
+def _given(key: str) -> dict[str, Json]:
+    return {"required": [key], "properties": {key: {"not": {"type": "null"}}}}
+
+
 @dataclass(frozen=True, eq=False)
 class Written:
     """Says in the JSON Schema how a type is written, where its validator alone knows."""
@@ -180,7 +195,7 @@ def as_schema(title: str, number: Json, text: str) -> Written:
     return Written({"title": title, "anyOf": [number, {"type": "string", "pattern": f"^{text}$"}]})
 
 
-_LONGEST_S = LONGEST.total_seconds()
+_LONGEST_S = int(LONGEST.total_seconds())
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),

@@ -7,11 +7,29 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mqttjobs.domain.agents import parse_target
 from mqttjobs.domain.breaker import BreakerRule
-from mqttjobs.domain.fields import AsWritten, Duration, Made, OneOrMany, PositiveDuration, Record, States, Written
+from mqttjobs.domain.fields import (
+    AsWritten,
+    Duration,
+    Made,
+    OneOrMany,
+    PositiveDuration,
+    Record,
+    States,
+    Written,
+    exactly_one,
+)
 from mqttjobs.domain.model import Delivery, Json, Mode, Trigger
 from mqttjobs.domain.names import NAME
 from mqttjobs.domain.params import check_schema
@@ -21,6 +39,8 @@ from mqttjobs.domain.starting import SELF, Condition
 
 class Attach(Record):
     """One place that an operation is attached to: exactly one of object, link and class."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("object", "link", "class"))
 
     object: str | None = Field(default=None, description="The id of an object.")
     link: str | None = Field(default=None, description="The id of a link.")
@@ -168,7 +188,7 @@ class OperationKeys(Record):
         default=None, description="The environment that the document of the operation shows."
     )
     version: Annotated[
-        str | None, BeforeValidator(_version), Written({"type": ["string", "number", "null"]}), AsWritten()
+        str | None, BeforeValidator(_version), Written({"type": ["string", "number", "boolean", "null"]}), AsWritten()
     ] = Field(default=None, description="The version that the document shows; without it a hash of the operation.")
     preferences: Annotated[tuple[Preference, ...], Field(strict=False), AsWritten()] = Field(
         default=(),

@@ -18,7 +18,7 @@ Ids = Annotated[frozenset[str], Field(strict=False)]
 
 
 class UserKeys(Record):
-    """The keys of a user."""
+    """One user: who may ask, and for what."""
 
     api_key: Annotated[str, Field(min_length=16)] | None = Field(
         default=None,

@@ -13,11 +13,22 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from mqttjobs.domain.agents import Timing
 from mqttjobs.domain.durations import SIZE
-from mqttjobs.domain.fields import Duration, Id, OrElse, PositiveDuration, Record, Size, Texts, Written, as_schema
+from mqttjobs.domain.fields import (
+    Duration,
+    Id,
+    OrElse,
+    PositiveDuration,
+    Record,
+    Size,
+    Texts,
+    Written,
+    all_or_none,
+    as_schema,
+)
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.names import NAME
@@ -32,7 +43,7 @@ _HOST = re.compile(r"[^\s/?#@\x00-\x1f]+\Z")
 
 
 class TlsSettings(Record):
-    """mqtt.tls: TLS of mqtts and wss. Relative paths start at the folder of the configuration."""
+    """The section mqtt.tls: TLS of mqtts and wss. Relative paths start at the folder of the configuration."""
 
     ca_file: str | None = Field(
         default=None, description="The certificates of who may have signed the broker's; without it the system's."
@@ -60,7 +71,7 @@ def _texts_of(check: Callable[[str], str]) -> Callable[[tuple[str, ...]], tuple[
 
 
 class MqttSettings(Record):
-    """mqtt: how to reach the broker, and where the service is found on it."""
+    """The section mqtt: how to reach the broker, and where the service is found on it."""
 
     url: str = Field(
         default="mqtt://127.0.0.1:1883",
@@ -123,7 +134,7 @@ class MqttSettings(Record):
 
 
 class StoreSettings(Record):
-    """store: where the records are, and how long they are kept."""
+    """The section store: where the records are, and how long they are kept."""
 
     url: str = Field(
         default="sqlite:///mqttjobs.db",
@@ -170,7 +181,9 @@ def _time_zone(value: str) -> str:
 
 
 class ServiceSettings(Record):
-    """service: its name, its limits, and where it is."""
+    """The section service: its name, its limits, and where it is."""
+
+    model_config = ConfigDict(json_schema_extra=all_or_none("latitude", "longitude"))
 
     hostname: Annotated[str, Field(pattern=f"^{NAME}$"), OrElse(host_name)] = Field(
         default_factory=host_name,
@@ -227,7 +240,7 @@ class ServiceSettings(Record):
 
 
 class AgentsSettings(Record):
-    """agents: the secret that the service shares with them."""
+    """The section agents: the secret that the service shares with them."""
 
     key: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,

@@ -192,7 +192,7 @@ class Runs:
 
 
 class Retention(Record):
-    """store.retention: how long ended jobs and history are kept (behaviour 3.13)."""
+    """The section store.retention: how long ended jobs and history are kept (behaviour 3.13)."""
 
     completed: Duration = Field(default=timedelta(days=30), description="How long completed and skipped jobs are kept.")
     failed: Duration = Field(
