@@ -50,16 +50,14 @@ class ValueSection(Record):
     value: DottedPath | None = Field(
         default=None, description="A dotted path into a JSON payload; numbers index lists. Without it see Payloads."
     )
-    map: dict[str, Text] = Field(
-        default_factory=dict, description="What is reported, and what the state is then called."
-    )
+    map: dict[str, Text] = Field(default={}, description="What is reported, and what the state is then called.")
     retained: Literal["init", "fire", "ignore"] = Field(
         default="init",
         description="What a retained report does: `init` (it sets a value that is not known yet, silently, and one "
         "that differs is a change), `fire` (the same as a live report), `ignore`.",
     )
-    ignore: list[Text] = Field(
-        default_factory=lambda: ["", "unavailable", "unknown"],
+    ignore: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
+        default=("", "unavailable", "unknown"),
         description="These are no states: they change nothing and interrupt no duration.",
     )
     event: bool = Field(
@@ -111,10 +109,10 @@ class _Valued(Record):
         default=None, description="The name for people; without it the id. In a class `{{ id }}` is the member's."
     )
     properties: Annotated[dict[str, Any], AsWritten()] = Field(
-        default_factory=dict, description="Facts for templates, environment and documents: any JSON."
+        default={}, description="Facts for templates, environment and documents: any JSON."
     )
     attributes: dict[Id, Annotated[ValueSection, BeforeValidator(_nothing_is_empty), Also({"type": "null"})]] = Field(
-        default_factory=dict, description="Further values by name."
+        default={}, description="Further values by name."
     )
     availability: Annotated[AvailabilitySection, Also({"type": "string"})] | None = Field(
         default=None, description="Where the availability is read: a mapping, or its topic alone."
@@ -173,7 +171,7 @@ class ClassSection(_Valued):
         description="A list of ids and ranges such as `line_{001..200}`. Or `any`: members appear as they report, are "
         "remembered, and are at most `service.max_objects`; every topic then has `{{ id }}` in it.",
     )
-    state: ValueSection = Field(default=ValueSection(), description="Where the state of each member is read.")
+    state: ValueSection = Field(default=ValueSection(), description="Where the state is read.")
 
     @field_validator("ids", mode="before")
     @classmethod

@@ -62,7 +62,7 @@ class _Generator(GenerateJsonSchema):
     def encode_default(self, dft: Any) -> Any:
         """Return a default as it would be written."""
         if isinstance(dft, timedelta):
-            return describe_duration(dft)
+            return describe_duration(dft) if dft else "0s"
         if isinstance(dft, BaseModel):
             fields = type(dft).model_fields.items()
             return {spellings(name, field)[0]: self.encode_default(getattr(dft, name)) for name, field in fields}
@@ -89,6 +89,7 @@ def configuration_schema() -> Schema:
     definitions["trigger"] = _trigger()
     definitions["condition"] = _condition()
     definitions["conditions"] = {
+        "title": "condition or list of conditions",
         "description": "A condition, or a list of conditions that must all hold.",
         "anyOf": [
             {"$ref": "#/$defs/condition"},
@@ -117,7 +118,7 @@ def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, Schema]:
     _, whole = models_json_schema([(model, "validation") for model in models], schema_generator=_Generator)
     definitions = {name: _written(schema, references=True) for name, schema in whole["$defs"].items()}
     for model in models:
-        _add_spellings(model, definitions[model.__name__]["properties"])
+        definitions[model.__name__]["properties"] = _spelled(model, definitions[model.__name__]["properties"])
     for schema in definitions.values():
         schema.pop("title", None)
         if "description" in schema:
@@ -125,12 +126,14 @@ def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, Schema]:
     return definitions
 
 
-def _add_spellings(model: type[BaseModel], properties: dict[str, Schema]) -> None:
-    """Add the keys that are other spellings of a key."""
+def _spelled(model: type[BaseModel], properties: Mapping[str, Schema]) -> dict[str, Schema]:
+    """Return the keys of a record in every spelling."""
+    made: dict[str, Schema] = {}
     for name, field in model.model_fields.items():
         usual, *others = spellings(name, field)
-        for other in others:
-            properties[other] = {**properties[usual], "description": f"Another spelling of `{usual}`."}
+        made[usual] = properties[usual]
+        made |= {other: made[usual] | {"description": f"Another spelling of `{usual}`."} for other in others}
+    return made
 
 
 def _written(schema: Schema, *, references: bool) -> Schema:
@@ -143,8 +146,9 @@ def _written(schema: Schema, *, references: bool) -> Schema:
     """
     references = references and AS_WRITTEN_KEY not in schema
     made = {key: value for key, value in schema.items() if key not in (AS_WRITTEN_KEY, "uniqueItems")}
-    if made.get("default", NULL) is None or isinstance(made.get("default"), dict):
-        del made["default"]
+    default = made.get("default")
+    if default is None or (isinstance(default, dict) and default):  # none, or a record whose keys have defaults
+        made.pop("default", None)
     for key in ("properties", "patternProperties"):
         if key in made:
             made[key] = {name: _written(inner, references=references) for name, inner in made[key].items()}

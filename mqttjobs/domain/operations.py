@@ -182,7 +182,9 @@ class OperationKeys(Record):
     )
     event_driven: bool = Field(default=True, description="`false` keeps state changes from starting the operation.")
     run_as: str | None = Field(
-        default=None, description="The user whose id the jobs have; without it `service.system_user`, or the caller."
+        default=None,
+        description="The user whose id the jobs have; without it the user whose request or report started the job, or "
+        "`service.system_user`.",
     )
     environment: Annotated[str | None, AsWritten()] = Field(
         default=None, description="The environment that the document of the operation shows."
