@@ -10,12 +10,13 @@ from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment, Key, Stage
 from mqttjobs.domain.conditions.base import ConditionKind
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationState, Outcome, Phase, apply
-from mqttjobs.domain.model import Delivery, Entity, EntityKey, EntityKind, Json, User, Value, ValueKey
+from mqttjobs.domain.model import Delivery, Entity, EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.starting import ConditionContext, Daylight
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
 from mqttjobs.domain.templates import Rendered, Template, topic_problem
 from mqttjobs.domain.topics import check_filter, check_topic, matches
 from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.domain.users import User
 from mqttjobs.errors import (
     ClientIdTaken,
     Conflict,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from configuration_tables import TABLES
 from job_systems import with_proofs
 
 from mqttjobs.service.api.request import methods
@@ -63,6 +64,7 @@ def table_of_methods() -> str:
 
 WRITTEN: dict[str, Callable[[str], str]] = {
     "docs/architecture.md": lambda page: with_parts(page, {"tree": tree}),
+    "docs/configuration.md": lambda page: with_parts(page, TABLES),
     "docs/requests.md": lambda page: with_parts(page, {"methods": table_of_methods}),
     "docs/job-systems.md": with_proofs,
 }

@@ -38,6 +38,7 @@ def mqttjobs(
 
 app.command()(run.run)
 app.command()(run.check)
+app.command()(run.schema)
 app.command("test", cls=simulate.OrderedCommand)(simulate.simulate)
 app.command()(demo.demo)
 app.command()(agent.agent)

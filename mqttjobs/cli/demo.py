@@ -146,5 +146,6 @@ def settings_for(config: Path, url: str, folder: Path) -> Settings:
     from mqttjobs.config import load
 
     settings = load(config)
-    connect = replace(settings.connect, url=url, protocol="3.1.1")
-    return replace(settings, connect=connect, store_url=f"sqlite:///{folder / 'demo.db'}", config_dir=str(folder))
+    mqtt = settings.mqtt.model_copy(update={"url": url, "protocol": "3.1.1"})
+    store = settings.store.model_copy(update={"url": f"sqlite:///{folder / 'demo.db'}"})
+    return replace(settings, mqtt=mqtt, store=store, config_dir=str(folder))

@@ -1,4 +1,4 @@
-"""`mqttjobs run` and `mqttjobs check`: run the service in the foreground, and validate a configuration."""
+"""`mqttjobs run`, `check` and `schema`: run the service, validate a configuration, print the schema of all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import typer
 
 from mqttjobs import __version__
 from mqttjobs.cli.running import BAD_CONFIG, INTERRUPTED, exit_on_error, serve
-from mqttjobs.cli.terminal import fail, grid, output, print_note
+from mqttjobs.cli.terminal import fail, grid, output, print_json, print_note
 
 if TYPE_CHECKING:
     from mqttjobs.service.settings import Settings
@@ -137,6 +137,13 @@ def check(config: Config = DEFAULT_CONFIG) -> None:
     console = output()
     console.print(f"{config} is good.")
     console.print(table)
+
+
+def schema() -> None:
+    """Print the JSON Schema of configurations, with the operation types that are installed: for editors."""
+    from mqttjobs.config.schema import configuration_schema
+
+    print_json(configuration_schema())
 
 
 def require_file(config: Path) -> None:

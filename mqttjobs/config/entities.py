@@ -10,26 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from mqttjobs.config.sections import Id, Section
+from mqttjobs.domain.fields import Also, AsWritten, Id, Record, Text, Written
 from mqttjobs.domain.model import AVAILABILITY, STATE, Retained, ValueSource
 from mqttjobs.domain.names import is_id
-from mqttjobs.domain.protocol import scalar_text
 from mqttjobs.domain.service_topics import is_reserved, reserved_problem
 from mqttjobs.domain.topics import check_topic
 
 IDS_AT_MOST = 1_000_000
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
-
-
-def as_text(value: Any) -> str:
-    """Return a scalar of YAML as the text that states are: `5` is "5", true is "true"."""
-    text = scalar_text(value)
-    if text is None:
-        raise ValueError("must be a text, a number, true or false")
-    return text
-
-
-Text = Annotated[str, BeforeValidator(as_text)]
+_IDS = {"anyOf": [{"const": "any"}, {"type": "array", "items": {"type": ["string", "number", "boolean"]}}]}
 
 
 def _path(value: Any) -> Any:
@@ -42,18 +31,39 @@ def _dotted(value: str) -> str:
     return value
 
 
-DottedPath = Annotated[str, BeforeValidator(_path), AfterValidator(_dotted)]
+DottedPath = Annotated[
+    str,
+    BeforeValidator(_path),
+    AfterValidator(_dotted),
+    Written({"title": "dotted path", "type": ["string", "integer"], "pattern": r"^[^.]+(\.[^.]+)*$"}),
+]
 
 
-class ValueSection(Section):
+class ValueSection(Record):
     """Where a value comes from, and how it is read: a state, or an attribute."""
 
-    topic: str | None = None
-    value: DottedPath | None = None
-    map: dict[str, Text] = Field(default_factory=dict)
-    retained: Literal["init", "fire", "ignore"] = "init"
-    ignore: list[Text] = Field(default_factory=lambda: ["", "unavailable", "unknown"])
-    event: bool = False
+    topic: str | None = Field(
+        default=None,
+        description="The topic, without wildcards. Without it a state is read from `<base>/state/objects/<id>` or "
+        "`<base>/state/links/<id>`, and an attribute from the topic of the state.",
+    )
+    value: DottedPath | None = Field(
+        default=None, description="A dotted path into a JSON payload; numbers index lists. Without it see Payloads."
+    )
+    map: dict[str, Text] = Field(default={}, description="What is reported, and what the state is then called.")
+    retained: Literal["init", "fire", "ignore"] = Field(
+        default="init",
+        description="What a retained report does: `init` (it sets a value that is not known yet, silently, and one "
+        "that differs is a change), `fire` (the same as a live report), `ignore`.",
+    )
+    ignore: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
+        default=("", "unavailable", "unknown"),
+        description="These are no states: they change nothing and interrupt no duration.",
+    )
+    event: bool = Field(
+        default=False,
+        description="`true` makes every live report a change, the same one again too: for buttons and tags.",
+    )
 
     def source(self, topic: str, path: tuple[str, ...] | None = None) -> ValueSource:
         """Return the source at a topic; `path` is what is read when no `value` is given."""
@@ -61,13 +71,13 @@ class ValueSection(Section):
         return ValueSource(topic, own, self.map, Retained(self.retained), frozenset(self.ignore), self.event)
 
 
-class AvailabilitySection(Section):
-    """Where it is said whether an entity is there."""
+class AvailabilitySection(Record):
+    """Where it is reported whether an entity is there; a topic alone is enough."""
 
-    topic: str
-    value: DottedPath | None = None
-    online: Text = "online"
-    offline: Text = "offline"
+    topic: str = Field(description="The topic, without wildcards.")
+    value: DottedPath | None = Field(default=None, description="A dotted path into a JSON payload.")
+    online: Text = Field(default="online", description="The device's word for `online`.")
+    offline: Text = Field(default="offline", description="The device's word for `offline`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -92,13 +102,21 @@ def _nothing_is_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-class _Valued(Section):
+class _Valued(Record):
     """What objects, links and classes have in common."""
 
-    name: str | None = None
-    properties: dict[str, Any] = Field(default_factory=dict)
-    attributes: dict[Id, Annotated[ValueSection, BeforeValidator(_nothing_is_empty)]] = Field(default_factory=dict)
-    availability: AvailabilitySection | None = None
+    name: Annotated[str | None, AsWritten()] = Field(
+        default=None, description="The name for people; without it the id. In a class `{{ id }}` is the member's."
+    )
+    properties: Annotated[dict[str, Any], AsWritten()] = Field(
+        default={}, description="Facts for templates, environment and documents: any JSON."
+    )
+    attributes: dict[Id, Annotated[ValueSection, BeforeValidator(_nothing_is_empty), Also({"type": "null"})]] = Field(
+        default={}, description="Further values by name."
+    )
+    availability: Annotated[AvailabilitySection, Also({"type": "string"})] | None = Field(
+        default=None, description="Where the availability is read: a mapping, or its topic alone."
+    )
 
     def sources(self, state: ValueSection, default_topic: str) -> dict[str, ValueSource]:
         """Return every value's source.
@@ -118,10 +136,12 @@ class _Valued(Section):
 
 
 class ObjectSection(_Valued):
-    """objects.<id>."""
+    """One object: a device, or anything else that has a state."""
 
-    class_id: str | None = Field(default=None, alias="class")
-    state: ValueSection = ValueSection()
+    class_id: str | None = Field(
+        default=None, alias="class", description="The class whose keys the object takes over; its own win, key by key."
+    )
+    state: ValueSection = Field(default=ValueSection(), description="Where the state is read.")
 
 
 def _shape(value: Any) -> str:
@@ -130,22 +150,28 @@ def _shape(value: Any) -> str:
 
 
 class LinkSection(_Valued):
-    """links.<id>; `state` says whose state it has."""
+    """One link: it joins a source object to a target object."""
 
-    source: str
-    target: str
+    source: str = Field(description="The id of the object that the link begins at.")
+    target: str = Field(description="The id of the object that the link ends at.")
     state: Annotated[
         Annotated[Literal["source", "target"], Tag("word")] | Annotated[ValueSection, Tag("mapping")],
         Discriminator(_shape),
-    ] = "source"
+    ] = Field(
+        default="source",
+        description="`source` or `target`: the link has the state and the attributes of that object. Or a mapping: it "
+        "has a state of its own.",
+    )
 
 
 class ClassSection(_Valued):
-    """classes.<id>."""
+    """One class: many similar objects at once."""
 
-    ids: list[Text] | None
-    """None: any; members appear as they report."""
-    state: ValueSection = ValueSection()
+    ids: Annotated[list[Text] | None, Written(_IDS)] = Field(
+        description="A list of ids and ranges such as `line_{001..200}`. Or `any`: members appear as they report, are "
+        "remembered, and are at most `service.max_objects`; every topic then has `{{ id }}` in it.",
+    )
+    state: ValueSection = Field(default=ValueSection(), description="Where the state is read.")
 
     @field_validator("ids", mode="before")
     @classmethod

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mqttjobs.config.yaml12 import Document, KeyPath, plain_value
+from mqttjobs.domain.fields import key_names, spellings
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.names import ID, NAME
 
 M = TypeVar("M", bound=BaseModel)
 
-_SHORT_NAMES = {"duration": "for"}
 _QUOTED = re.compile(r"'([^']*)'")
 _MESSAGES = {
     "missing": "is missing",
@@ -31,6 +31,7 @@ _MESSAGES = {
     "string_type": "must be a text",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
+    "frozen_set_type": "must be a list",
     "dict_type": "must be a mapping",
     "mapping_type": "must be a mapping",
     "model_type": "must be a mapping",
@@ -136,19 +137,18 @@ def _together(message: list[str]) -> list[str]:
 def _located(parts: KeyPath, value: Json, *, missing: bool) -> tuple[KeyPath, Json]:
     """Return where in what is written an error is, and what stands there.
 
-    Pydantic's location also has the names of branches that it tried, and the long name of what has a short one.
+    Pydantic's location also has the names of branches that it tried.
     """
     location: list[str | int] = []
     for number, part in enumerate(parts):
-        name = _SHORT_NAMES.get(str(part), part) if isinstance(value, Mapping) and part not in value else part
-        written = name in value if isinstance(value, Mapping) else isinstance(value, list) and name in range(len(value))
+        written = part in value if isinstance(value, Mapping) else isinstance(value, list) and part in range(len(value))
         if written:
-            value = value[name]
+            value = value[part]
         elif missing and number == len(parts) - 1:
             value = None
         else:
             continue
-        location.append(name)
+        location.append(part)
     return tuple(location), value
 
 
@@ -158,7 +158,8 @@ def _message(error: Any, model: type[BaseModel], location: KeyPath, found: Json)
     if error["loc"] and error["loc"][-1] == "[key]":
         return "a name has 1 to 64 letters, digits, _ or -"
     if kind == "extra_forbidden":
-        return f"unknown key{did_you_mean(str(location[-1]), _known_keys(model, location))}"
+        key = str(location[-1])
+        return f"unknown key{did_you_mean(key, (each for each in _known_keys(model, location) if each != key))}"
     if kind in ("value_error", "assertion_error"):
         return str(context.get("error", error["msg"]))
     if kind in ("literal_error", "enum"):
@@ -185,17 +186,18 @@ def _known_keys(model: type[BaseModel], location: KeyPath) -> list[str]:
     for part in location[:-1]:
         current = _step(current, part)
     found = _model_in(current)
-    return [field.alias or name for name, field in found.model_fields.items()] if found else []
+    return key_names(found) if found else []
 
 
 def _step(annotation: Any, part: str | int) -> Any:
     """Return the annotation of a part of what an annotation describes, or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        fields = {field.alias or name: field.annotation for name, field in annotation.model_fields.items()}
-        return fields.get(str(part))
+        fields = annotation.model_fields.items()
+        return next((field.annotation for name, field in fields if part in spellings(name, field)), None)
     arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
-    if getattr(annotation, "__origin__", None) in (dict, list):
-        return arguments[-1]
+    origin = getattr(annotation, "__origin__", None)
+    if origin in (dict, list, tuple):
+        return arguments[0 if origin is tuple else -1]
     return next((found for inner in arguments if (found := _step(inner, part)) is not None), None)
 
 

@@ -21,26 +21,17 @@ from mqttjobs.config.references import References
 from mqttjobs.config.secrets import Secrets
 from mqttjobs.config.users import ids_of, read_users
 from mqttjobs.config.yaml12 import Document, KeyPath
+from mqttjobs.domain.fields import kept_as_written
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.membership import filter_of, has_id, with_id
-from mqttjobs.domain.model import (
-    AVAILABILITY,
-    STATE,
-    Attach,
-    Entity,
-    EntityClass,
-    EntityKey,
-    EntityKind,
-    Json,
-    Operation,
-    User,
-    ValueSource,
-)
+from mqttjobs.domain.model import AVAILABILITY, STATE, Entity, EntityClass, EntityKey, EntityKind, Json, ValueSource
 from mqttjobs.domain.names import is_id
+from mqttjobs.domain.operations import Attach, Operation
 from mqttjobs.domain.service_topics import report_filter, report_topic
+from mqttjobs.domain.users import User, UserKeys
 from mqttjobs.executors.base import Limits
 
-KEPT_AS_WRITTEN = ("properties", "name", "display_name", "email", "role")
+KEPT_AS_WRITTEN = kept_as_written(ClassSection, ObjectSection, LinkSection, UserKeys)
 """What documents show, with its `${…}`."""
 
 
@@ -324,4 +315,7 @@ def _attach_in(written: Json) -> list[Attach]:
     attach = written.get("attach") if isinstance(written, dict) else None
     places = [each if isinstance(each, dict) else {} for each in (attach if isinstance(attach, list) else [attach])]
     texts = [{key: name for key, name in each.items() if isinstance(name, str)} for each in places]
-    return [Attach(each.get("object"), each.get("link"), each.get("class")) for each in texts]
+    return [
+        Attach.model_construct(object=each.get("object"), link=each.get("link"), class_id=each.get("class"))
+        for each in texts
+    ]

@@ -6,22 +6,22 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mqttjobs.config.explain import did_you_mean, validate
 from mqttjobs.config.installation import build_installation
 from mqttjobs.config.operations import read_operation
 from mqttjobs.config.plugins import plugin_problems
 from mqttjobs.config.secrets import Secrets
-from mqttjobs.config.sections import AgentsSection, MqttSection, Section, ServiceSection, StoreSection, host_time_zone
 from mqttjobs.config.targets import check_targets
 from mqttjobs.config.yaml12 import Document, KeyPath, read
-from mqttjobs.domain.model import Json, Operation
+from mqttjobs.domain.fields import Record
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.operations import Operation
 from mqttjobs.errors import ConfigError, Problem
 from mqttjobs.executors.base import Limits, executor_types
-from mqttjobs.service.settings import AgentsSettings, ServiceSettings, Settings
-from mqttjobs.store.base import Retention, resolve_store_url
-from mqttjobs.transport.base import ConnectOptions, Tls, resolve_broker_url, unused_options
+from mqttjobs.service.settings import AgentsSettings, MqttSettings, ServiceSettings, Settings, StoreSettings
+from mqttjobs.store.base import resolve_store_url
+from mqttjobs.transport.base import resolve_broker_url, unused_options
 
 SECTIONS = ("mqtt", "store", "service", "agents", "users", "classes", "objects", "links", "operations")
 LONG_ENOUGH = 16
@@ -61,15 +61,15 @@ def _in_order(problems: Iterable[Problem], secrets: Secrets) -> list[Problem]:
 
 def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets, folder: Path) -> Settings | None:
     written = {name: secrets.revealed(content.get(name)) for name in ("mqtt", "store", "service", "agents")}
-    mqtt = validate(MqttSection, written["mqtt"], document, ("mqtt",))
-    store = validate(StoreSection, written["store"], document, ("store",))
-    service = validate(ServiceSection, written["service"], document, ("service",))
-    agents = validate(AgentsSection, written["agents"], document, ("agents",))
+    mqtt = validate(MqttSettings, written["mqtt"], document, ("mqtt",))
+    store = validate(StoreSettings, written["store"], document, ("store",))
+    service = validate(ServiceSettings, written["service"], document, ("service",))
+    agents = validate(AgentsSettings, written["agents"], document, ("agents",))
     broker_url = _url(
-        MqttSection, written["mqtt"], document, ("mqtt", "url"), lambda url: resolve_broker_url(url, folder)
+        MqttSettings, written["mqtt"], document, ("mqtt", "url"), lambda url: resolve_broker_url(url, folder)
     )
     store_url = _url(
-        StoreSection, written["store"], document, ("store", "url"), lambda url: resolve_store_url(url, folder)
+        StoreSettings, written["store"], document, ("store", "url"), lambda url: resolve_store_url(url, folder)
     )
     if service is not None:
         _check_types(service.inline_operations, document, ("service", "inline_operations"))
@@ -102,19 +102,12 @@ def _settings(document: Document, content: Mapping[str, Json], secrets: Secrets,
             raise ConfigError(scratch.problems)
         return made
 
-    retention = store.retention
     return Settings(
         installation=installation,
-        connect=_connect(mqtt, broker_url, folder),
-        base_topic=mqtt.base_topic,
-        reply_topics=tuple(mqtt.reply_topics),
-        trust_user_lanes=mqtt.trust_user_lanes,
-        store_url=store_url,
-        retention=Retention(
-            retention.completed, retention.failed, retention.max_jobs, retention.history, retention.history_per_value
-        ),
-        service=_service(service, limits),
-        agents=AgentsSettings(agents.key),
+        mqtt=mqtt.model_copy(update={"url": broker_url}),
+        store=store.model_copy(update={"url": store_url}),
+        service=service.model_copy(update={"program_dirs": limits.program_dirs}),
+        agents=agents,
         reveal=secrets.reveal,
         build=build,
         config_dir=str(folder),
@@ -133,7 +126,7 @@ def _as_written(value: Json) -> Json:
 
 
 def _url(
-    section: type[Section], written: Json, document: Document, key_path: KeyPath, resolve: Callable[[str], str]
+    section: type[Record], written: Json, document: Document, key_path: KeyPath, resolve: Callable[[str], str]
 ) -> str | None:
     """Return the URL of a section as its plugin takes it, or None with the problem noted; the section may be wrong."""
     keys = written if isinstance(written, Mapping) else {}
@@ -145,33 +138,6 @@ def _url(
     except ValueError as error:
         document.wrong(key_path, str(error))
         return None
-
-
-def _connect(mqtt: MqttSection, url: str, folder: Path) -> ConnectOptions:
-    def here(name: str | None) -> str | None:
-        return None if name is None else str(folder / name)
-
-    tls = Tls(here(mqtt.tls.ca_file), here(mqtt.tls.cert_file), here(mqtt.tls.key_file), mqtt.tls.insecure)
-    return ConnectOptions(
-        url=url,
-        client_id=mqtt.client_id,
-        username=mqtt.username,
-        password=mqtt.password,
-        protocol=mqtt.protocol,
-        session_expiry=mqtt.session_expiry,
-        tls=tls,
-    )
-
-
-def _service(section: ServiceSection, limits: Limits) -> ServiceSettings:
-    fields: dict[str, Any] = {name: getattr(section, name) for name in ServiceSection.model_fields}
-    fields |= {
-        "hostname": section.host,
-        "program_dirs": limits.program_dirs,
-        "inline_operations": tuple(section.inline_operations),
-        "time_zone": section.time_zone or host_time_zone(),
-    }
-    return ServiceSettings(**fields)
 
 
 def summary(settings: Settings) -> list[tuple[str, int | str]]:

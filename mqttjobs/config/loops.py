@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mqttjobs.domain.installation import Installation, Reader, attached_entity
-from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json, Operation, Trigger, ValueKey, ValueSource
+from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json, Trigger, ValueKey, ValueSource
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import decode_report, read_state
 from mqttjobs.domain.templates import Template, as_text
 from mqttjobs.domain.thresholds import number_of

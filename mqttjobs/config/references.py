@@ -7,15 +7,8 @@ from collections.abc import Iterator
 from mqttjobs.config.explain import unknown_name
 from mqttjobs.config.yaml12 import Document, KeyPath
 from mqttjobs.domain.installation import Installation, attached_entity
-from mqttjobs.domain.model import (
-    AVAILABILITY,
-    STATE,
-    EntityKey,
-    Operation,
-    Trigger,
-    ValueKey,
-    ValueSource,
-)
+from mqttjobs.domain.model import AVAILABILITY, STATE, EntityKey, Trigger, ValueKey, ValueSource
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.starting import SELF, SOURCE, TARGET, Condition, Moment
 
 NO_LOCATION = (

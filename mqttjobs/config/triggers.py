@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
-from mqttjobs.config.entities import Text
-from mqttjobs.config.sections import Duration, Section, positive
-from mqttjobs.domain.durations import parse_duration
-from mqttjobs.domain.model import Trigger
+from mqttjobs.config.conditions import read_conditions
+from mqttjobs.config.explain import validate
+from mqttjobs.config.yaml12 import Document, KeyPath
+from mqttjobs.domain.durations import DURATION, parse_duration
+from mqttjobs.domain.fields import PositiveDuration, Record, States, as_schema
+from mqttjobs.domain.model import Json, Trigger
 from mqttjobs.domain.starting import At, Condition, Moment, OnRestart
 from mqttjobs.domain.thresholds import Threshold
 
@@ -19,11 +21,6 @@ _CHANGE_KEYS = (
     "states", "from_", "not_from", "not_states", "above", "below", "hysteresis", "attribute", "duration", "debounce",
     "availability",
 )  # fmt: skip
-
-
-def as_list(value: Any) -> Any:
-    """Accept one state where a list of them is meant."""
-    return [value] if isinstance(value, str | int | float | bool) else value
 
 
 def _signed(value: Any) -> Any:
@@ -40,45 +37,75 @@ def _signed(value: Any) -> Any:
     raise ValueError("an offset is a duration such as 30m, or -30m for before")
 
 
-States = Annotated[list[Text], Field(min_length=1), BeforeValidator(as_list)]
+Offset = Annotated[
+    timedelta, BeforeValidator(_signed), as_schema("duration", {"type": "number"}, rf"\s*[-+]?{DURATION}")
+]
 
 
-class TriggerSection(Section):
+class TriggerSection(Record):
     """One trigger; every key that is given must agree. `conditions` are read apart, with their places."""
 
-    states: States | None = None
-    from_: States | None = Field(default=None, alias="from")
-    not_from: States | None = None
-    not_states: States | None = None
-    above: float | None = None
-    below: float | None = None
-    hysteresis: Annotated[float, Field(gt=0)] | None = None
-    attribute: str | None = None
-    entity: str | None = None
-    duration: Duration | None = None
-    periodicity: Duration | None = None
-    debounce: Duration | None = None
-    throttle: Duration | None = None
-    silence: Duration | None = None
-    availability: Literal["online", "offline"] | None = None
-    at: Literal["start", "sunrise", "sunset"] | None = None
-    offset: Annotated[timedelta, BeforeValidator(_signed)] | None = None
-    conditions: Any = None
-    on_restart: Literal["resume", "restart", "drop"] = "resume"
-    enabled: bool = True
-
-    @model_validator(mode="before")
-    @classmethod
-    def _for(cls, value: Any) -> Any:
-        """Accept `for` for duration."""
-        if isinstance(value, Mapping) and "for" in value and "duration" not in value:
-            return {("duration" if key == "for" else key): item for key, item in value.items()}
-        return value
-
-    @field_validator("duration", "periodicity", "debounce", "throttle", "silence")
-    @classmethod
-    def _some_time(cls, value: timedelta | None) -> timedelta | None:
-        return positive(value)
+    states: States | None = Field(default=None, description="The new state is one of these.")
+    from_: States | None = Field(default=None, alias="from", description="The previous state is one of these.")
+    not_from: States | None = Field(default=None, description="The previous state is none of these.")
+    not_states: States | None = Field(default=None, description="The new state is none of these.")
+    above: float | None = Field(
+        default=None,
+        description="The state is a number and has crossed this threshold upwards. With `below`: it has entered the "
+        "band between the two.",
+    )
+    below: float | None = Field(
+        default=None,
+        description="The state is a number and has crossed this threshold downwards. With `above`: it has entered the "
+        "band between the two.",
+    )
+    hysteresis: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Once crossed, a threshold counts again only after the value came back by this much."
+    )
+    attribute: str | None = Field(default=None, description="The attribute to watch; without it the state.")
+    entity: str | None = Field(
+        default=None,
+        description="The object or link to watch; on a link also `source` or `target`. Without it what the operation "
+        "is attached to.",
+    )
+    duration: PositiveDuration | None = Field(
+        default=None,
+        validation_alias=AliasChoices("duration", "for"),
+        description="The trigger must stay satisfied this long; another state that also satisfies it does not begin "
+        "anew.",
+    )
+    periodicity: PositiveDuration | None = Field(
+        default=None, description="While the trigger stays satisfied, it fires again at this interval."
+    )
+    debounce: PositiveDuration | None = Field(
+        default=None, description="The trigger fires once there was no further change for this long."
+    )
+    throttle: PositiveDuration | None = Field(
+        default=None, description="The trigger starts the operation at most once in this time."
+    )
+    silence: PositiveDuration | None = Field(
+        default=None,
+        description="The trigger fires when nothing was heard from the entity for this long, counted from its last "
+        "live report or from our connection.",
+    )
+    availability: Literal["online", "offline"] | None = Field(
+        default=None,
+        description="The availability to wait for; it is watched instead of the state. Goes with `duration`.",
+    )
+    at: Literal["start", "sunrise", "sunset"] | None = Field(
+        default=None, description="The moment at which the trigger fires; `start` is when the service is ready."
+    )
+    offset: Offset | None = Field(
+        default=None,
+        description="How long after sunrise or sunset, such as `30m`; before with a minus, such as `-30m`.",
+    )
+    conditions: Any = Field(default=None, description="What must hold for this trigger alone.")
+    on_restart: Literal["resume", "restart", "drop"] = Field(
+        default="resume",
+        description="What a restart of the service does to a pending duration: `resume` (the deadline stays), "
+        "`restart` (it begins anew), `drop` (it is forgotten).",
+    )
+    enabled: bool = Field(default=True, description="`false` switches the trigger off.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -131,3 +158,16 @@ class TriggerSection(Section):
             on_restart=OnRestart(self.on_restart),
             enabled=self.enabled,
         )
+
+
+def read_trigger(written: Json, document: Document, key_path: KeyPath) -> Trigger | None:
+    """Return the trigger of a mapping, or None with every problem noted."""
+    if not isinstance(written, Mapping):
+        document.wrong(key_path, "must be a mapping")
+        return None
+    section = validate(TriggerSection, written, document, key_path)
+    if section is None:
+        return None
+    conditions = section.conditions
+    where = (*key_path, "conditions")
+    return section.trigger(None if conditions is None else read_conditions(conditions, document, where))

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from mqttjobs.domain.agent_messages import ReportMessage
 from mqttjobs.domain.agents import Timing
 from mqttjobs.domain.jobs import Job, JobUpdate, Phase, attempt_failed, changed_something
-from mqttjobs.domain.model import Delivery, Json, Operation
+from mqttjobs.domain.model import Delivery, Json
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import decode_json
 from mqttjobs.domain.status import (
     ANY,

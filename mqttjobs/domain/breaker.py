@@ -8,9 +8,19 @@ from __future__ import annotations
 from collections import deque
 from datetime import timedelta
 
-from mqttjobs.domain.starting import BreakerRule
+from pydantic import Field
+
+from mqttjobs.domain.fields import PositiveDuration, Record
 
 _SECOND = timedelta(seconds=1)
+
+
+class BreakerRule(Record):
+    """More than so many firings within that time pause an operation for one entity (behaviour 4)."""
+
+    firings: int = Field(default=1000, ge=1, le=1_000_000, description="How many firings are allowed.")
+    within: PositiveDuration = Field(default=timedelta(seconds=10), description="The time in which they are counted.")
+    pause: PositiveDuration = Field(default=timedelta(seconds=60), description="How long the pause is.")
 
 
 class Breaker:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from mqttjobs.domain.model import Operation, Trigger
+from mqttjobs.domain.model import Trigger
+from mqttjobs.domain.operations import Operation
+from mqttjobs.domain.schedules import Interval
 from mqttjobs.domain.starting import Moment
 
 _UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("m", timedelta(minutes=1)), ("s", timedelta(seconds=1)))
@@ -67,9 +69,9 @@ def describe_start(operation: Operation) -> str:
     schedule = operation.schedule
     if schedule is None:
         return ""
-    if schedule.every is not None:
+    if isinstance(schedule, Interval):
         return f"every {describe_duration(schedule.every)}"
-    return f"by the schedule {schedule.cron}"
+    return f"by the schedule {schedule}"
 
 
 def _again(trigger: Trigger) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-_DURATION = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*(ms|s|m|h|d)?\s*\Z")
+DURATION = r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(ms|s|m|h|d)?\s*"
+SIZE = r"\s*([0-9]{1,20})\s*(B|KB|KiB|MB|MiB)?\s*"
+"""What a duration and a size look like as text; a part of the JSON Schema too."""
+_DURATION = re.compile(rf"{DURATION}\Z")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_SIZE = re.compile(r"\s*(\d{1,20})\s*(B|KB|KiB|MB|MiB)?\s*\Z")
+_SIZE = re.compile(rf"{SIZE}\Z")
 _UNITS_B = {"B": 1, "KB": 1000, "KiB": 1024, "MB": 1000**2, "MiB": 1024**2}
 LONGEST = timedelta(days=36_500)
 

@@ -6,21 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mqttjobs.domain.membership import Membership
-from mqttjobs.domain.model import (
-    EMPTY,
-    Attach,
-    Entity,
-    EntityClass,
-    EntityKey,
-    EntityKind,
-    Operation,
-    Trigger,
-    User,
-    ValueKey,
-    ValueSource,
-)
+from mqttjobs.domain.model import EMPTY, Entity, EntityClass, EntityKey, EntityKind, Trigger, ValueKey, ValueSource
+from mqttjobs.domain.operations import Attach, Operation
 from mqttjobs.domain.starting import SELF, SOURCE, TARGET
 from mqttjobs.domain.topics import minimal_filters
+from mqttjobs.domain.users import User
 
 
 class Reader(NamedTuple):

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mqttjobs.domain.model import EMPTY, EntityKey, Json, Operation
+from mqttjobs.domain.model import EMPTY, EntityKey, Json
 from mqttjobs.domain.status import LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
+
+if TYPE_CHECKING:
+    from mqttjobs.domain.operations import Operation
 
 INTERRUPTED = "interrupted"
 """The error of a job whose run was cut off by a crash or a shutdown, and which is not run again (behaviour 3.9)."""

@@ -1,15 +1,14 @@
-"""What an installation is made of: entities, their values, operations and their triggers."""
+"""What an installation is made of: entities, their values, and the triggers of operations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
 from typing import Any, NamedTuple
 
-from mqttjobs.domain.starting import At, BreakerRule, Condition, Confirm, OnRestart
+from mqttjobs.domain.starting import At, Condition, OnRestart
 from mqttjobs.domain.thresholds import Threshold
 
 Json = Any
@@ -170,15 +169,6 @@ class EntityClass:
 
 
 @dataclass(frozen=True, slots=True)
-class Attach:
-    """One place an operation is attached to: exactly one of object, link or class."""
-
-    object: str | None = None
-    link: str | None = None
-    class_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Trigger:
     """What starts an operation by itself (behaviour 2); every key that is given must agree.
 
@@ -235,119 +225,3 @@ class Delivery(StrEnum):
 
     AT_LEAST_ONCE = "at_least_once"
     AT_MOST_ONCE = "at_most_once"
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Automatic attempts inside one job: the n-th wait is first * factor**(n-1), at most `longest`."""
-
-    attempts: int = 1
-    first: timedelta = timedelta(seconds=1)
-    factor: float = 2.0
-    longest: timedelta = timedelta(minutes=5)
-
-    def delay(self, failed_attempts: int) -> timedelta:
-        """Return the wait after that many failed attempts (from 1)."""
-        try:
-            wait = self.first * self.factor ** (failed_attempts - 1)
-        except OverflowError:
-            return self.longest
-        return min(wait, self.longest)
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """How a job reaches its agents: in waves of `batch`.
-
-    The next wave begins when all of the last have ended and `interval` has passed since that began; none does any
-    more once `abort_failures` agents have failed.
-    """
-
-    batch: int
-    interval: timedelta = timedelta(0)
-    abort_failures: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When an operation starts by the clock: cron text of five fields, or every interval; exactly one."""
-
-    cron: str | None = None
-    every: timedelta | None = None
-    text: Json = None
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """One setting handed to programs as MQTTJOBS_PREF_<KEY>."""
-
-    key: str
-    value: Json
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """What can be run, and when it runs by itself.
-
-    `definition` is the operation as it was written, expanded and with its `${…}` kept: it is what documents
-    show, what a job keeps, and what a job is run from. `fingerprint` is a hash of it.
-    """
-
-    id: str
-    type: str
-    definition: Mapping[str, Json]
-    fingerprint: str
-    attach: tuple[Attach, ...] = ()
-    name: str = ""
-    description: str = ""
-    params: Mapping[str, Json] | None = None
-    timeout: timedelta | None = None
-    retry: Retry = Retry()
-    mode: Mode = Mode.PARALLEL
-    max: int | None = None
-    priority: int = 0
-    active: bool = True
-    schedule: Schedule | None = None
-    catch_up: bool = True
-    event_driven: bool = True
-    run_as: str | None = None
-    environment: str | None = None
-    version: str | None = None
-    preferences: tuple[Preference, ...] = ()
-    delivery: Delivery = Delivery.AT_MOST_ONCE
-    target: str = "_local"
-    rollout: Rollout | None = None
-    uses_slot: bool = True
-    triggers: tuple[Trigger, ...] = ()
-    conditions: Condition | None = None
-    on_failure: str | None = None
-    confirm: Confirm | None = None
-    breaker: BreakerRule | None = BreakerRule()
-    allow_loop: bool = False
-    record_skipped: bool = False
-    inputs: frozenset[str] | None = None
-    """The variables its templates name, or None when it is given all of them."""
-
-    @cached_property
-    def trigger_ids(self) -> tuple[str, ...]:
-        """A name for each trigger that stays the same while the operation's definition does."""
-        return tuple(f"{self.id}/{self.fingerprint[:12]}/{n}" for n in range(len(self.triggers)))
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Who may ask; `objects` and `links` None means all. `api_key` is never in a document."""
-
-    id: str
-    permissions: frozenset[str] = frozenset()
-    objects: frozenset[str] | None = None
-    links: frozenset[str] | None = None
-    display_name: str | None = None
-    email: str | None = None
-    role: str | None = None
-    api_key: str | None = field(default=None, repr=False)
-
-    def may(self, permission: str) -> bool:
-        """Whether the user holds `permission`, or `admin`."""
-        return permission in self.permissions or "admin" in self.permissions

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mqttjobs.domain.jobs import Job, OperationState
-from mqttjobs.domain.model import Json, Operation, User
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.status import AgentState, EventKind, Status, agent_states
+from mqttjobs.domain.users import User
 
 _STATUS_TEXTS = {
     Status.SUBMITTED: "running",
@@ -58,7 +60,7 @@ def operation_document(view: OperationView) -> dict[str, Json]:
         "status": "scheduled" if view.latest is None else _STATUS_TEXTS[view.latest.status],
         "job_execution_strategy": strategy(operation),
         "job_instances": {"total": view.total, "running": view.running, "last_ids": list(view.last_ids)},
-        "scheduled": None if operation.schedule is None else operation.schedule.text,
+        "scheduled": definition.get("schedule"),
         "priority": operation.priority,
         "active": view.active,
         "previous_trigger": _iso(operation_state.triggered_at if operation_state else None),

@@ -1,27 +1,69 @@
-"""Params of an operation: its JSON Schema's defaults filled in, and what is wrong said by field."""
+"""Params of an operation: their JSON Schema checked, its defaults filled in, and the problems of params by field."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
-from mqttjobs.domain.model import Json, Operation
+from mqttjobs.domain.model import Json
 from mqttjobs.errors import MOST_INVALID_FIELDS
 
+NO_SCHEMAS = frozenset({"const", "default", "enum", "examples"})
+"""Keywords whose values are data, not schemas."""
 
-def fill_params(operation: Operation, given: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, list[str]]]:
-    """Return the params with defaults, and what is wrong with them: field -> messages, empty when all is well.
 
-    An operation without a schema takes any params. Messages never repeat a value.
+def check_schema(schema: Mapping[str, Json]) -> None:
+    """Raise ValueError with a message unless `schema` is a JSON Schema whose references name parts of itself."""
+    try:
+        Draft202012Validator.check_schema(dict(schema))
+    except SchemaError as error:
+        where = ".".join(str(part) for part in error.absolute_path)
+        raise ValueError(f"is no JSON Schema{f' at {where}' if where else ''}") from None
+    _check_references(schema)
+
+
+def _check_references(schema: Mapping[str, Json]) -> None:
+    """Refuse a `$ref` that names no part of the same schema: it would fail when a job is started."""
+    resource = DRAFT202012.create_resource(dict(schema))
+    resolver = Registry().with_resource("", resource).resolver()
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except (Unresolvable, ValueError):
+            raise ValueError(f"the reference {reference[:64]!r} names nothing in this schema") from None
+
+
+def _references(value: Json) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(item, str):
+                yield item
+            elif key not in NO_SCHEMAS:
+                yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+
+
+def fill_params(
+    schema: Mapping[str, Json] | None, given: Mapping[str, Json]
+) -> tuple[dict[str, Json], dict[str, list[str]]]:
+    """Return the params with defaults, and their problems: field -> messages, empty when all is well.
+
+    Without a schema any params are good. Messages never repeat a value.
     """
     params = dict(given)
-    if operation.params is None:
+    if schema is None:
         return params, {}
-    params = _with_defaults(operation.params, params)
+    params = _with_defaults(schema, params)
     wrong: dict[str, list[str]] = {}
-    for error in Draft202012Validator(operation.params).iter_errors(params):
+    for error in Draft202012Validator(schema).iter_errors(params):
         field = _field(error)
         if field in wrong or len(wrong) < MOST_INVALID_FIELDS:
             wrong.setdefault(field, []).append(_message(error))

@@ -38,25 +38,6 @@ class At:
     offset: timedelta = timedelta(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
-    """What a device must report, and within what time, for a published command to count as done."""
-
-    entity: str
-    attribute: str | None
-    states: frozenset[str]
-    within: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerRule:
-    """More than so many firings within that time pause an operation for one entity (behaviour 4)."""
-
-    firings: int = 1000
-    within: timedelta = timedelta(seconds=10)
-    pause: timedelta = timedelta(seconds=60)
-
-
 class Daylight(NamedTuple):
     """The sun's day in one place; None for what that day lacks, and without both `up` says whether it is day."""
 

@@ -18,7 +18,8 @@ Reveal = Callable[[str], str]
 
 _TOKEN = re.compile(r"\{\{(?P<variable>.*?)\}\}|\$\{(?P<secret>(?:ENV|FILE):[^}]+)\}", re.DOTALL)
 _PATH = re.compile(r"\s*([A-Za-z0-9_@-]+(?:\.[A-Za-z0-9_@-]+)*)\s*\Z")
-_SECRET = re.compile(r"\$\{((?:ENV|FILE):[^}]+)\}")
+REFERENCE = r"\$\{((?:ENV|FILE):[^}]+)\}"
+_SECRET = re.compile(REFERENCE)
 _TRUSTED = re.compile(r"(?:(?:source|target)\.)?(?:id|name|properties)(?:\..*)?\Z|user\.id\Z|job\.id\Z")
 """What the configuration or the service itself says; everything else may come from a message or a caller."""
 

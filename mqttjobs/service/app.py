@@ -212,7 +212,7 @@ async def serve(settings: Settings, load: LoadSettings, *, stop: asyncio.Event, 
     """
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(*COLLECT_AFTER)
-    store = create_store(settings.store_url)
+    store = create_store(settings.store.url)
     await store.open()
     try:
         transport = create_transport(replace(settings.connect, will=offline(settings.base_topic)))

@@ -10,7 +10,8 @@ from mqttjobs.clock import Clock
 from mqttjobs.domain.descriptions import describe_duration, describe_start, describe_wanted, describe_watched
 from mqttjobs.domain.documents import entity_field
 from mqttjobs.domain.installation import Watcher
-from mqttjobs.domain.model import EntityKey, EntityKind, Json, Operation, Trigger, Value, ValueKey
+from mqttjobs.domain.model import EntityKey, EntityKind, Json, Trigger, Value, ValueKey
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.schedules import next_due
 from mqttjobs.domain.starting import Condition
@@ -118,7 +119,7 @@ class Explainer:
         zone = zone_of(self.engine.configuration.settings.service)
         due = next_due(operation.schedule, operation_state.due_at or operation_state.created_at, zone)
         return {
-            "scheduled": operation.schedule.text,
+            "scheduled": operation.definition["schedule"],
             "told": f"runs {describe_start(operation)}",
             "next": None if due is None else iso(due),
             "last": None if operation_state.due_at is None else iso(operation_state.due_at),

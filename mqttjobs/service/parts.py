@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from mqttjobs.clock import Clock
-from mqttjobs.domain.model import EntityKey, Operation
+from mqttjobs.domain.model import EntityKey
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.service_topics import job_event_topic
 from mqttjobs.domain.status import Status
 from mqttjobs.service.agents.batch import AssignmentBatch

@@ -19,6 +19,9 @@ from mqttjobs.service.subscriptions import Subscriptions
 
 log = structlog.get_logger(__name__)
 
+LIVE_MQTT_KEYS = ("reply_topics", "trust_user_lanes")
+"""The keys of `mqtt` that a reload changes; the others need a restart."""
+
 
 @dataclass(eq=False, slots=True)
 class Reload:
@@ -63,7 +66,10 @@ class Reload:
 
 def _keeping(old: Settings, new: Settings) -> Settings:
     """Return the new settings with what only a restart can change left as it was."""
-    return replace(new, connect=old.connect, base_topic=old.base_topic, store_url=old.store_url)
+    live = {name: getattr(new.mqtt, name) for name in LIVE_MQTT_KEYS}
+    mqtt = old.mqtt.model_copy(update=live)
+    store = new.store.model_copy(update={"url": old.store.url})
+    return replace(new, mqtt=mqtt, store=store)
 
 
 def _differences(old: Settings, new: Settings) -> dict[str, Json]:
@@ -74,11 +80,12 @@ def _differences(old: Settings, new: Settings) -> dict[str, Json]:
         differences["added"][noun] = sorted(now.keys() - was.keys())
         differences["removed"][noun] = sorted(was.keys() - now.keys())
         differences["changed"][noun] = sorted(name for name in was.keys() & now.keys() if was[name] != now[name])
-    for name in ("connect", "base_topic", "store_url"):
-        if getattr(old, name) != getattr(new, name):
-            differences["restart_needed"].append(
-                {"connect": "mqtt", "base_topic": "mqtt.base_topic"}.get(name, "store.url")
-            )
+    needed = {
+        "mqtt": old.connect != new.connect,
+        "mqtt.base_topic": old.base_topic != new.base_topic,
+        "store.url": old.store.url != new.store.url,
+    }
+    differences["restart_needed"] = [name for name, is_needed in needed.items() if is_needed]
     return differences
 
 

@@ -157,7 +157,7 @@ class Scheduler:
         now_s = self._clock.monotonic()
         if now_s - self._pruned_s >= PRUNE_S:
             self._pruned_s = now_s
-            gone = await self._store.prune(now, self._engine.configuration.settings.retention)
+            gone = await self._store.prune(now, self._engine.configuration.settings.store.retention)
             if gone:
                 log.info("pruned", jobs=gone)
                 self._pruned_s = now_s - PRUNE_S

@@ -9,8 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol, cast
 
+from pydantic import Field
+
 from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment, Key
+from mqttjobs.domain.fields import Duration, Record
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationState
 from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
 from mqttjobs.domain.status import Status
@@ -189,15 +192,21 @@ class Runs:
     latest: Job | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long ended jobs and history are kept (behaviour 3.13)."""
+class Retention(Record):
+    """The section store.retention: how long ended jobs and history are kept (behaviour 3.13)."""
 
-    completed: timedelta = timedelta(days=30)
-    failed: timedelta = timedelta(days=180)
-    max_jobs: int = 1_000_000
-    history: timedelta = timedelta(days=30)
-    history_per_value: int = 1000
+    completed: Duration = Field(default=timedelta(days=30), description="How long completed and skipped jobs are kept.")
+    failed: Duration = Field(
+        default=timedelta(days=180), description="How long failed, partly failed and stopped jobs are kept."
+    )
+    max_jobs: int = Field(
+        default=1_000_000,
+        ge=1,
+        description="With more jobs than this the oldest completed and skipped ones are deleted, however young; a "
+        "failure never is.",
+    )
+    history: Duration = Field(default=timedelta(days=30), description="How long state changes are kept.")
+    history_per_value: int = Field(default=1000, ge=1, description="How many state changes of each value are kept.")
 
 
 EXPENDABLE = (Status.COMPLETED, Status.SKIPPED)

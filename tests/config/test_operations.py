@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from mqttjobs.config.operations import COMMON
-from mqttjobs.domain.model import Attach, Delivery, Mode, Operation, Retry, Schedule
+from mqttjobs.domain.model import Delivery, Mode
+from mqttjobs.domain.operations import Attach, Operation, Retry
+from mqttjobs.domain.schedules import Interval
 from mqttjobs.executors.base import executor_types
 from tests.config.writing import an_operation, good, problems
 
@@ -68,13 +70,13 @@ def test_every_key_that_all_types_share() -> None:
     trigger_states: [on, 5, true]
 """
     )
-    assert made.attach == (Attach(object="lamp"), Attach(link="hall"), Attach(class_id="room"))
+    assert made.attach == (Attach(object="lamp"), Attach(link="hall"), Attach.model_validate({"class": "room"}))
     assert (made.name, made.description, made.type) == ("Light on", "Switches the light on", "mqtt")
     assert made.params == {"type": "object", "properties": {"to": {"type": "string"}}}
     assert made.timeout == timedelta(seconds=30)
-    assert made.retry == Retry(3, timedelta(seconds=2), 3.0, timedelta(minutes=1))
+    assert made.retry == Retry(attempts=3, first=timedelta(seconds=2), factor=3.0, max=timedelta(minutes=1))
     assert (made.mode, made.max, made.priority, made.active) == (Mode.QUEUED, 5, -2, False)
-    assert made.schedule == Schedule(cron="0 3 * * *", text="0 3 * * *")
+    assert made.schedule == "0 3 * * *"
     assert (made.catch_up, made.event_driven, made.run_as) == (False, False, "alice")
     assert (made.environment, made.version, made.delivery) == ("plant", "1.5", Delivery.AT_MOST_ONCE)
     assert [(each.key, each.value, each.description) for each in made.preferences] == [
@@ -111,8 +113,8 @@ def test_the_defaults_of_each_type(kind: str, keys: str, delivery: Delivery, use
     [
         ("{object: lamp}", [Attach(object="lamp")]),
         ("{link: hall}", [Attach(link="hall")]),
-        ("{class: room}", [Attach(class_id="room")]),
-        ("[{class: room}, {object: lamp}]", [Attach(class_id="room"), Attach(object="lamp")]),
+        ("{class: room}", [Attach.model_validate({"class": "room"})]),
+        ("[{class: room}, {object: lamp}]", [Attach.model_validate({"class": "room"}), Attach(object="lamp")]),
         ("[]", []),
     ],
 )
@@ -351,7 +353,7 @@ def test_an_operation_is_a_mapping(body: str) -> None:
 
 def test_an_interval() -> None:
     made = operation("{type: mqtt, topic: a, schedule: {every: 10m}}")
-    assert made.schedule == Schedule(every=timedelta(minutes=10), text={"every": "10m"})
+    assert made.schedule == Interval(every=timedelta(minutes=10))
 
 
 def test_a_reference_inside_the_schema_is_good() -> None:

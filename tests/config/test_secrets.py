@@ -51,7 +51,7 @@ def test_a_number_or_a_boolean_may_stand_behind_a_name_where_one_is_needed() -> 
         {"N": "12", "YES": "true", "NO": "false", "F": "52.5"},
     )
     assert settings.connect.password == "12"  # noqa: S105 - a test's
-    assert (settings.trust_user_lanes, settings.connect.tls.insecure) == (True, True)
+    assert (settings.mqtt.trust_user_lanes, settings.connect.tls.insecure) == (True, True)
     assert (settings.service.concurrency, settings.service.latitude) == (12, 52.5)
     assert (settings.service.hostname, settings.service.max_objects) == ("12", 120)
     assert (an_operation(settings, "op").active, an_operation(settings, "op").retry.attempts) == (False, 12)

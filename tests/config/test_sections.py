@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from mqttjobs.config import load, summary
-from mqttjobs.config.sections import host_time_zone
 from mqttjobs.errors import ConfigError
-from mqttjobs.service.settings import ServiceSettings
+from mqttjobs.service.settings import ServiceSettings, host_time_zone
 from mqttjobs.store.base import Retention, create_store
 from mqttjobs.transport.base import Tls
 from tests.config.writing import good, problems, write
@@ -36,10 +35,16 @@ def test_an_empty_configuration_has_every_default(text: str) -> None:
     assert (connect.url, connect.client_id, connect.protocol) == ("mqtt://127.0.0.1:1883", "mqttjobs", "auto")
     assert (connect.username, connect.password, connect.tls) == (None, None, Tls())
     assert connect.session_expiry == timedelta(days=1)
-    assert (settings.base_topic, settings.reply_topics, settings.trust_user_lanes) == ("mqttjobs", (), False)
-    assert settings.store_url.startswith("sqlite:////")
-    assert settings.store_url.endswith("/mqttjobs.db")
-    assert settings.retention == Retention(timedelta(days=30), timedelta(days=180), 1_000_000, timedelta(days=30), 1000)
+    assert (settings.base_topic, settings.mqtt.reply_topics, settings.mqtt.trust_user_lanes) == ("mqttjobs", (), False)
+    assert settings.store.url.startswith("sqlite:////")
+    assert settings.store.url.endswith("/mqttjobs.db")
+    assert settings.store.retention == Retention(
+        completed=timedelta(days=30),
+        failed=timedelta(days=180),
+        max_jobs=1_000_000,
+        history=timedelta(days=30),
+        history_per_value=1000,
+    )
     service = settings.service
     assert service == ServiceSettings(hostname=service.hostname, time_zone=service.time_zone)
     assert (service.concurrency, service.timeout, service.grace) == (32, timedelta(seconds=60), timedelta(seconds=5))
@@ -88,8 +93,8 @@ def test_every_key_of_the_sections() -> None:
     assert connect.url == "mqtts://ada:s3cret@broker.example:8883"
     assert (connect.username, connect.password, connect.protocol) == ("ada", "12345", "5")
     assert connect.tls == Tls(str(folder / "certs/ca.pem"), "/etc/cert.pem", str(folder / "certs/key.pem"), True)  # noqa: FBT003
-    assert settings.reply_topics == ("answers/#", "tools/+/inbox")
-    assert settings.store_url == f"sqlite:///{folder / 'data/jobs.db'}"
+    assert settings.mqtt.reply_topics == ("answers/#", "tools/+/inbox")
+    assert settings.store.url == f"sqlite:///{folder / 'data/jobs.db'}"
     assert settings.service.program_dirs == (str(folder / "bin"), "/usr/local/bin")
     assert settings.service.time_zone == "America/New_York"
     assert (settings.service.latitude, settings.service.longitude) == (52.0, -13.4)
@@ -104,9 +109,9 @@ def test_relative_paths_start_at_the_configuration_and_not_where_it_is_read_from
         settings = load(Path(path.parent.name) / path.name, environ={})
     finally:
         os.chdir(before)
-    assert settings.store_url == f"sqlite:///{path.parent / 'jobs.db'}"
-    assert good("store: {url: 'sqlite:////var/lib/x.db'}").store_url == "sqlite:////var/lib/x.db"
-    assert good("store: {url: 'memory:'}").store_url == "memory:"
+    assert settings.store.url == f"sqlite:///{path.parent / 'jobs.db'}"
+    assert good("store: {url: 'sqlite:////var/lib/x.db'}").store.url == "sqlite:////var/lib/x.db"
+    assert good("store: {url: 'memory:'}").store.url == "memory:"
 
 
 @pytest.mark.parametrize("name", ["100%25 done", "what?", "no#1", "Küche und Bad", "a&b=c;d"])
@@ -116,7 +121,7 @@ async def test_the_database_is_beside_the_configuration_whatever_the_folder_is_c
     folder = tmp_path / name
     folder.mkdir()
     (folder / "home.yaml").write_text("store: {url: sqlite:///jobs.db}")
-    store = create_store(load(folder / "home.yaml", environ={}).store_url)
+    store = create_store(load(folder / "home.yaml", environ={}).store.url)
     await store.open()
     await store.close()
     assert (folder / "jobs.db").is_file()

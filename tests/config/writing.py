@@ -9,7 +9,8 @@ from pathlib import Path
 from textwrap import dedent
 
 from mqttjobs.config import load
-from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Operation
+from mqttjobs.domain.model import Entity, EntityKey, EntityKind
+from mqttjobs.domain.operations import Operation
 from mqttjobs.errors import ConfigError
 from mqttjobs.service.settings import Settings
 

@@ -53,6 +53,12 @@ FOREVER = Retention(
     history=timedelta(days=9999),
     history_per_value=10_000,
 )
+
+
+def keeping(**limits: Any) -> Retention:
+    return FOREVER.model_copy(update=limits)
+
+
 REPORT_TIMES = (
     datetime(1, 1, 1, tzinfo=UTC),
     datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
@@ -885,7 +891,7 @@ async def test_pages_of_history_have_the_total_of_all(store: Store) -> None:
 
 
 async def test_ended_jobs_are_removed_at_the_age_limit_of_their_status(store: Store) -> None:
-    retention = replace(FOREVER, completed=timedelta(seconds=10), failed=timedelta(seconds=100))
+    retention = keeping(completed=timedelta(seconds=10), failed=timedelta(seconds=100))
     jobs = [
         an_ended_job(1, Status.COMPLETED),
         an_ended_job(2, Status.SKIPPED),
@@ -905,7 +911,7 @@ async def test_ended_jobs_are_removed_at_the_age_limit_of_their_status(store: St
 
 
 async def test_the_age_of_a_job_counts_from_its_latest_event(store: Store) -> None:
-    retention = replace(FOREVER, completed=timedelta(seconds=10))
+    retention = keeping(completed=timedelta(seconds=10))
     await store.record(Changes(jobs=[an_ended_job(1), a_job(2), an_ended_job(3)]))
     late = JobEvent(later(8), EventKind.PROGRESS, "hub", "late")
     await store.record(
@@ -927,10 +933,10 @@ async def test_beyond_max_jobs_the_oldest_completed_and_skipped_are_removed_and_
     ]  # fmt: skip
     jobs = [an_ended_job(uid, status) for uid, status in enumerate(statuses, 1)]
     await store.record(Changes(jobs=[*jobs, a_job(8)]))
-    assert await store.prune(NOW, replace(FOREVER, max_jobs=8)) == 0
-    assert await store.prune(NOW, replace(FOREVER, max_jobs=6)) == 2
+    assert await store.prune(NOW, keeping(max_jobs=8)) == 0
+    assert await store.prune(NOW, keeping(max_jobs=6)) == 2
     assert await found(store, JobQuery()) == [8, 7, 6, 5, 4, 1]
-    assert await store.prune(NOW, replace(FOREVER, max_jobs=1)) == 2
+    assert await store.prune(NOW, keeping(max_jobs=1)) == 2
     assert await found(store, JobQuery()) == [8, 6, 4, 1]
 
 
@@ -938,7 +944,7 @@ async def test_jobs_removed_for_their_age_count_towards_max_jobs(store: Store) -
     old = [an_ended_job(uid) for uid in (1, 2)]
     young = [an_ended_job(uid, created_at=later(100)) for uid in (3, 4)]
     await store.record(Changes(jobs=[*old, *young]))
-    retention = replace(FOREVER, completed=timedelta(seconds=10), max_jobs=2)
+    retention = keeping(completed=timedelta(seconds=10), max_jobs=2)
     assert await store.prune(later(105), retention) == 2
     assert await found(store, JobQuery()) == [4, 3]
 
@@ -955,13 +961,13 @@ async def test_pruning_in_bounded_pieces_comes_to_an_end(store: Store) -> None:
 
 async def test_history_is_bounded_by_age(store: Store) -> None:
     await store.record(Changes(history=[an_entry(n) for n in range(1, 7)]))
-    await store.prune(later(7 * 60), replace(FOREVER, history=timedelta(minutes=4)))
+    await store.prune(later(7 * 60), keeping(history=timedelta(minutes=4)))
     assert await history(store) == (["6", "5", "4", "3"], 4)
 
 
 async def test_history_is_bounded_for_each_value_and_keeps_the_newest(store: Store) -> None:
     await store.record(Changes(history=[an_entry(n) for n in range(1, 7)] + [an_entry(1, OTHER_STATE)]))
-    await store.prune(later(7 * 60), replace(FOREVER, history_per_value=2))
+    await store.prune(later(7 * 60), keeping(history_per_value=2))
     assert await history(store) == (["6", "5"], 2)
     assert (await store.history(OTHER_STATE, None, None, 10, 0)).total == 1
 

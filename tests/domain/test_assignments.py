@@ -30,7 +30,8 @@ from mqttjobs.domain.assignments import (
     time_out,
 )
 from mqttjobs.domain.jobs import Job, Phase, apply, submitted
-from mqttjobs.domain.model import Delivery, Operation, Retry, Rollout
+from mqttjobs.domain.model import Delivery
+from mqttjobs.domain.operations import Operation, Retry, Rollout
 from mqttjobs.domain.status import ALL, ANY, EventKind, Status
 from mqttjobs.errors import ReportError
 from tests.domain.builders import NOW, later
@@ -92,8 +93,8 @@ def reported(job: Job, row: Assignment, *events: str, **operation: Any) -> tuple
 @given(st.integers(1, 9), st.integers(1, 10) | st.none())
 def test_a_rollout_plans_every_agent_once_in_waves_of_its_batch(count: int, batch: int | None) -> None:
     hosts = [f"h{n}" for n in range(count)]
-    rollout = None if batch is None else Rollout(batch)
-    rows = plan(a_job(*hosts), an_operation(rollout=rollout), LIMIT, hosts, NOW)
+    rollout = None if batch is None else Rollout(batch=batch)
+    rows = plan(a_job(*hosts), an_operation(target=ALL, rollout=rollout), LIMIT, hosts, NOW)
     assert [row.hostname for row in rows] == hosts
     sizes = [sum(1 for row in rows if row.wave == wave) for wave in range(rows[-1].wave + 1)]
     assert all(size == (batch or count) for size in sizes[:-1])
@@ -343,7 +344,7 @@ def test_a_run_changed_something_as_its_report_its_result_or_its_type_says(
 
 
 def test_an_abort_fails_what_was_not_started() -> None:
-    held = plan(a_job("a", "b"), an_operation(rollout=Rollout(1)), LIMIT, ["a", "b"], NOW)[1]
+    held = plan(a_job("a", "b"), an_operation(target=ALL, rollout=Rollout(batch=1)), LIMIT, ["a", "b"], NOW)[1]
     job = after(a_job("a", "b"), fail(a_job("a", "b"), held, later(3), "rollout aborted"))
     assert job.timeline[-1].error == "rollout aborted"
     assert job.status is Status.PROCESSING

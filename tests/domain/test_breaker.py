@@ -7,8 +7,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttjobs.domain.breaker import Breaker
-from mqttjobs.domain.starting import BreakerRule
+from mqttjobs.domain.breaker import Breaker, BreakerRule
 
 
 @given(
@@ -20,7 +19,7 @@ from mqttjobs.domain.starting import BreakerRule
 def test_no_stretch_of_its_length_has_more_than_its_firings_and_it_opens_only_then(
     pauses: list[int], firings: int, within: int, pause: int
 ) -> None:
-    breaker = Breaker(BreakerRule(firings, timedelta(seconds=within), timedelta(seconds=pause)))
+    breaker = Breaker(BreakerRule(firings=firings, within=timedelta(seconds=within), pause=timedelta(seconds=pause)))
     ran: list[int] = []
     opened: list[int] = []
     now = 0

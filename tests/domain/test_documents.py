@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from mqttjobs.domain.documents import event_document, job_document, job_fields, send_document
 from mqttjobs.domain.jobs import CustomResult, Job, OperationState, Outcome, begin, finish, submitted
-from mqttjobs.domain.model import Attach, EntityKey, EntityKind, Json, Operation, Preference, Schedule, Trigger, User
+from mqttjobs.domain.model import EntityKey, EntityKind, Json, Trigger
 from mqttjobs.domain.operation_document import OperationView, brief_document, operation_document, strategy
+from mqttjobs.domain.operations import Attach, Operation, Preference
 from mqttjobs.domain.protocol import encode
+from mqttjobs.domain.schedules import Interval
 from mqttjobs.domain.status import ALL, ANY, LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
+from mqttjobs.domain.users import User
 from tests.domain.builders import LAMP, NOW, an_event, json_values, later
 
 JOB_KEYS = (
@@ -440,8 +443,12 @@ def test_what_was_stopped_has_no_content(kind: EventKind) -> None:
 # -- the operation document -------------------------------------------------------------------------------------------
 
 
+def an_operation(**fields: Any) -> Operation:
+    return Operation(**{"id": "op", "type": "program", "definition": PROGRAM, "fingerprint": "f", **fields})
+
+
 def a_view(operation: Operation | None = None, **changes: Any) -> OperationView:
-    made = operation or Operation("op", "program", PROGRAM, "0123456789abcdef", name="Open", description="It opens")
+    made = operation or an_operation(fingerprint="0123456789abcdef", name="Open", description="It opens")
     fields: dict[str, Any] = {
         "operation": made,
         "operation_state": None,
@@ -521,19 +528,17 @@ def test_the_status_is_that_of_the_latest_run(status: Status, word: str) -> None
         ({}, "on_demand"),
         ({"triggers": (Trigger(),)}, "event_driven"),
         ({"triggers": (Trigger(),), "event_driven": False}, "on_demand"),
-        ({"schedule": Schedule(every=timedelta(minutes=10), text={"every": "10m"})}, "scheduled"),
-        (
-            {"schedule": Schedule(cron="* * * * *", text="* * * * *"), "triggers": (Trigger(),)},
-            "scheduled+event_driven",
-        ),
+        ({"schedule": Interval(every=timedelta(minutes=10))}, "scheduled"),
+        ({"schedule": "* * * * *", "triggers": (Trigger(),)}, "scheduled+event_driven"),
     ],
 )
 def test_how_an_operation_is_started(changes: dict[str, Any], word: str) -> None:
-    operation = Operation("op", "program", PROGRAM, "f", **changes)
+    written = {"scheduled": {"every": "10m"}, "scheduled+event_driven": "* * * * *"}.get(word)
+    operation = an_operation(definition={**PROGRAM, "schedule": written} if written else PROGRAM, **changes)
     assert strategy(operation) == word
     document = operation_document(a_view(operation))
     assert document["job_execution_strategy"] == word
-    assert document["scheduled"] == (operation.schedule.text if operation.schedule else None)
+    assert document["scheduled"] == written
 
 
 def test_what_is_remembered_and_who_took_part() -> None:
@@ -550,21 +555,18 @@ def test_what_is_remembered_and_who_took_part() -> None:
         completed_at=later(4),
         ended_at=later(5),
     )
-    operation = Operation(
-        "op",
-        "program",
-        {**PROGRAM, "attach": [{"link": "l"}], "version": "2"},
-        "f",
-        (Attach(link="l"),),
+    operation = an_operation(
+        definition={**PROGRAM, "attach": [{"link": "l"}], "version": "2"},
+        attach=(Attach(link="l"),),
         run_as="alice",
         environment="plant",
         version="2",
-        preferences=(Preference("k", {"r": 1}, "d"),),
+        preferences=(Preference(key="k", value={"r": 1}, description="d"),),
     )
     latest = a_job(
         an_event(EventKind.STARTED, "a", 1), an_event(EventKind.COMPLETED, "b", 2), target=ALL, expected=("a", "b", "c")
     )
-    alice = User("alice", display_name="Alice", email="a@example.org", role="operator")
+    alice = User(id="alice", display_name="Alice", email="a@example.org", role="operator")
     document = operation_document(
         a_view(
             operation,
@@ -614,5 +616,5 @@ def test_an_inactive_operation_has_no_next_time() -> None:
 
 
 def test_who_may_only_run_an_operation_sees_its_name() -> None:
-    operation = Operation("op", "program", PROGRAM, "f", name="Open", description="It opens")
+    operation = an_operation(name="Open", description="It opens")
     assert brief_document(operation) == {"id": "op", "name": "Open", "description": "It opens"}

@@ -8,19 +8,8 @@ from typing import Any
 import pytest
 
 from mqttjobs.domain.installation import Installation
-from mqttjobs.domain.model import (
-    STATE,
-    Attach,
-    Entity,
-    EntityClass,
-    EntityKey,
-    EntityKind,
-    Operation,
-    Schedule,
-    Trigger,
-    ValueKey,
-    ValueSource,
-)
+from mqttjobs.domain.model import STATE, Entity, EntityClass, EntityKey, EntityKind, Trigger, ValueKey, ValueSource
+from mqttjobs.domain.operations import Attach, Operation
 
 
 def an_object_key(name: str) -> EntityKey:
@@ -41,7 +30,15 @@ def a_link(name: str, source: str, target: str, follows: str | None) -> Entity:
 
 
 def an_operation(name: str, *attach: Attach, triggers: tuple[Trigger, ...] = (Trigger(),), **changes: Any) -> Operation:
-    return Operation(name, "mqtt", {"id": name}, f"fingerprint of {name}", attach, triggers=triggers, **changes)
+    return Operation(
+        id=name,
+        type="mqtt",
+        definition={"id": name},
+        fingerprint=f"fingerprint of {name}",
+        attach=attach,
+        triggers=triggers,
+        **changes,
+    )
 
 
 def an_installation(*parts: Entity | Operation | EntityClass, **more: Any) -> Installation:
@@ -87,7 +84,9 @@ def test_there_is_no_source_of_what_is_not_there() -> None:
 
 def test_the_triggers_of_an_entity_are_its_own_and_those_of_its_class() -> None:
     own = an_operation("own", Attach(object="m1"), triggers=(Trigger(), Trigger(attribute="x")))
-    shared = an_operation("shared", Attach(class_id="room"), triggers=(Trigger(attribute="x"), Trigger()))
+    shared = an_operation(
+        "shared", Attach.model_validate({"class": "room"}), triggers=(Trigger(attribute="x"), Trigger())
+    )
     installation = an_installation(
         an_object("m1", class_id="room"),
         an_object("m2", class_id="room"),
@@ -108,9 +107,9 @@ def test_the_triggers_of_an_entity_are_its_own_and_those_of_its_class() -> None:
     "attach",
     [
         (Attach(object="m"), Attach(object="m")),
-        (Attach(class_id="room"), Attach(class_id="room")),
-        (Attach(object="m"), Attach(class_id="room")),
-        (Attach(class_id="room"), Attach(object="m"), Attach(class_id="room")),
+        (Attach.model_validate({"class": "room"}), Attach.model_validate({"class": "room"})),
+        (Attach(object="m"), Attach.model_validate({"class": "room"})),
+        (Attach.model_validate({"class": "room"}), Attach(object="m"), Attach.model_validate({"class": "room"})),
     ],
 )
 def test_an_operation_that_is_attached_in_two_ways_is_started_once(attach: tuple[Attach, ...]) -> None:
@@ -144,7 +143,7 @@ def test_the_filters_are_the_fewest_that_bring_every_topic() -> None:
 
 
 def test_what_runs_by_the_clock_is_known() -> None:
-    timed = an_operation("timed", schedule=Schedule(cron="* * * * *"))
+    timed = an_operation("timed", schedule="* * * * *")
     assert an_installation(timed, an_operation("other")).scheduled == (timed,)
 
 
@@ -172,7 +171,7 @@ def test_a_message_costs_the_same_among_many_as_among_few() -> None:
         objects = [an_object(f"m{number}", class_id="room") for number in range(size)]
         links = [a_link(f"l{number}", f"m{number}", "m0", f"m{number}") for number in range(size)]
         operations = [an_operation(f"op{number}", Attach(link=f"l{number}")) for number in range(size)]
-        shared = an_operation("shared", Attach(class_id="room"))
+        shared = an_operation("shared", Attach.model_validate({"class": "room"}))
         installation = an_installation(*objects, *links, *operations, shared, EntityClass("room", ()))
         entities = NotWalked(installation.entities)
         installation.entities = entities

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, apply, begin, finish, refuse, submitted
-from mqttjobs.domain.model import Operation, Retry
+from mqttjobs.domain.operations import Operation, Retry
 from mqttjobs.domain.status import TERMINAL_STATUSES, EventKind, Status, status_of
 from tests.domain.builders import LAMP, NOW, later
 
@@ -36,7 +36,7 @@ def a_job(**changes: Any) -> Job:
 
 def an_operation(**retry: Any) -> Operation:
     """Return an operation with automatic attempts."""
-    return Operation("op", "mqtt", {}, "f", retry=Retry(**retry))
+    return Operation(id="op", type="mqtt", definition={}, fingerprint="f", retry=Retry(**retry))
 
 
 def test_a_claim_is_acknowledged_and_started_and_one_attempt_more() -> None:
@@ -66,7 +66,7 @@ def test_an_attempt_without_another_ends_the_job(outcome: Outcome, status: Statu
 
 
 def test_automatic_attempts_happen_inside_the_job_with_a_pause_that_grows() -> None:
-    operation = an_operation(attempts=3, first=timedelta(seconds=4), factor=3, longest=timedelta(seconds=10))
+    operation = an_operation(attempts=3, first=timedelta(seconds=4), factor=3, max=timedelta(seconds=10))
     job, now = a_job(), 0.0
     pauses = []
     for _ in range(3):
@@ -93,7 +93,7 @@ def test_no_pause_is_longer_than_the_longest_nor_shorter_than_the_one_before(
     failed: int, factor: float, first: int
 ) -> None:
     retry = Retry(attempts=2, first=timedelta(seconds=first), factor=factor)
-    assert retry.delay(failed) <= retry.delay(failed + 1) <= retry.longest
+    assert retry.delay(failed) <= retry.delay(failed + 1) <= retry.max
 
 
 def test_an_ended_job_takes_more_events_and_stays_ended() -> None:

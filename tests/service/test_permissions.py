@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mqttjobs.config.sections import PERMISSIONS
+from mqttjobs.domain.users import PERMISSIONS
 from mqttjobs.service.api.request import methods
 from tests.service.fake_agents import AGENTS, FakeAgent
 from tests.service.harness import ServiceHarness, a_link, an_object, an_operation

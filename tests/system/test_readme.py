@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 
 from mqttjobs.config import load
-from mqttjobs.config.sections import Section
+from mqttjobs.config.schema import configuration_schema
 from mqttjobs.errors import ConfigError
-from mqttjobs.executors.base import executor_types
-from mqttjobs.registry import folder_modules
 from tests.brokers import StartMosquitto
 from tests.transcripts import Block, Terminal, blocks, documents
 
@@ -112,13 +110,12 @@ def test_every_class_in_the_documentation_is_an_operation_type() -> None:
 
 
 def keys() -> Iterator[tuple[str, str]]:
-    """Yield every key of the configuration, as (section or operation type, key)."""
-    for module in folder_modules("mqttjobs.config"):
-        for section in vars(module).values():
-            if isinstance(section, type) and issubclass(section, Section) and section is not Section:
-                yield from ((section.__name__, field.alias or name) for name, field in section.model_fields.items())
-    for kind, executor in executor_types().items():
-        yield from ((kind, name) for name in executor.model_fields)
+    """Yield every key of the configuration, as (part of the JSON Schema, key)."""
+    definitions = configuration_schema()["$defs"]
+    for kind in definitions.pop("operation")["oneOf"]:
+        yield from ((kind["title"], key) for key in kind["properties"])
+    for name, definition in definitions.items():
+        yield from ((name, key) for key in definition.get("properties", ()))
 
 
 def test_every_key_is_in_the_configuration_reference() -> None:

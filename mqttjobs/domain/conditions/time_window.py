@@ -9,15 +9,23 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from mqttjobs.domain.conditions.base import ConditionKind
+from mqttjobs.domain.fields import Written
 from mqttjobs.domain.starting import ConditionContext, Moment
 
-_TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?\Z", re.ASCII)
+_CLOCK = r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?"
+_TIME = re.compile(rf"{_CLOCK}\Z", re.ASCII)
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LONG_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SUN = {"sunrise": Moment.SUNRISE, "sunset": Moment.SUNSET}
 _BEGIN, _END = 0.0, 86_400.0
 
 TimeOfDay = time | Moment
+_TIME_OF_DAY = Written(
+    {"title": "time of day", "anyOf": [{"enum": [*_SUN]}, {"type": "string", "pattern": f"^{_CLOCK}$"}]}
+)
+_ANY_CASE = "|".join("".join(f"[{letter.upper()}{letter}]" for letter in day) for day in (*_DAYS, *_LONG_DAYS))
+_DAY = {"title": "day", "anyOf": [{"enum": [*_DAYS]}, {"type": "string", "pattern": f"^({_ANY_CASE})$"}]}
+_WEEKDAYS = Written({"anyOf": [_DAY, {"type": "array", "items": _DAY, "minItems": 1}]})
 
 
 def _time_of_day(value: Any) -> Any:
@@ -53,9 +61,15 @@ class TimeWindow(ConditionKind):
     window that began on Friday.
     """
 
-    after: Annotated[Any, BeforeValidator(_time_of_day)] = None
-    before: Annotated[Any, BeforeValidator(_time_of_day)] = None
-    weekdays: Annotated[tuple[str, ...], BeforeValidator(_weekdays), Field(min_length=1)] | None = None
+    after: Annotated[Any, BeforeValidator(_time_of_day), _TIME_OF_DAY] = Field(
+        default=None, description="From this time of day, such as `22:00`, `sunrise` or `sunset`."
+    )
+    before: Annotated[Any, BeforeValidator(_time_of_day), _TIME_OF_DAY] = Field(
+        default=None, description="Until this time of day; over midnight where it is earlier than `after`."
+    )
+    weekdays: Annotated[tuple[str, ...], BeforeValidator(_weekdays), Field(min_length=1), _WEEKDAYS] | None = Field(
+        default=None, description="On these days: a list of `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`, or one."
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

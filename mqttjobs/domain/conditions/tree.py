@@ -34,7 +34,7 @@ class All(_Several):
 
     inner: ClassVar[str] = "all"
 
-    all_: tuple[Any, ...] = Field(alias="all", min_length=1)
+    all_: tuple[Any, ...] = Field(alias="all", min_length=1, description="Every one of these conditions.")
 
     @property
     def parts(self) -> tuple[Condition, ...]:
@@ -56,7 +56,7 @@ class AnyOf(_Several):
 
     inner: ClassVar[str] = "any"
 
-    any_: tuple[Any, ...] = Field(alias="any", min_length=1)
+    any_: tuple[Any, ...] = Field(alias="any", min_length=1, description="At least one of these conditions.")
 
     @property
     def parts(self) -> tuple[Condition, ...]:
@@ -77,7 +77,7 @@ class Not(_Several):
 
     inner: ClassVar[str] = "not"
 
-    not_: Any = Field(alias="not")
+    not_: Any = Field(alias="not", description="The opposite of this condition.")
 
     @property
     def parts(self) -> tuple[Condition, ...]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from mqttjobs.domain.conditions.base import ConditionKind
+from mqttjobs.domain.fields import Written
+from mqttjobs.domain.model import Json
 from mqttjobs.domain.protocol import scalar_text
 from mqttjobs.domain.starting import SELF, ConditionContext
 from mqttjobs.domain.thresholds import Threshold, number_of
@@ -23,14 +25,27 @@ def _texts(value: Any) -> Any:
     return texts
 
 
+_SCALAR = {"type": ["string", "number", "boolean"]}
+_STATES = Written({"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}]})
+_NEEDS: Json = {"anyOf": [{"required": [key]} for key in ("states", "above", "below")]}
+_NUMBER = Written({"title": "number", "type": ["number", "boolean", "string"], "pattern": r"^\s*[-+]?[0-9.]"})
+"""Unlike elsewhere, a text that is a number has always been accepted here."""
+
+
 class ValueCondition(ConditionKind):
     """A test of an entity's state or attribute. A value that was never reported satisfies no test."""
 
-    entity: str = SELF
-    attribute: str | None = None
-    states: Annotated[tuple[str, ...], BeforeValidator(_texts), Field(min_length=1)] | None = None
-    above: float | None = None
-    below: float | None = None
+    model_config = ConfigDict(json_schema_extra={"dependentSchemas": {"entity": _NEEDS, "attribute": _NEEDS}})
+
+    entity: str = Field(
+        default=SELF, description="The object or link: an id, `self`, or on a link `source` or `target`."
+    )
+    attribute: str | None = Field(default=None, description="The attribute to look at; without it the state.")
+    states: Annotated[tuple[str, ...], BeforeValidator(_texts), Field(min_length=1), _STATES] | None = Field(
+        default=None, description="The value is one of these."
+    )
+    above: Annotated[float, _NUMBER] | None = Field(default=None, description="The value is a number above this.")
+    below: Annotated[float, _NUMBER] | None = Field(default=None, description="The value is a number below this.")
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

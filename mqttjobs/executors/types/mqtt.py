@@ -26,10 +26,12 @@ class Mqtt(Executor):
     changes: ClassVar[bool] = True
     no_description: ClassVar[Mapping[str, Json]] = {"topic": None, "message": None}
 
-    topic: str = Field(min_length=1)
-    message: JsonValue = ""
-    qos: int = Field(default=1, ge=0, le=2, strict=True)
-    retain: bool = Field(default=False, strict=True)
+    topic: str = Field(min_length=1, description="The topic to publish to: a template.")
+    message: JsonValue = Field(
+        default="", description="The payload: a template. A mapping or list of templates is sent as JSON."
+    )
+    qos: int = Field(default=1, ge=0, le=2, strict=True, description="The QoS of the publish.")
+    retain: bool = Field(default=False, strict=True, description="Whether the broker retains the message.")
 
     @cached_property
     def _topic(self) -> Template:

@@ -34,9 +34,9 @@ class Program(Executor):
     own_timeout: ClassVar[bool] = True
     no_description: ClassVar[Mapping[str, Json]] = {"exitCode": None, "stdout": None}
 
-    path: str = Field(min_length=1)
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
+    path: str = Field(min_length=1, json_schema_extra={"pattern": "^/"}, description="The program: an absolute path.")
+    args: tuple[str, ...] = Field(default=(), description="Its arguments: templates, which no shell ever sees.")
+    env: dict[str, str] = Field(default_factory=dict, description="Further environment variables: templates.")
 
     @cached_property
     def _args(self) -> tuple[Template, ...]:

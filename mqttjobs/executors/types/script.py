@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from mqttjobs.domain.fields import exactly_one
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Json
 from mqttjobs.domain.templates import Template
@@ -29,15 +30,24 @@ _VARIABLE = re.compile(
 class Script(Executor):
     """Runs `text`, or the file `ref` in the configuration's folder, with `interpreter`."""
 
+    model_config = ConfigDict(json_schema_extra=exactly_one("text", "ref"))
+
     kind: ClassVar[str] = "script"
     own_timeout: ClassVar[bool] = True
     no_description: ClassVar[Mapping[str, Json]] = {"exitCode": None, "stdout": None}
 
-    text: str | None = None
-    ref: str | None = None
-    interpreter: tuple[str, ...] = Field(default=("/bin/sh",), min_length=1)
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
+    text: str | None = Field(default=None, description="The script. Give either `text` or `ref`.")
+    ref: str | None = Field(
+        default=None,
+        description="The script as a file in the folder of the configuration. Give either `text` or `ref`.",
+    )
+    interpreter: tuple[str, ...] = Field(
+        default=("/bin/sh",), min_length=1, description="What runs the script: a program and its arguments."
+    )
+    args: tuple[str, ...] = Field(
+        default=(), description="Arguments of the script: templates, which no shell ever sees."
+    )
+    env: dict[str, str] = Field(default_factory=dict, description="Further environment variables: templates.")
 
     @cached_property
     def _args(self) -> tuple[Template, ...]:

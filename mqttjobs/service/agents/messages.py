@@ -28,7 +28,7 @@ class AgentMessages:
     def __init__(self, settings: Settings, limits: Limits) -> None:
         self._settings = settings
         self._limits = limits
-        self._lease = settings.agents.timing.lease
+        self._lease = settings.timing.lease
 
     def assignment(self, job: Job, row: Assignment, resolved: ResolvedOperation) -> Publication:
         """Return the message that gives an attempt of a job to its agent.
@@ -64,7 +64,7 @@ class AgentMessages:
             "max_payload": service.max_payload,
             "expires_at": iso(until),
         }
-        publication = self._publication(row.hostname, "assign", body, self._settings.agents.timing.acknowledge)
+        publication = self._publication(row.hostname, "assign", body, self._settings.timing.acknowledge)
         if len(publication.payload) > service.max_payload:
             size = len(publication.payload)
             message = f"the assignment has {size} bytes, more than service.max_payload: {service.max_payload}"

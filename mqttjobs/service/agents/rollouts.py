@@ -8,7 +8,7 @@ from datetime import datetime
 
 from mqttjobs.domain.assignments import ABORTED, Stage, fail, failures
 from mqttjobs.domain.jobs import Job
-from mqttjobs.domain.model import Rollout
+from mqttjobs.domain.operations import Rollout
 from mqttjobs.service.agents.batch import DispatchPass
 from mqttjobs.service.jobs.definitions import ResolvedOperation
 from mqttjobs.service.state.agents import AgentRegistry

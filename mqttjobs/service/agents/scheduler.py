@@ -26,7 +26,7 @@ from mqttjobs.domain.assignments import (
     time_out,
 )
 from mqttjobs.domain.jobs import Job, Outcome, finish
-from mqttjobs.domain.model import Operation
+from mqttjobs.domain.operations import Operation
 from mqttjobs.errors import ConfigError, ReportError
 from mqttjobs.service.agents.batch import AssignmentBatch, DispatchPass
 from mqttjobs.service.agents.messages import AgentMessages
@@ -81,7 +81,7 @@ class AgentScheduler:
         self._settings = settings
         self._resolver = resolver
         self._messages = AgentMessages(settings, resolver.limits)
-        self._agent_registry.timing = settings.agents.timing
+        self._agent_registry.timing = settings.timing
 
     @property
     def enabled(self) -> bool:

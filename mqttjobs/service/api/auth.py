@@ -6,13 +6,14 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mqttjobs.domain.model import EntityKey, EntityKind, Json, User
+from mqttjobs.domain.model import EntityKey, EntityKind, Json
+from mqttjobs.domain.users import User
 from mqttjobs.errors import Unauthorized
 from mqttjobs.service.settings import Settings
 from mqttjobs.store.base import Scope
 
 ANONYMOUS = "anonymous"
-OPEN_PERMISSIONS = frozenset({"job:read", "job:write", "operation:read", "operation:execute", "agent:read"})
+OPEN_PERMISSIONS = ("job:read", "job:write", "operation:read", "operation:execute", "agent:read")
 """What anonymous may do while no users are configured at all."""
 
 
@@ -63,19 +64,19 @@ def identify(settings: Settings, api_key: str | None, lane: str | None) -> Calle
         if user is None or (lane is not None and lane != user.id):
             raise Unauthorized("the API key is not valid here")
         return Caller(user, lane)
-    if lane is not None and settings.trust_user_lanes:
+    if lane is not None and settings.mqtt.trust_user_lanes:
         user = users.get(lane)
         if user is not None:
             return Caller(user, lane)
         if users:
             raise Unauthorized("this lane belongs to no configured user")
-        return Caller(User(lane, OPEN_PERMISSIONS), lane)
+        return Caller(User(id=lane, permissions=OPEN_PERMISSIONS), lane)
     user = users.get(ANONYMOUS)
     if user is not None:
         return Caller(user, lane)
     if users:
         raise Unauthorized("send api_key in the request or as a user property, or use a trusted lane")
-    return Caller(User(ANONYMOUS, OPEN_PERMISSIONS), lane)
+    return Caller(User(id=ANONYMOUS, permissions=OPEN_PERMISSIONS), lane)
 
 
 def _owner_of(api_key: str, settings: Settings) -> User | None:

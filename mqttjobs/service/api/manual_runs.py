@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mqttjobs.domain.jobs import Job, JobUpdate, refuse
-from mqttjobs.domain.model import EntityKey, Operation
+from mqttjobs.domain.model import EntityKey
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.status import EventKind, JobEvent
 from mqttjobs.errors import Conflict, Inactive, InvalidRequest, NotFound
 from mqttjobs.service.api.request import Reply, RequestContext

@@ -175,7 +175,7 @@ class RequestRouter:
             wanted = body.get("reply_to")
         if wanted is None:
             return Address(name, user, cache, cache, allowed=True)
-        filters = [f"{base}/response/#", *self._engine.configuration.settings.reply_topics]
+        filters = [f"{base}/response/#", *self._engine.configuration.settings.mqtt.reply_topics]
         if user is not None:
             filters.append(f"{prefix}/response/#")
         allowed = isinstance(wanted, str) and reply_topic_allowed(wanted, filters)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from mqttjobs.domain.breaker import Breaker
+from mqttjobs.domain.breaker import Breaker, BreakerRule
 from mqttjobs.domain.jobs import duration_text
-from mqttjobs.domain.model import EntityKey, Operation
+from mqttjobs.domain.model import EntityKey
+from mqttjobs.domain.operations import Operation
 
 SWEEP_AT = 10_000
 """So many breakers at least are kept before those with nothing to remember are looked for."""
@@ -32,7 +33,7 @@ class Breakers:
     def allows(self, operation: Operation, owner: EntityKey | None) -> bool:
         """Count a firing; whether it may run."""
         rule = operation.breaker
-        if rule is None:
+        if not isinstance(rule, BreakerRule):
             return True
         name = (operation.id, operation.fingerprint, owner)
         now_s = self._monotonic()

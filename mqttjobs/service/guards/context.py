@@ -14,19 +14,24 @@ from mqttjobs.domain.starting import Daylight
 from mqttjobs.domain.sun import Location, daylight, default_location
 from mqttjobs.service.settings import ServiceSettings
 
+_zone = lru_cache(maxsize=8)(ZoneInfo)
 
-@lru_cache(maxsize=8)
+
 def zone_of(service: ServiceSettings) -> tzinfo:
     """Return the time zone that schedules and conditions are in."""
-    return ZoneInfo(service.time_zone)
+    return _zone(service.time_zone)
+
+
+def location_of(service: ServiceSettings) -> Location:
+    """Return the configured location; without one, a place in the time zone where the sun keeps office hours."""
+    return _location(service.time_zone, service.latitude, service.longitude)
 
 
 @lru_cache(maxsize=8)
-def location_of(service: ServiceSettings) -> Location:
-    """Return where we are; unless that is configured, a place in our time zone where the sun keeps office hours."""
-    if service.latitude is None or service.longitude is None:
-        return default_location(zone_of(service))
-    return Location(service.latitude, service.longitude)
+def _location(time_zone: str, latitude: float | None, longitude: float | None) -> Location:
+    if latitude is None or longitude is None:
+        return default_location(_zone(time_zone))
+    return Location(latitude, longitude)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from mqttjobs.domain.documents import entity_field
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.jobs import duration_text
-from mqttjobs.domain.model import Change, EntityKey, Json, Operation, Trigger
+from mqttjobs.domain.model import Change, EntityKey, Json, Trigger
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.triggers import throttled, trigger_state_name
 from mqttjobs.service.guards.breakers import Breakers
 from mqttjobs.service.guards.context import StoredConditionContext

@@ -8,17 +8,8 @@ from datetime import datetime
 
 from mqttjobs.domain.installation import Reader, Watcher
 from mqttjobs.domain.jobs import Job
-from mqttjobs.domain.model import (
-    AVAILABILITY,
-    EMPTY,
-    Change,
-    EntityKey,
-    Json,
-    Operation,
-    Value,
-    ValueKey,
-    ValueSource,
-)
+from mqttjobs.domain.model import AVAILABILITY, EMPTY, Change, EntityKey, Json, Value, ValueKey, ValueSource
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import (
     NO_META,
     Report,

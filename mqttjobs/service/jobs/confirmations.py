@@ -19,7 +19,7 @@ class _Wish:
 
     __slots__ = ("came", "states")
 
-    def __init__(self, states: frozenset[str]) -> None:
+    def __init__(self, states: tuple[str, ...]) -> None:
         self.states = states
         self.came = asyncio.Event()
 
@@ -42,7 +42,7 @@ class Confirmations:
                 wish.came.set()
 
     async def confirmed(
-        self, key: ValueKey | None, states: frozenset[str], within: timedelta, work: Awaitable[Outcome]
+        self, key: ValueKey | None, states: tuple[str, ...], within: timedelta, work: Awaitable[Outcome]
     ) -> Outcome:
         """Do the work, and return its outcome once one of `states` was reported since it began.
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mqttjobs.domain.jobs import Job
-from mqttjobs.domain.model import Json, Operation
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.templates import Reveal, secret_reference
 from mqttjobs.errors import ConfigError
 from mqttjobs.executors.base import Executor, Limits, executor_types, make_executor

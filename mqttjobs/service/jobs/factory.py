@@ -10,7 +10,8 @@ from typing import Protocol
 from mqttjobs.domain.agents import expected_set, no_ready_agent, parse_target
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply, fail_unrun, submitted
-from mqttjobs.domain.model import AVAILABILITY, EMPTY, STATE, Change, EntityKey, Json, Mode, Operation, ValueKey
+from mqttjobs.domain.model import AVAILABILITY, EMPTY, STATE, Change, EntityKey, Json, Mode, ValueKey
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
 from mqttjobs.domain.triggers import TriggerState, trigger_state_name

@@ -7,7 +7,8 @@ from datetime import datetime
 import structlog
 
 from mqttjobs.domain.jobs import Job
-from mqttjobs.domain.model import EntityKey, Json, Operation
+from mqttjobs.domain.model import EntityKey, Json
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.params import fill_params
 from mqttjobs.domain.status import Status
 from mqttjobs.service.guards.guard import MAX_DEPTH, SkipReason
@@ -38,7 +39,7 @@ class OnFailure:
             log.warning("on-failure-missing", operation=str(name)[:64], job=job.id)
             return
         owner = self._owner(operation, job)
-        params, wrong = fill_params(operation, _known_params(operation, _params(job)))
+        params, wrong = fill_params(operation.params, _known_params(operation, _params(job)))
         origin = JobOrigin(
             user_id=operation.run_as or job.user_id or self._system_user,
             params=params,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mqttjobs.domain.installation import Installation
-from mqttjobs.domain.model import STATE, Entity, EntityKey, EntityKind, Json, Operation, ValueKey
+from mqttjobs.domain.model import STATE, Entity, EntityKey, EntityKind, Json, ValueKey
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.templates import secret_names
 from mqttjobs.service.state.cache import StateCache
 

@@ -7,8 +7,9 @@ from zoneinfo import ZoneInfo
 
 from pydantic import JsonValue
 
-from mqttjobs.domain.model import EntityKey, EntityKind, Json, Operation
+from mqttjobs.domain.model import EntityKey, EntityKind, Json
 from mqttjobs.domain.operation_document import OperationView, brief_document, operation_document
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.params import fill_params
 from mqttjobs.domain.schedules import next_due
 from mqttjobs.errors import InvalidRequest, NotFound
@@ -122,7 +123,7 @@ async def execute(request: RequestContext, params: Execute) -> Reply:
     """Run an operation by hand, and wait for its end if that is asked."""
     operation = find_operation(request, params.id)
     owner = choose_owner(request, operation, params.object, params.link)
-    filled, wrong = fill_params(operation, params.params or {})
+    filled, wrong = fill_params(operation.params, params.params or {})
     if wrong:
         raise InvalidRequest(f"wrong params: {', '.join(wrong)}", wrong)
     run = Run(operation, owner, JobOrigin(operation.run_as or request.caller.user.id, params=filled))

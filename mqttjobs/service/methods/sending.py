@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field, JsonValue
 
 from mqttjobs.domain.documents import send_document
 from mqttjobs.domain.jobs import Job
-from mqttjobs.domain.model import Json, Operation
+from mqttjobs.domain.model import Json
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.params import fill_params
 from mqttjobs.errors import MOST_INVALID_FIELDS, ConfigError, Conflict, Forbidden, InvalidRequest, NotFound
 from mqttjobs.service.api.manual_runs import Run, brief, finish, start
@@ -130,7 +131,7 @@ async def send_job(request: RequestContext, params: Send) -> Reply:
         raise InvalidRequest(
             "wrong parameters: method_type", {"method_type": [f"the method is of the type {operation.type}"]}
         )
-    filled, wrong = fill_params(operation, _one_of(params, "params", "arguments") or {})
+    filled, wrong = fill_params(operation.params, _one_of(params, "params", "arguments") or {})
     extra = {} if params.editor_session is None else {"editor_session": params.editor_session}
     user_id = operation.run_as or request.caller.user.id
     origin = JobOrigin(user_id, params=filled, events=tuple(params.events or ()), extra=extra)
@@ -178,7 +179,7 @@ async def retry_job(request: RequestContext, params: Retry) -> Reply:
     settings = request.settings
     operation = _operation_again(request, old)
     target = choose_target(settings, params.target, target_of_retry(old))
-    filled, wrong = fill_params(operation, old.params)
+    filled, wrong = fill_params(operation.params, old.params)
     origin = JobOrigin(
         operation.run_as or request.caller.user.id,
         params=filled,

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 from mqttjobs.domain.installation import Installation, Watcher
 from mqttjobs.domain.jobs import OperationState
-from mqttjobs.domain.model import EntityKey, Json, Operation, Schedule
+from mqttjobs.domain.model import EntityKey, Json
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import from_milliseconds, milliseconds
-from mqttjobs.domain.schedules import latest_due, next_due
+from mqttjobs.domain.schedules import Schedule, latest_due, next_due
 from mqttjobs.domain.starting import At, Moment
 from mqttjobs.domain.sun import latest_moment, next_moment
 from mqttjobs.domain.triggers import after_restart, shift

@@ -10,7 +10,8 @@ from typing import Any
 
 from mqttjobs.domain.installation import Installation, Watcher
 from mqttjobs.domain.jobs import Job, OperationState
-from mqttjobs.domain.model import EntityKey, Json, Operation, Trigger, Value, ValueKey
+from mqttjobs.domain.model import EntityKey, Json, Trigger, Value, ValueKey
+from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.status import Status
 from mqttjobs.domain.triggers import TriggerState, deadline
 from mqttjobs.service.state.transaction import Transaction
