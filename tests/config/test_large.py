@@ -9,12 +9,16 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from mqttjobs.config.load import load
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.backends.memory import MemoryStore
 from mqttjobs.transport.base import Message
+
+pytestmark = pytest.mark.alone
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROUNDS = 40

@@ -171,6 +171,7 @@ def test_nothing_that_ran_outlives_a_kill_and_each_is_taken_up_as_its_delivery_s
             os.killpg(shell, signal.SIGKILL)  # what a killed service's scripts had started themselves lives on
 
 
+@pytest.mark.alone
 def test_thirty_hung_scripts_do_not_delay_the_lights(plant: tuple[RunningService, Client]) -> None:
     _, client = plant
     for _ in range(40):
