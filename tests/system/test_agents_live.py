@@ -105,6 +105,7 @@ def started_on(client: Client, job_id: str, *hostnames: str) -> None:
     client.until(have)
 
 
+@pytest.mark.slow
 def test_three_agents_of_which_one_is_killed_one_drained_and_one_frozen(
     client: Client, start_agent: StartAgent
 ) -> None:
@@ -295,6 +296,7 @@ def test_an_agent_that_is_stopped_ends_what_runs_and_says_goodbye(client: Client
     assert not working_on(job_id)
 
 
+@pytest.mark.slow
 def test_outcomes_that_happen_while_the_broker_is_away_are_reported_when_it_is_back(
     client: Client, start_agent: StartAgent, mosquitto: MosquittoBroker, service: RunningService
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_hold_keeps_its_deadline_over_kills(home: tuple[RunningService, Client
     assert (job["process_meta"]["triggerStates"], job["process_meta"]["state"]) == (["clear"], "clear")
 
 
+@pytest.mark.slow
 def test_what_fell_due_while_we_were_away_fires_once_though_we_are_asked_all_the_time_and_killed_right_after(
     home: tuple[RunningService, Client],
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_light_is_not_switched_off_on_a_person_who_came_in_while_we_were_away(
         assert not jobs_of(sensor, "off", "room_01")
 
 
+@pytest.mark.slow
 def test_a_hold_that_falls_due_while_the_broker_is_away_waits_for_what_it_has_to_say(
     home: tuple[RunningService, Client], mosquitto: MosquittoBroker
 ) -> None:
@@ -189,6 +191,7 @@ def test_every_hold_fires_exactly_once_whenever_we_are_killed(home: tuple[Runnin
         assert len(set(came)) == 1, "what came out is of two jobs"
 
 
+@pytest.mark.slow
 def test_a_repeat_goes_on_at_its_interval_over_kills_and_does_not_catch_up(
     home: tuple[RunningService, Client],
 ) -> None:

@@ -109,6 +109,7 @@ LASTING: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_every_key_with_a_deadline_through_kills_of_the_real_program(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
@@ -146,6 +147,7 @@ def soon(moment: Moment, seconds: float) -> dict[str, Any]:
     return {"at": moment.value, "offset": f"-{(plain - now).total_seconds() - seconds:.3f}s"}
 
 
+@pytest.mark.slow
 def test_the_sun_starts_what_it_has_to_once_though_the_program_is_killed_before_and_after(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
