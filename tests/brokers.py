@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import random
 import select
 import shutil
 import signal
@@ -22,11 +23,27 @@ READY_S = 10.0
 STOP_S = 10.0
 
 
+PORTS = range(10_000, 32_000)
+"""Below the ports that systems give to outgoing connections: none of these takes the port of a stopped broker."""
+_chance = random.SystemRandom()
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a free port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of 127.0.0.1 that nobody listens on; no other test process gets the same one while this one runs.
+
+    The port is reserved by a UDP socket with the same number, which the system closes when the process ends.
+    """
+    while True:
+        port = _chance.choice(PORTS)
+        reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            reservation.bind(("127.0.0.1", port))
+            with socket.create_server(("127.0.0.1", port)):
+                _reserved.append(reservation)
+                return port
+        except OSError:
+            reservation.close()
 
 
 def password_file(path: Path, **users: str) -> Path:

@@ -1,9 +1,10 @@
-"""Fixtures for all tests: brokers, and the real program."""
+"""Fixtures for all tests, and how tests share the machine: brokers, and the real program."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+import signal
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mqttjobs.transport.embedded import EmbeddedBroker
 from tests.brokers import MISSING, MOSQUITTO, MosquittoBroker, StartMosquitto, free_port
 from tests.installed import build_mqttjobs
 from tests.running import RunningService, StartService, StartShared
+from tests.turns import Turns
 
 settings.register_profile("usual", deadline=None, print_blob=True)  # a busy machine is slow, not wrong
 settings.register_profile("deep", deadline=None, print_blob=True, max_examples=2000)  # --hypothesis-profile=deep
@@ -28,6 +30,62 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--store", metavar="URL", help="run the contract of Store over this store")
     add("--bench", metavar="MODULE:CLASS", help="run the contract of Transport over this broker and transport")
     add("--operation", metavar="JSON", help="run the contract of the operation types over this operation")
+
+
+TURNS = pytest.StashKey[Turns]()
+FIRST = ("system", "cli", "contracts")
+"""The folders whose modules take longest: they start first, so that no worker is left with one of them at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the programs under test heed Ctrl-C: a shell has its background jobs, and what they start, ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(config, "workerinput"):
+        config.stash[TURNS] = Turns(Path(config.option.basetemp).parent)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if TURNS in config.stash:
+        config.stash[TURNS].close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return two workers for each processor, since tests of the real program wait half of their time.
+
+    One worker runs a whole module, so more workers than modules are not started, and none for one module alone.
+    """
+    workers = 2 * (os.cpu_count() or 1)
+    modules = {argument.partition("::")[0] for argument in config.args}
+    if all(module.endswith(".py") for module in modules):
+        workers = min(workers, len(modules))
+    return workers if workers > 1 else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the modules for the workers: those with slow tests first, and in each the tests that run alone last."""
+    if TURNS not in config.stash:
+        return
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    ranks = {name: rank for rank, name in enumerate(FIRST)}
+
+    def rank(item: pytest.Item) -> tuple[bool, int, Path, bool]:
+        folder = ranks.get(item.path.parent.name, len(ranks))
+        return item.path not in slow, folder, item.path, item.get_closest_marker("alone") is not None
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hold the turn of a test while it runs; the wait for the turn does not count as time of the test."""
+    turns = item.config.stash.get(TURNS, None)
+    if turns is None:
+        return (yield)
+    with turns.take(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture

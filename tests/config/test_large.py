@@ -9,6 +9,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from mqttjobs.config.load import load
 from mqttjobs.service.ingest.reports import Ingest
 from mqttjobs.service.parts import Parts
@@ -16,6 +18,8 @@ from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.backends.memory import MemoryStore
 from mqttjobs.transport.base import Message
+
+pytestmark = pytest.mark.alone
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROUNDS = 40

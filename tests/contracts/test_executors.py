@@ -456,6 +456,7 @@ async def test_a_flood_does_not_grow_memory(line: str) -> None:
     assert grown < 30_000, f"{grown} KiB"
 
 
+@pytest.mark.alone
 async def test_a_flood_does_not_block_the_event_loop() -> None:
     code = "import os\nwhile True: os.write(1, b'x\\n' * 32768)"
     turns = 0
@@ -474,6 +475,7 @@ async def test_a_flood_does_not_block_the_event_loop() -> None:
 # -- the time limit --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_a_time_limit_ends_a_program_with_124_and_keeps_what_it_wrote() -> None:
     start = time.monotonic()
     outcome = await run(Script(text="echo so far; exec sleep 1000"), timeout=timedelta(seconds=0.3))
@@ -484,6 +486,7 @@ async def test_a_time_limit_ends_a_program_with_124_and_keeps_what_it_wrote() ->
     assert time.monotonic() - start < 2
 
 
+@pytest.mark.alone
 async def test_a_program_gets_term_first_and_may_clean_up() -> None:
     text = "trap 'echo tidy; exit 64' TERM; echo ready; while :; do sleep 0.01; done"
     outcome = await run(Script(text=text), timeout=timedelta(seconds=0.5))
@@ -491,6 +494,7 @@ async def test_a_program_gets_term_first_and_may_clean_up() -> None:
     assert (outcome.exit_code, outcome.user_error) == (124, False)
 
 
+@pytest.mark.alone
 async def test_a_program_that_ignores_term_is_killed_after_the_grace() -> None:
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(1000)"
     start = time.monotonic()
@@ -500,6 +504,7 @@ async def test_a_program_that_ignores_term_is_killed_after_the_grace() -> None:
     assert 0.8 <= took < 1.8
 
 
+@pytest.mark.alone
 async def test_the_children_of_a_program_that_obeys_term_have_the_grace_to_clean_up_too() -> None:
     child = "trap 'sleep 0.4; echo tidy; exit' TERM; echo ready; while :; do sleep 0.01; done"
     text = '/bin/sh -c "$CHILD" & trap "exit 0" TERM; wait'
@@ -508,6 +513,7 @@ async def test_the_children_of_a_program_that_obeys_term_have_the_grace_to_clean
     assert outcome.exit_code == 124
 
 
+@pytest.mark.alone
 async def test_a_child_that_left_its_group_and_holds_the_pipe_does_not_hold_up_the_end() -> None:
     reported: list[int] = []
     code = (
@@ -548,6 +554,7 @@ if os.fork() == 0:
 IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stubborn", [False, True], ids=["obeys TERM", "ignores TERM"])
 async def test_a_time_limit_ends_grandchildren_that_hold_the_pipe_too(stubborn: bool) -> None:
     reported: list[str] = []

@@ -224,6 +224,7 @@ WHERE jobs.uid = CASE WHEN n.uid % 100 > 3 THEN 1 ELSE 1 + n.uid % 4 END
 """  # noqa: S608 - built from constants
 
 
+@pytest.mark.alone
 async def test_a_database_with_a_hundred_thousand_jobs_is_ready_in_under_two_seconds(path: Path) -> None:
     store = store_at(path)
     await store.open()

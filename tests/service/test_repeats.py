@@ -265,6 +265,7 @@ async def test_a_wait_ends_with_the_time_limit_of_the_operation(build: Build) ->
     assert (question.answer["code"], question.answer["data"]["status"]) == (202, "processing")
 
 
+@pytest.mark.slow
 async def test_thousands_that_wait_hold_up_nobody(build: Build) -> None:
     """Requests that wait for jobs are not among those of which only so many are worked on at once."""
     harness = await build(**SHOP, service={"concurrency": 10_000, "poll_window": "60s"}).start()
@@ -278,6 +279,7 @@ async def test_thousands_that_wait_hold_up_nobody(build: Build) -> None:
     assert harness.clock.monotonic() == before
 
 
+@pytest.mark.slow
 async def test_beyond_two_thousand_that_wait_the_answer_is_429(build: Build) -> None:
     harness = await build(**SHOP, service={"concurrency": 10_000, "poll_window": "60s"}).start()
     for number in range(2100):

@@ -111,6 +111,7 @@ def started_on(client: Client, job_id: str, *hostnames: str) -> None:
     client.until(have)
 
 
+@pytest.mark.slow
 def test_three_agents_of_which_one_is_killed_one_drained_and_one_frozen(
     client: Client, start_agent: StartAgent
 ) -> None:
@@ -355,6 +356,7 @@ def test_a_stopped_agent_ends_its_jobs_and_publishes_offline(client: Client, sta
     assert not working_on(job_id)
 
 
+@pytest.mark.slow
 def test_outcomes_while_the_broker_is_away_are_reported_after_the_reconnect(
     client: Client, start_agent: StartAgent, mosquitto: MosquittoBroker, service: RunningService
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_pending_trigger_keeps_its_deadline_over_kills(service_and_client: tup
     assert (job["process_meta"]["triggerStates"], job["process_meta"]["state"]) == (["clear"], "clear")
 
 
+@pytest.mark.slow
 def test_a_deadline_that_passed_while_the_service_was_away_fires_once_despite_requests_and_a_kill(
     service_and_client: tuple[RunningService, Client],
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_pending_trigger_is_dropped_when_the_state_changed_while_the_service_w
         assert not jobs_of(sensor, "off", "room_01")
 
 
+@pytest.mark.slow
 def test_a_deadline_while_the_broker_is_away_waits_for_the_reports_after_the_reconnect(
     service_and_client: tuple[RunningService, Client], mosquitto: MosquittoBroker
 ) -> None:
@@ -195,6 +197,7 @@ def test_every_pending_trigger_fires_exactly_once_whenever_the_service_is_killed
         assert len(set(payloads)) == 1, "the publishes are of two jobs"
 
 
+@pytest.mark.slow
 def test_a_repeat_goes_on_at_its_interval_over_kills_and_does_not_catch_up(
     service_and_client: tuple[RunningService, Client],
 ) -> None:

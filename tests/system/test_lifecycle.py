@@ -243,6 +243,7 @@ def test_every_line_of_the_log_is_json(mosquitto: MosquittoBroker, start_service
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_service_is_ready_in_two_seconds_with_a_hundred_thousand_stored_jobs_also_after_a_kill(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:

@@ -104,6 +104,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 async def test_fifty_agents_run_each_job_once(
     start_mosquitto: StartMosquitto,
     start_service: StartService,

@@ -178,6 +178,7 @@ def test_no_program_outlives_a_kill_and_each_job_is_recovered_by_its_delivery(
             os.killpg(shell, signal.SIGKILL)  # children of a killed service's scripts are still running
 
 
+@pytest.mark.alone
 def test_thirty_hung_scripts_do_not_delay_the_lights(plant: tuple[RunningService, Client]) -> None:
     _, client = plant
     for _ in range(40):

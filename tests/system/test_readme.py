@@ -62,6 +62,7 @@ def terminal(tmp_path: Path, start_mosquitto: StartMosquitto) -> Iterator[Callab
         each.close()
 
 
+@pytest.mark.slow
 @pytest.mark.mosquitto
 @pytest.mark.parametrize("document", [each for each in DOCUMENTS if "```console" in (ROOT / each).read_text()])
 def test_every_session_in_the_documentation_prints_what_is_written(

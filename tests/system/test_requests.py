@@ -14,7 +14,7 @@ from paho.mqtt.properties import Properties
 
 from tests.brokers import MosquittoBroker, StartMosquitto, free_port
 from tests.clients import Client
-from tests.running import RunningService, StartService
+from tests.running import RunningService, StartService, StartShared
 
 HALL: dict[str, Any] = {
     "objects": {
@@ -76,6 +76,20 @@ def plain(mosquitto: MosquittoBroker, start_service: StartService) -> Iterator[C
     service = start_service(mosquitto.port, HALL)
     with service.client() as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def shared(start_shared: StartShared) -> RunningService:
+    """The service on Mosquitto for the tests that leave it as it was."""
+    return start_shared(HALL)
+
+
+@pytest.fixture
+def untouched(shared: RunningService) -> Iterator[Client]:
+    """An MQTT 5 client of the shared service, which has no job before the test and none after it."""
+    with shared.client() as client:
+        yield client
+        assert client.data("jobs/list")["total_items"] == 0, "this test needs a service of its own"
 
 
 def test_a_state_change_becomes_a_job_that_any_client_can_read(hall: tuple[RunningService, Client]) -> None:
@@ -143,11 +157,11 @@ def test_a_run_by_hand_that_waits_returns_the_ended_job(hall: tuple[RunningServi
     assert set(started["data"]) == {"id", "uid", "status"}
 
 
-def test_params_that_break_the_schema_are_named(plain: Client) -> None:
-    answer = plain.ask("operations/execute", {"id": "greet", "params": {"to": "x"}})
+def test_params_that_break_the_schema_are_named(untouched: Client) -> None:
+    answer = untouched.ask("operations/execute", {"id": "greet", "params": {"to": "x"}})
     assert (answer["code"], answer["reason"]) == (400, "invalid_request")
     assert answer["invalid_fields"] == {"to": ["must have at least 3 characters"]}
-    assert plain.data("jobs/list")["total_items"] == 0
+    assert untouched.data("jobs/list")["total_items"] == 0
 
 
 def test_a_running_job_can_be_stopped_and_deleted(hall: tuple[RunningService, Client]) -> None:
@@ -184,31 +198,30 @@ def test_a_failed_script_has_its_error(plain: Client) -> None:
 
 
 @pytest.mark.parametrize("how", ["response_topic", "reply_to", "mirror"])
-def test_a_response_goes_to_the_reply_topic(plain: Client, how: str) -> None:
-    assert plain.ask("service/info", {"transaction": "t-1"}, how=how)["transaction"] == "t-1"
+def test_a_response_goes_to_the_reply_topic(untouched: Client, how: str) -> None:
+    assert untouched.ask("service/info", {"transaction": "t-1"}, how=how)["transaction"] == "t-1"
 
 
 @pytest.mark.parametrize("how", ["reply_to", "mirror"])
-def test_a_3_1_1_client_gets_a_response_too(mosquitto: MosquittoBroker, start_service: StartService, how: str) -> None:
-    service = start_service(mosquitto.port, HALL, run=True)
-    with service.client(protocol="3.1.1") as client:
+def test_a_3_1_1_client_gets_a_response_too(shared: RunningService, how: str) -> None:
+    with shared.client(protocol="3.1.1") as client:
         assert client.ask("service/info", how=how)["status"] == "ok"
 
 
-def test_a_request_in_a_lane_gets_its_response_in_the_lane(plain: Client) -> None:
-    plain.subscribe("mqttjobs/users/alice/response/service/info")
-    plain.publish("mqttjobs/users/alice/request/service/info", {"transaction": 7})
-    answer = plain.wait_topic("mqttjobs/users/alice/response/service/info").json
+def test_a_request_in_a_lane_gets_its_response_in_the_lane(untouched: Client) -> None:
+    untouched.subscribe("mqttjobs/users/alice/response/service/info")
+    untouched.publish("mqttjobs/users/alice/request/service/info", {"transaction": 7})
+    answer = untouched.wait_topic("mqttjobs/users/alice/response/service/info").json
     assert (answer["status"], answer["transaction"]) == ("ok", 7)
 
 
-def test_correlation_data_comes_back_byte_for_byte_as_json(plain: Client) -> None:
+def test_correlation_data_comes_back_byte_for_byte_as_json(untouched: Client) -> None:
     properties = Properties(PacketTypes.PUBLISH)
     properties.ResponseTopic = "mqttjobs/response/here"
     properties.CorrelationData = bytes(range(256))
-    plain.subscribe("mqttjobs/response/here")
-    plain.publish("mqttjobs/request/service/info", b"", properties=properties)
-    answer = plain.wait_topic("mqttjobs/response/here")
+    untouched.subscribe("mqttjobs/response/here")
+    untouched.publish("mqttjobs/request/service/info", b"", properties=properties)
+    answer = untouched.wait_topic("mqttjobs/response/here")
     assert answer.correlation == bytes(range(256))
     assert answer.content_type == "application/json"
     assert not answer.retain
@@ -225,26 +238,28 @@ def test_correlation_data_comes_back_byte_for_byte_as_json(plain: Client) -> Non
         "",
     ],
 )
-def test_a_response_is_never_published_on_a_topic_outside_the_response_topics(plain: Client, reply: str) -> None:
-    plain.subscribe("#", "mqttjobs/response/#")
-    answer = plain.ask("operations/execute", {"id": "greet", "params": {"to": "Ada"}, "reply_to": reply}, how="mirror")
+def test_a_response_is_never_published_on_a_topic_outside_the_response_topics(untouched: Client, reply: str) -> None:
+    untouched.subscribe("#", "mqttjobs/response/#")
+    answer = untouched.ask(
+        "operations/execute", {"id": "greet", "params": {"to": "Ada"}, "reply_to": reply}, how="mirror"
+    )
     assert (answer["code"], answer["reason"]) == (403, "reply_topic_not_allowed")
-    assert plain.data("jobs/list")["total_items"] == 0
-    assert not [each for each in plain.messages if each.topic == reply]
+    assert untouched.data("jobs/list")["total_items"] == 0
+    assert not [each for each in untouched.messages if each.topic == reply]
 
 
-def test_errors_are_checked_in_the_documented_order(plain: Client) -> None:
-    assert plain.ask("no/such", b"{", how="response_topic")["reason"] == "unknown_method"
-    assert plain.ask("config/reload", b"{")["reason"] == "forbidden"
-    assert plain.ask("jobs/list", b"{")["reason"] == "invalid_json"
-    assert plain.ask("jobs/list", b"[]")["reason"] == "invalid_request"
-    wrong = plain.ask("jobs/list", {"limit": 101, "offset": -1, "lmit": 1})
+def test_errors_are_checked_in_the_documented_order(untouched: Client) -> None:
+    assert untouched.ask("no/such", b"{", how="response_topic")["reason"] == "unknown_method"
+    assert untouched.ask("config/reload", b"{")["reason"] == "forbidden"
+    assert untouched.ask("jobs/list", b"{")["reason"] == "invalid_json"
+    assert untouched.ask("jobs/list", b"[]")["reason"] == "invalid_request"
+    wrong = untouched.ask("jobs/list", {"limit": 101, "offset": -1, "lmit": 1})
     assert (wrong["code"], set(wrong["invalid_fields"])) == (400, {"limit", "offset", "lmit"})
-    assert plain.ask("jobs/get", {"id": "no-uuid"})["code"] == 400
-    assert plain.ask("jobs/get", {"id": "01890000-0000-7000-8000-000000000000"})["code"] == 404
-    assert plain.ask("jobs/get", {"id": 99})["code"] == 404
-    assert plain.ask("operations/execute", {"id": "nope"})["reason"] == "not_found"
-    assert plain.ask("jobs/list", b'{"a": "' + b"x" * 70_000 + b'"}')["code"] == 413
+    assert untouched.ask("jobs/get", {"id": "no-uuid"})["code"] == 400
+    assert untouched.ask("jobs/get", {"id": "01890000-0000-7000-8000-000000000000"})["code"] == 404
+    assert untouched.ask("jobs/get", {"id": 99})["code"] == 404
+    assert untouched.ask("operations/execute", {"id": "nope"})["reason"] == "not_found"
+    assert untouched.ask("jobs/list", b'{"a": "' + b"x" * 70_000 + b'"}')["code"] == 413
 
 
 def test_the_caller_is_checked_before_the_transaction(mosquitto: MosquittoBroker, start_service: StartService) -> None:
@@ -268,7 +283,7 @@ def test_availability_may_be_reported_with_any_texts(mosquitto: MosquittoBroker,
             client.until(lambda each, want=meant: each.data("objects/get", {"id": "door"})["availability"] == want)
 
 
-def test_no_error_repeats_the_input(plain: Client) -> None:
+def test_no_error_repeats_the_input(untouched: Client) -> None:
     secret = "hunter2-" * 30
     for method, body in [
         ("jobs/get", {"id": secret}),
@@ -277,7 +292,7 @@ def test_no_error_repeats_the_input(plain: Client) -> None:
         ("operations/execute", {"id": "greet", "params": {"to": 5, "x": secret}}),
         ("objects/get", {"id": secret}),
     ]:
-        assert secret not in json.dumps(plain.ask(method, body))
+        assert secret not in json.dumps(untouched.ask(method, body))
 
 
 def test_a_repeated_request_does_its_work_once(hall: tuple[RunningService, Client]) -> None:
@@ -389,14 +404,13 @@ def test_a_good_reload_is_reported_and_a_bad_one_changes_nothing(
 
 
 @pytest.mark.mosquitto
-def test_mosquitto_rr_is_enough_for_a_request(mosquitto: MosquittoBroker, start_service: StartService) -> None:
+def test_mosquitto_rr_is_enough_for_a_request(shared: RunningService) -> None:
     program = shutil.which("mosquitto_rr")
     if program is None:
         pytest.skip("the program mosquitto_rr is not on PATH")
-    service = start_service(mosquitto.port, HALL)
     asked = subprocess.run(
         [
-            program, "-p", str(service.port), "-t", "mqttjobs/request/jobs/list", "-e", "mqttjobs/response/rr",
+            program, "-p", str(shared.port), "-t", "mqttjobs/request/jobs/list", "-e", "mqttjobs/response/rr",
             "-m", '{"limit": 1}', "-W", "10",
         ],
         check=True,

@@ -109,6 +109,7 @@ LASTING: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_every_trigger_key_with_a_deadline_survives_kills(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
@@ -146,6 +147,7 @@ def soon(moment: Moment, seconds: float) -> dict[str, Any]:
     return {"at": moment.value, "offset": f"-{(plain - now).total_seconds() - seconds:.3f}s"}
 
 
+@pytest.mark.slow
 def test_sunrise_and_sunset_fire_once_despite_kills_before_and_after(
     mosquitto: MosquittoBroker, start_service: StartService
 ) -> None:
