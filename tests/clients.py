@@ -209,6 +209,16 @@ class Client:
         assert answer["status"] == "ok", answer
         return answer["data"]
 
+    def ended(self, job_id: str, *, within_s: float = WAIT_S) -> dict[str, Any]:
+        """Wait until a job has ended, and return its document."""
+
+        def end(asked: Client) -> Any:
+            job = asked.data("jobs/get", {"id": job_id})
+            return job if job["status"] not in ("submitted", "processing") else None
+
+        found: dict[str, Any] = self.until(end, within_s=within_s, pause_s=0.1)
+        return found
+
     def until(self, check: Callable[[Self], Any], *, within_s: float = WAIT_S, pause_s: float = 0.05) -> Any:
         """Poll until `check` returns something true, and return that; for changes without a message."""
         deadline = time.monotonic() + within_s

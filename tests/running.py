@@ -21,7 +21,38 @@ READY_S = 30.0
 STOP_S = 20.0
 
 
-class RunningService:
+class _Process:
+    """A process of the program, or None while it does not run."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def kill(self) -> None:
+        """End the process with SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End the process with SIGTERM, and return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def _end(self, how: signal.Signals) -> int:
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        process.send_signal(how)
+        process.send_signal(signal.SIGCONT)  # it may be stopped
+        try:
+            return process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+class RunningService(_Process):
     """`mqttjobs run` with its configuration, database and log in `directory`.
 
     `config` is the configuration as a mapping, to which broker and database are added, or as text. `limits` is called
@@ -49,7 +80,6 @@ class RunningService:
         self.limits = limits
         self.file = directory / "mqttjobs.yaml"
         self.database = directory / "mqttjobs.db"
-        self.process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         directory.mkdir(parents=True, exist_ok=True)
         self.write_config(config)
@@ -109,36 +139,12 @@ class RunningService:
         self.start()
         self.wait_ready()
 
-    def kill(self) -> None:
-        """End the service with SIGKILL."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> int:
-        """End the service with SIGTERM, and return its exit code."""
-        return self._end(signal.SIGTERM)
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
     def wait_end(self, within_s: float = STOP_S) -> int:
         """Wait until the service ends by itself, and return its exit code."""
         assert self.process is not None
         code = self.process.wait(within_s)
         self.process = None
         return code
-
-    def _end(self, how: signal.Signals) -> int:
-        process, self.process = self.process, None
-        if process is None:
-            return 0
-        process.send_signal(how)
-        try:
-            return process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
 
     def client(self, **how: Any) -> Client:
         """Return a client of the same broker; `how` are arguments of Client."""
@@ -151,7 +157,7 @@ StartShared = Callable[..., RunningService]
 """The type of the fixture start_shared."""
 
 
-class RunningAgent:
+class RunningAgent(_Process):
     """`mqttjobs agent` with its state, key and log in `directory`; `cwd` is its working directory."""
 
     def __init__(
@@ -168,7 +174,6 @@ class RunningAgent:
         self._python = python
         self.hostname = hostname
         self.cwd = cwd or directory
-        self.process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._key = directory / "agent.key"
         self._key.write_text(key + "\n")
@@ -190,31 +195,6 @@ class RunningAgent:
                 stdin=subprocess.DEVNULL,
                 cwd=self.cwd,
             )
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """End the agent with SIGKILL."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> int:
-        """End the agent with SIGTERM, and return its exit code."""
-        return self._end(signal.SIGTERM)
-
-    def _end(self, how: signal.Signals) -> int:
-        process, self.process = self.process, None
-        if process is None:
-            return 0
-        process.send_signal(how)
-        process.send_signal(signal.SIGCONT)
-        try:
-            return process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
 
 
 def mqttjobs(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

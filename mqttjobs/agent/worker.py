@@ -15,8 +15,7 @@ from mqttjobs.agent.journal import Entry, Journal, Step
 from mqttjobs.agent.settings import AgentSettings
 from mqttjobs.clock import Clock
 from mqttjobs.domain.agent_messages import AssignMessage
-from mqttjobs.domain.assignments import result_of_output
-from mqttjobs.domain.jobs import INTERRUPTED, Outcome
+from mqttjobs.domain.jobs import INTERRUPTED, Outcome, result_of_output
 from mqttjobs.domain.model import Delivery, Json
 from mqttjobs.domain.templates import secret_reference
 from mqttjobs.errors import StoreError, TemplateError

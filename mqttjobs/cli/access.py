@@ -14,14 +14,16 @@ import typer
 from mqttjobs.domain.service_topics import lane
 
 P = ParamSpec("P")
-PANEL = "Reaching the service"
+URL_VARIABLE = "MQTTJOBS_URL"
+DEFAULT_URL = "mqtt://127.0.0.1:1883"
+"""Where the broker is unless an option or a variable says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """Where the service is and who sends requests. `user` names the lane, not the user at the broker."""
 
-    url: str = "mqtt://127.0.0.1:1883"
+    url: str = DEFAULT_URL
     base_topic: str = "mqttjobs"
     user: str | None = None
     api_key: str | None = field(default=None, repr=False)
@@ -59,12 +61,12 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[
             str,
             typer.Option(
-                envvar="MQTTJOBS_URL",
+                envvar=URL_VARIABLE,
                 help="The broker: mqtt, mqtts, ws or wss; its user and password as mqtt://user:password@host.",
                 show_envvar=True,
             ),
         ],
-        "mqtt://127.0.0.1:1883",
+        DEFAULT_URL,
     ),
     "base_topic": (
         Annotated[str, typer.Option(callback=parse_base_topic, help="The service's mqtt.base_topic.")],

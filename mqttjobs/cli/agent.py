@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mqttjobs import __version__
-from mqttjobs.cli.access import parse_base_topic
+from mqttjobs.cli.access import DEFAULT_URL, URL_VARIABLE, parse_base_topic
 from mqttjobs.cli.run import LogFormat, LogLevel, handle_signals
 from mqttjobs.cli.running import BAD_CONFIG, serve
 from mqttjobs.cli.terminal import fail
@@ -31,10 +31,10 @@ def agent(
     url: Annotated[
         str,
         typer.Option(
-            envvar="MQTTJOBS_URL",
+            envvar=URL_VARIABLE,
             help="The service's broker: mqtt, mqtts, ws or wss; its user and password as mqtt://user:password@host.",
         ),
-    ] = "mqtt://127.0.0.1:1883",
+    ] = DEFAULT_URL,
     base_topic: Annotated[
         str, typer.Option(callback=parse_base_topic, help="The service's mqtt.base_topic.")
     ] = "mqttjobs",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mqttjobs.cli.access import Access, with_access
+from mqttjobs.cli.answers import show, show_list, shown_of_all
 
 app = typer.Typer(name="agents", help="Ask the running service about its agents.", no_args_is_help=True)
 
@@ -23,22 +24,14 @@ def list_agents(
     offset: Annotated[int, typer.Option(min=0, help="How many to pass over.")] = 0,
 ) -> None:
     """List agents, by hostname."""
-    from mqttjobs.cli import agent_views, client, terminal
+    from mqttjobs.cli import agent_views
     from mqttjobs.cli.running import complete
 
     params = {"limit": limit, "offset": offset}
     if live:
         complete(agent_views.follow(access, params))
         return
-    data = complete(client.ask(access, "agents/list", params))
-    if access.as_json:
-        terminal.print_json(data)
-        return
-    if data["items"]:
-        terminal.output().print(agent_views.agent_table(data["items"]))
-    following = offset + len(data["items"])
-    more = f"; more with --offset {following}" if data["items"] and following < data["total_items"] else ""
-    terminal.print_note(f"{len(data['items'])} of {data['total_items']} agents{more}", "bright_black")
+    show_list(access, "agents/list", params, lambda items, _: agent_views.agent_table(items), shown_of_all("agents"))
 
 
 @app.command("get")
@@ -63,11 +56,6 @@ def undrain_agent(access: Access, hostname: Hostname) -> None:
 
 
 def _show(access: Access, method: str, hostname: str) -> None:
-    from mqttjobs.cli import agent_views, client, terminal
-    from mqttjobs.cli.running import complete
+    from mqttjobs.cli import agent_views
 
-    data = complete(client.ask(access, method, {"hostname": hostname}))
-    if access.as_json:
-        terminal.print_json(data)
-    else:
-        terminal.output().print(agent_views.agent_detail(data))
+    show(access, method, {"hostname": hostname}, agent_views.agent_detail)

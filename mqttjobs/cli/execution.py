@@ -10,7 +10,7 @@ import typer
 
 from mqttjobs.cli.access import Access
 from mqttjobs.cli.client import Client, Refused, connected
-from mqttjobs.cli.job_views import ENDED, job_detail
+from mqttjobs.cli.job_views import ENDED, job_detail, started_line
 from mqttjobs.cli.progress import Show, showing_progress
 from mqttjobs.cli.terminal import brief, output, print_json, print_note
 from mqttjobs.domain.model import Json
@@ -91,7 +91,7 @@ def print_outcome(access: Access, job: Mapping[str, Json]) -> int:
     elif "timeline" in job:
         output().print(job_detail(job))
     else:
-        output().print(f"Job {brief(job.get('uid'))} {brief(job.get('status'))}: {brief(job.get('id'))}")
+        output().print(started_line(job))
     return 1 if job.get("status") in ENDED - {"completed"} else 0
 
 

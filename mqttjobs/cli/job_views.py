@@ -98,14 +98,17 @@ def _last_message(job: Mapping[str, Json]) -> Text:
     return Text(error, style="red") if error else Text(brief(job.get("message")))
 
 
-def counts_line(data: Mapping[str, Json], offset: int) -> str:
-    """Return the line below a table: how many jobs there are, of which status, and the option for more."""
+def counts_line(data: Mapping[str, Json]) -> str:
+    """Return the summary of a list: how many jobs there are, and of which status."""
     shown, total = len(data["items"]), data["total_items"]
     counts = ", ".join(f"{count} {status}" for status, count in data.get("status_counts", {}).items() if count)
     more = "" if data.get("total_exact", True) else "more than "
-    text = f"{shown} of {more}{total} jobs" + (f" (in all: {counts})" if counts else "")
-    following = offset + shown
-    return f"{text}; more with --offset {following}" if shown and following < total else text
+    return f"{shown} of {more}{total} jobs" + (f" (in all: {counts})" if counts else "")
+
+
+def started_line(job: Mapping[str, Json]) -> str:
+    """Return a job that was just started in one line."""
+    return f"Job {brief(job.get('uid'))} {brief(job.get('status'))}: {brief(job.get('id'))}"
 
 
 def job_detail(job: Mapping[str, Json]) -> RenderableType:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mqttjobs.cli.access import Access, with_access
+from mqttjobs.cli.answers import show, show_list
 from mqttjobs.domain.status import Status
 
 app = typer.Typer(name="jobs", help="Ask the running service about its jobs.", no_args_is_help=True)
@@ -31,8 +32,7 @@ def list_jobs(
     offset: Annotated[int, typer.Option(min=0, help="How many of the newest to pass over.")] = 0,
 ) -> None:
     """List jobs, newest first."""
-    from mqttjobs.cli import client, job_views, terminal
-    from mqttjobs.cli.running import complete
+    from mqttjobs.cli import job_views
 
     params = {
         "status": [each.value for each in status] if status else None,
@@ -46,21 +46,14 @@ def list_jobs(
         "offset": offset,
         "fields": None if access.as_json else list(job_views.LIST_FIELDS),
     }
-    data = complete(client.ask(access, "jobs/list", params))
-    if access.as_json:
-        terminal.print_json(data)
-        return
-    if data["items"]:
-        console = terminal.output()
-        console.print(job_views.job_table(data["items"], console.width))
-    terminal.print_note(job_views.counts_line(data, offset), "bright_black")
+    show_list(access, "jobs/list", params, job_views.job_table, job_views.counts_line)
 
 
 @app.command("get")
 @with_access
 def get_job(access: Access, job_id: JobId) -> None:
     """Show one job with its timeline."""
-    _show(access, "jobs/get", {"id": job_id})
+    _show(access, "jobs/get", job_id)
 
 
 @app.command("watch")
@@ -79,8 +72,8 @@ def watch_jobs(
     from mqttjobs.cli.running import complete
 
     filters = watch.filters(access.base_topic, [each.value for each in status or ()], operation)
-    with board.view(live=live, as_json=access.as_json) as show:
-        complete(watch.follow(access, filters, show))
+    with board.view(live=live, as_json=access.as_json) as show_job:
+        complete(watch.follow(access, filters, show_job))
 
 
 @app.command("retry")
@@ -92,43 +85,28 @@ def retry_job(
     target: Annotated[str | None, typer.Option(help="Where to run it: _local, _any, a hostname, label:value.")] = None,
 ) -> None:
     """Run a job again, as a new job."""
-    from mqttjobs.cli import client, terminal
-    from mqttjobs.cli.running import complete
+    from mqttjobs.cli import job_views
 
-    data = complete(client.ask(access, "jobs/retry", {"id": job_id, "target": target}))
-    if access.as_json:
-        terminal.print_json(data)
-    else:
-        terminal.output().print(f"Job {data['uid']} {data['status']}: {data['id']}")
+    show(access, "jobs/retry", {"id": job_id, "target": target}, job_views.started_line)
 
 
 @app.command("stop")
 @with_access
 def stop_job(access: Access, job_id: JobId) -> None:
     """Stop a job that has not ended."""
-    _show(access, "jobs/stop", {"id": job_id})
+    _show(access, "jobs/stop", job_id)
 
 
 @app.command("delete")
 @with_access
 def delete_job(access: Access, job_id: JobId) -> None:
     """Delete a job and all that belongs to it; a running one is stopped first."""
-    from mqttjobs.cli import client, terminal
-    from mqttjobs.cli.running import complete
+    from mqttjobs.cli import terminal
 
-    data = complete(client.ask(access, "jobs/delete", {"id": job_id}))
-    if access.as_json:
-        terminal.print_json(data)
-    else:
-        terminal.output().print(f"Job {terminal.plain(job_id)} is deleted.")
+    show(access, "jobs/delete", {"id": job_id}, lambda _: f"Job {terminal.plain(job_id)} is deleted.")
 
 
-def _show(access: Access, method: str, params: dict[str, str]) -> None:
-    from mqttjobs.cli import client, job_views, terminal
-    from mqttjobs.cli.running import complete
+def _show(access: Access, method: str, job_id: str) -> None:
+    from mqttjobs.cli import job_views
 
-    job = complete(client.ask(access, method, params))
-    if access.as_json:
-        terminal.print_json(job)
-    else:
-        terminal.output().print(job_views.job_detail(job))
+    show(access, method, {"id": job_id}, job_views.job_detail)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mqttjobs.cli.access import Access, with_access
+from mqttjobs.cli.answers import show, show_list, shown_of_all
 
 app = typer.Typer(name="operations", help="Ask the running service about its operations.", no_args_is_help=True)
 
@@ -27,8 +28,7 @@ def list_operations(
     offset: Annotated[int, typer.Option(min=0, help="How many to pass over.")] = 0,
 ) -> None:
     """List operations, in the order of the configuration."""
-    from mqttjobs.cli import client, operation_views, terminal
-    from mqttjobs.cli.running import complete
+    from mqttjobs.cli import operation_views
 
     params = {
         "object": objects or None,
@@ -39,16 +39,7 @@ def list_operations(
         "limit": limit,
         "offset": offset,
     }
-    data = complete(client.ask(access, "operations/list", params))
-    if access.as_json:
-        terminal.print_json(data)
-        return
-    if data["items"]:
-        console = terminal.output()
-        console.print(operation_views.operation_table(data["items"], console.width))
-    following = offset + len(data["items"])
-    more = f"; more with --offset {following}" if data["items"] and following < data["total_items"] else ""
-    terminal.print_note(f"{len(data['items'])} of {data['total_items']} operations{more}", "bright_black")
+    show_list(access, "operations/list", params, operation_views.operation_table, shown_of_all("operations"))
 
 
 @app.command("get")
@@ -124,11 +115,6 @@ def deactivate(access: Access, operation: OperationId) -> None:
 
 
 def _show(access: Access, method: str, operation: str) -> None:
-    from mqttjobs.cli import client, operation_views, terminal
-    from mqttjobs.cli.running import complete
+    from mqttjobs.cli import operation_views
 
-    data = complete(client.ask(access, method, {"id": operation}))
-    if access.as_json:
-        terminal.print_json(data)
-    else:
-        terminal.output().print(operation_views.operation_detail(data))
+    show(access, method, {"id": operation}, operation_views.operation_detail)

@@ -153,22 +153,23 @@ def cell(value: Json, style: str = "") -> Text:
 
 def local_time(iso_text: Json, now: datetime | None = None) -> str:
     """Return an ISO 8601 text as local time: the time of day if it is today, else with the date."""
-    if not isinstance(iso_text, str):
-        return ""
-    try:
-        at = datetime.fromisoformat(iso_text).astimezone()
-    except ValueError:
-        return brief(iso_text)
+    at = _local(iso_text)
+    if at is None:
+        return brief(iso_text) if isinstance(iso_text, str) else ""
     today = (now or datetime.now().astimezone()).date()
     return at.strftime("%H:%M:%S" if at.date() == today else "%Y-%m-%d %H:%M")
 
 
 def exact_local_time(iso_text: Json) -> str:
     """Return an ISO 8601 text as local date and time with milliseconds."""
-    if not isinstance(iso_text, str):
-        return ""
-    try:
-        at = datetime.fromisoformat(iso_text).astimezone()
-    except ValueError:
-        return brief(iso_text)
+    at = _local(iso_text)
+    if at is None:
+        return brief(iso_text) if isinstance(iso_text, str) else ""
     return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{at.microsecond // 1000:03d}"
+
+
+def _local(iso_text: Json) -> datetime | None:
+    try:
+        return datetime.fromisoformat(iso_text).astimezone() if isinstance(iso_text, str) else None
+    except ValueError:
+        return None

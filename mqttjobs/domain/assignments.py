@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 
 from mqttjobs.domain.agent_messages import ReportMessage
 from mqttjobs.domain.agents import Timing
-from mqttjobs.domain.jobs import Job, JobUpdate, Phase, attempt_failed, changed_something
+from mqttjobs.domain.jobs import Job, JobUpdate, Phase, attempt_failed, changed_something, result_of_output
 from mqttjobs.domain.model import Delivery, Json
 from mqttjobs.domain.operations import Operation
-from mqttjobs.domain.protocol import decode_json
 from mqttjobs.domain.status import (
     ANY,
     TERMINAL_STATUSES,
@@ -30,7 +29,7 @@ from mqttjobs.domain.status import (
     agent_states,
     status_of,
 )
-from mqttjobs.errors import InvalidJson, ReportError
+from mqttjobs.errors import ReportError
 
 TIMED_OUT = "timeout: agent did not respond"
 ABORTED = "rollout aborted"
@@ -335,11 +334,3 @@ def _report_of(report: ReportMessage, rules: Rules) -> dict[str, Json]:
         "stderr": report.stderr,
         "user_error": report.user_error,
     }
-
-
-def result_of_output(stdout: Json) -> Json:
-    """Return standard output when it is one JSON value, else None (behaviour 3.4)."""
-    try:
-        return decode_json(stdout.strip().encode()) if isinstance(stdout, str) else None
-    except InvalidJson:
-        return None

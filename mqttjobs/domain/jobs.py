@@ -9,7 +9,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from mqttjobs.domain.model import EMPTY, EntityKey, Json
+from mqttjobs.domain.protocol import decode_json
 from mqttjobs.domain.status import LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
+from mqttjobs.errors import InvalidJson
 
 if TYPE_CHECKING:
     from mqttjobs.domain.operations import Operation
@@ -238,6 +240,19 @@ def apply(job: Job, update: JobUpdate) -> Job:
         attempts=update.attempts,
         executed_at=update.executed_at or job.executed_at,
     )
+
+
+def result_of_output(stdout: Json) -> Json:
+    """Return standard output when it is one JSON value, else None (behaviour 3.4)."""
+    try:
+        return decode_json(stdout.strip().encode()) if isinstance(stdout, str) else None
+    except InvalidJson:
+        return None
+
+
+def timed_out(timeout: timedelta) -> str:
+    """Return the error of a run that was ended at its time limit."""
+    return f"timed out after {duration_text(timeout)}"
 
 
 def duration_text(value: timedelta) -> str:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import structlog
 
-from mqttjobs.domain.jobs import Outcome, changed_something, duration_text
+from mqttjobs.domain.jobs import Outcome, changed_something, timed_out
 from mqttjobs.errors import TemplateError
 from mqttjobs.executors.base import Executor, RunContext
 from mqttjobs.executors.shared import NotOpened, SharedResources, shares
@@ -38,7 +38,7 @@ async def attempt(executor: Executor, context: RunContext, resources: SharedReso
     except TemplateError as error:
         return Outcome(ok=False, error=error.details, repeatable=False)
     except TimeoutError:
-        return Outcome(ok=False, error=f"timed out after {duration_text(context.timeout)}")
+        return Outcome(ok=False, error=timed_out(context.timeout))
     except Exception as error:
         log.exception("executor-failed", job=context.job_id, type=executor.kind)
         return Outcome(ok=False, error=f"internal error ({type(error).__name__})")

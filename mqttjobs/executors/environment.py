@@ -12,6 +12,10 @@ from mqttjobs.domain.templates import Template, as_text, reveal_all, revealed, s
 from mqttjobs.executors.base import RunContext
 
 INHERITED = ("PATH", "LANG", "HOME")
+PREFIX = "MQTTJOBS"
+"""The beginning of the names of all variables that a program is given."""
+JOB_ID = f"{PREFIX}_JOB_ID"
+"""The variable by which the processes of a job are found."""
 LARGEST_VALUE = 100 * 1024
 """The kernel takes no single string over 128 KiB; a larger value is on standard input only."""
 LARGEST_ENVIRONMENT = 512 * 1024
@@ -73,13 +77,13 @@ def environment(
     env = {name: os.environ[name] for name in INHERITED if name in os.environ}
     exported: dict[str, Json] = {"params": context.params, **variables, "job": {"id": context.job_id}}
     size = 0
-    for name, text in _flatten("MQTTJOBS", exported):
+    for name, text in _flatten(PREFIX, exported):
         size += len(name) + len(text)
         if "\0" not in text and len(text.encode()) <= LARGEST_VALUE and size <= LARGEST_ENVIRONMENT:
             env[name] = text
-    env["MQTTJOBS_AGENT"] = context.hostname
+    env[f"{PREFIX}_AGENT"] = context.hostname
     for key, value in context.preferences.items():
-        env[f"MQTTJOBS_PREF_{_variable_name(key)}"] = as_text(reveal_all(value, reveal))
+        env[f"{PREFIX}_PREF_{_variable_name(key)}"] = as_text(reveal_all(value, reveal))
     for name, template in own.items():
         env[name] = template.render(context.variables, context.secret_templates, reveal).text.replace("\0", "")
     return env

@@ -8,8 +8,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from mqttjobs.executors.environment import JOB_ID
+
 PROC = Path("/proc")
-VARIABLE = b"MQTTJOBS_JOB_ID="
 
 
 def end_orphans(job_ids: Collection[str]) -> int:
@@ -17,7 +18,7 @@ def end_orphans(job_ids: Collection[str]) -> int:
 
     Call this before one of the jobs runs again. Without /proc nothing is found.
     """
-    marks = {VARIABLE + job_id.encode() for job_id in job_ids}
+    marks = {f"{JOB_ID}={job_id}".encode() for job_id in job_ids}
     groups = set()
     for entry in PROC.iterdir() if marks and PROC.is_dir() else ():
         if entry.name.isdigit():

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from mqttjobs.store.base import Store
 from tests.contracts.fixtures import Bench
-from tests.contracts.members import BENCHES, OPERATIONS, STORES, a_bench
+from tests.contracts.members import BENCHES, OPERATIONS, STORES, a_bench, a_store
 
 
 def pytest_asyncio_loop_factories(
@@ -34,6 +35,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "definition" in metafunc.fixturenames:
         definitions = [json.loads(each) for each in given("--operation")] or list(OPERATIONS.values())
         metafunc.parametrize("definition", definitions, ids=[each["type"] for each in definitions])
+
+
+@pytest.fixture
+async def store(store_url: str, tmp_path: Path) -> AsyncIterator[Store]:
+    made = a_store(store_url, tmp_path)
+    await made.open()
+    yield made
+    await made.close()
 
 
 @pytest.fixture

@@ -9,13 +9,19 @@ from typing import Any
 from mqttjobs.domain.jobs import Job, JobUpdate, Outcome, Phase, begin, finish, submitted
 from mqttjobs.domain.model import EntityKey, EntityKind, Value, ValueKey
 from mqttjobs.domain.status import Status
-from mqttjobs.store.base import HistoryEntry
+from mqttjobs.store.base import HistoryEntry, Store
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)
 LAMP = EntityKey(EntityKind.OBJECT, "lamp")
 DOOR = EntityKey(EntityKind.OBJECT, "door")
 CABLE = EntityKey(EntityKind.LINK, "cable")
 LAMP_STATE = ValueKey(EntityKind.OBJECT, "lamp", "")
+
+
+async def restart(store: Store) -> None:
+    """Close a store and open it again."""
+    await store.close()
+    await store.open()
 
 
 def later(seconds: float) -> datetime:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +41,7 @@ from tests.contracts.records import (
     failed,
     keyed,
     later,
+    restart,
     started,
     succeeded,
 )
@@ -66,19 +66,6 @@ REPORT_TIMES = (
     datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
 )
 """Times of a sender's clock: any time that can be written, in milliseconds."""
-
-
-@pytest.fixture
-async def store(store_url: str, tmp_path: Path) -> AsyncIterator[Store]:
-    made = a_store(store_url, tmp_path)
-    await made.open()
-    yield made
-    await made.close()
-
-
-async def restart(store: Store) -> None:
-    await store.close()
-    await store.open()
 
 
 async def claim(store: Store, limit: int = 100, *, at: datetime = NOW, uses_slot: bool = True) -> list[int]:

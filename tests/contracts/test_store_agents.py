@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from mqttjobs.domain.agent_messages import Readiness
 from mqttjobs.domain.agents import Agent
@@ -16,21 +12,7 @@ from mqttjobs.domain.assignments import Assignment, Stage
 from mqttjobs.domain.jobs import JobUpdate, Phase
 from mqttjobs.domain.status import ALL, ANY, EventKind, Status
 from mqttjobs.store.base import Changes, Retention, Store
-from tests.contracts.members import a_store
-from tests.contracts.records import DOOR, NOW, a_job, an_ended_job, keyed, later, started
-
-
-@pytest.fixture
-async def store(store_url: str, tmp_path: Path) -> AsyncIterator[Store]:
-    made = a_store(store_url, tmp_path)
-    await made.open()
-    yield made
-    await made.close()
-
-
-async def restart(store: Store) -> None:
-    await store.close()
-    await store.open()
+from tests.contracts.records import DOOR, NOW, a_job, an_ended_job, keyed, later, restart, started
 
 
 def an_agent(hostname: str = "web1", **changes: Any) -> Agent:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.protocol import encode, milliseconds
 from mqttjobs.domain.signatures import signed
 from mqttjobs.errors import ConfigError
@@ -704,10 +703,6 @@ async def test_modes_hold_for_agents(build: Build) -> None:
     for count in (2, 3):
         await a.report("started", "completed")
         assert len(a.given) == count
-
-
-def statuses(jobs: list[Job]) -> Counter[str]:
-    return Counter(job.status.value for job in jobs)
 
 
 async def test_an_agent_job_whose_store_fails_goes_on_when_it_is_back(build: Build) -> None:

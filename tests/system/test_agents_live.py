@@ -94,13 +94,8 @@ def run(client: Client, operation: str, **more: Any) -> str:
     return started
 
 
-def ended(client: Client, job_id: str, within_s: float = 40) -> dict[str, Any]:
-    def end(asked: Client) -> Any:
-        job = asked.data("jobs/get", {"id": job_id})
-        return job if job["status"] not in ("submitted", "processing") else None
-
-    found: dict[str, Any] = client.until(end, within_s=within_s, pause_s=0.1)
-    return found
+def ended(client: Client, job_id: str) -> dict[str, Any]:
+    return client.ended(job_id, within_s=40)
 
 
 def started_on(client: Client, job_id: str, *hostnames: str) -> None:

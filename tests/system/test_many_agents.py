@@ -124,7 +124,9 @@ async def test_fifty_agents_run_each_job_once(
         second = await in_thread(service, lambda client: submit(client, JOBS // 2))
         chaos.cancel()
         await asyncio.gather(chaos, return_exceptions=True)
-        documents = await in_thread(service, lambda client: [ended(client, job_id) for job_id in first + second])
+        documents = await in_thread(
+            service, lambda client: [client.ended(job_id, within_s=90) for job_id in first + second]
+        )
     finally:
         await fleet.stop()
     expected = {(job["id"], hostname) for job in documents for hostname in job["agent_states"]}
@@ -164,15 +166,6 @@ def submit(client: Client, count: int) -> list[str]:
     """Start `count` broadcasts, once most agents are ready."""
     client.until(lambda asked: ready(asked) > AGENTS * 0.8, within_s=60)
     return [client.data("operations/execute", {"id": "count"})["id"] for _ in range(count)]
-
-
-def ended(client: Client, job_id: str) -> dict[str, Any]:
-    def end(asked: Client) -> Any:
-        job = asked.data("jobs/get", {"id": job_id})
-        return job if job["status"] not in ("submitted", "processing") else None
-
-    found: dict[str, Any] = client.until(end, within_s=90, pause_s=0.3)
-    return found
 
 
 async def break_connections(fleet: Fleet) -> None:

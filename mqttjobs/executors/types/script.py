@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -14,11 +13,8 @@ from pydantic import ConfigDict, Field
 from mqttjobs.domain.fields import exactly_one
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Json
-from mqttjobs.domain.templates import Template
-from mqttjobs.executors.base import Executor, Limits, RunContext
-from mqttjobs.executors.environment import SecretResolver, environment, standard_input, variables_of
-from mqttjobs.executors.process import Command
-from mqttjobs.executors.types.program import run_command, template_problems
+from mqttjobs.executors.base import Limits, RunContext
+from mqttjobs.executors.command import CommandExecutor
 
 _VARIABLE = re.compile(
     r"\{\{\s*(?:(?:id|name|state|previous_state)|"
@@ -27,14 +23,12 @@ _VARIABLE = re.compile(
 """One of our variables. Other double braces are the script's own, as in `docker ps --format '{{ .Names }}'`."""
 
 
-class Script(Executor):
+class Script(CommandExecutor):
     """Runs `text`, or the file `ref` in the configuration's folder, with `interpreter`."""
 
     model_config = ConfigDict(json_schema_extra=exactly_one("text", "ref"))
 
     kind: ClassVar[str] = "script"
-    own_timeout: ClassVar[bool] = True
-    no_description: ClassVar[Mapping[str, Json]] = {"exitCode": None, "stdout": None}
 
     text: str | None = Field(default=None, description="The script. Give either `text` or `ref`.")
     ref: str | None = Field(
@@ -44,22 +38,10 @@ class Script(Executor):
     interpreter: tuple[str, ...] = Field(
         default=("/bin/sh",), min_length=1, description="What runs the script: a program and its arguments."
     )
-    args: tuple[str, ...] = Field(
-        default=(), description="Arguments of the script: templates, which no shell ever sees."
-    )
-    env: dict[str, str] = Field(default_factory=dict, description="Further environment variables: templates.")
-
-    @cached_property
-    def _args(self) -> tuple[Template, ...]:
-        return tuple(Template.of(each) for each in self.args)
-
-    @cached_property
-    def _env(self) -> dict[str, Template]:
-        return {name: Template.of(each) for name, each in self.env.items()}
 
     def problems(self, limits: Limits) -> Mapping[str, str]:
         """See Executor."""
-        found = template_problems(self.args, self.env)
+        found = dict(super().problems(limits))
         if (self.text is None) == (self.ref is None):
             found["text"] = "give either text or ref"
         if self.text is not None and _VARIABLE.search(self.text):
@@ -97,25 +79,19 @@ class Script(Executor):
         """See Executor."""
         del base_topic
         what = {"text": self.text} if self.ref is None else {"ref": self.ref}
-        return {**what, "args": [each.render(variables).shown_text for each in self._args]}
+        return {**what, "args": self.shown_args(variables)}
 
     async def run(self, context: RunContext) -> Outcome:
         """See Executor."""
-        reveal = SecretResolver(context)
-        variables = variables_of(context, reveal)
-        args = [each.render(context.variables, context.secret_templates, reveal).text for each in self._args]
-        env = environment(context, variables, self._env, reveal)
-        stdin = standard_input(context, variables, reveal)
         if self.ref is not None:
             path = self._path(context.limits)
             if path is None or not path.is_file():
                 return Outcome(ok=False, error=f"the script {self.ref} is not in the configuration's folder")
-            return await run_command(Command([*self.interpreter, str(path), *args], env, stdin), context, reveal)
+            return await self.execute([*self.interpreter, str(path)], context)
         handle = os.memfd_create("script", 0)
         try:
             os.write(handle, (self.text or "").encode())
             os.lseek(handle, 0, os.SEEK_SET)
-            argv = [*self.interpreter, f"/dev/fd/{handle}", *args]
-            return await run_command(Command(argv, env, stdin, pass_fds=(handle,)), context, reveal)
+            return await self.execute([*self.interpreter, f"/dev/fd/{handle}"], context, pass_fds=(handle,))
         finally:
             os.close(handle)
