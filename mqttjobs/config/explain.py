@@ -61,7 +61,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(document: Document, key_path: KeyPath, noun: str, name: str, known: Iterable[str]) -> None:
-    """Note that there is no such thing; what stands behind a `${…}` is not told."""
+    """Add the problem that a name is unknown; the text behind a `${…}` is not shown."""
     written = document.written(key_path)
     if isinstance(written, str) and "${" in written:
         document.wrong(key_path, f"there is no {noun} of the name that {written[:64]} stands for")

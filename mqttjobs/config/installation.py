@@ -186,7 +186,7 @@ class _Builder:
             self.entities[key] = Entity(key, section.name or object_id, class_id, section.properties, sources)
 
     def _with_class(self, object_id: str, body: Json, key_path: KeyPath) -> Json:
-        """Return an object's keys over those of its class; a wrong one is told, or left to be told."""
+        """Return an object's keys over those of its class; an unknown class is a problem of the document."""
         if body is None:
             body = {}
         member = self.entities.get(EntityKey(EntityKind.OBJECT, object_id))

@@ -1,4 +1,4 @@
-"""From a file to settings: everything is read, every problem is told, and only a whole configuration is used."""
+"""From a file to settings: every problem is reported at once, and only a configuration without errors is used."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _may_satisfy(trigger: Trigger, text: str) -> bool:
 
 
 def _loops(follows: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
-    """Yield the shortest loop through each operation that is in one, leaving out those already told."""
+    """Yield the shortest loop through each operation in a loop, each loop once."""
     follows = _on_loops(follows)
     describe: set[str] = set()
     for first in follows:

@@ -1,1 +1,1 @@
-"""The ground floor: pure rules, without I/O, clock, event loop, logging or randomness."""
+"""The domain: pure rules, without I/O, clock, event loop, logging or randomness."""

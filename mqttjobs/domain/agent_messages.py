@@ -72,7 +72,7 @@ class AgentMessage(BaseModel):
 
 
 class StatusMessage(AgentMessage):
-    """How an agent is doing, retained; `connection` names the connection whose end a last will tells."""
+    """The retained status of an agent; `connection` names the connection whose end a last will reports."""
 
     state: Annotated[Readiness, BeforeValidator(lambda value: Readiness(value) if isinstance(value, str) else value)]
     labels: Annotated[dict[Name, Word], Field(max_length=100)] = {}

@@ -34,7 +34,7 @@ from mqttjobs.errors import ReportError
 TIMED_OUT = "timeout: agent did not respond"
 ABORTED = "rollout aborted"
 REMIND_AFTER = timedelta(seconds=1)
-"""How long after the time limit an agent that has not told the end is reminded."""
+"""How long after the time limit an agent that has not reported an end is reminded."""
 _ENDS = frozenset({EventKind.COMPLETED, EventKind.FAILED})
 
 
@@ -264,17 +264,17 @@ def _ended(job: Job, row: Assignment, report: ReportMessage, rules: Rules, at: d
     attempts = rules.operation.retry.attempts
     row = replace(row, stage=Stage.CLOSED)
     if report.event == "completed":
-        told = _report_of(report, rules)
-        event = JobEvent.of(EventKind.COMPLETED, at, host, report=told)
+        body = _report_of(report, rules)
+        event = JobEvent.of(EventKind.COMPLETED, at, host, report=body)
     elif report.given_back and open_still and (job.target != ANY or row.attempt <= attempts):
         event = JobEvent(at, EventKind.RETRIED, host, f"Job given back by {host}", report.error)
         return _again(job, row, event, at if job.target == ANY else at + rules.operation.retry.delay(row.attempt))
     elif report.repeatable and open_still and row.attempt < attempts:
         return _again(job, row, *attempt_failed(rules.operation, row.attempt, report.error, at, host))
     else:
-        told = _report_of(report, rules)
+        body = _report_of(report, rules)
         error = report.error or "the agent said no more than that it failed"
-        event = JobEvent.of(EventKind.FAILED, at, host, error, told)
+        event = JobEvent.of(EventKind.FAILED, at, host, error, body)
     return Change(_update(job, row, event, job.phase), row)
 
 

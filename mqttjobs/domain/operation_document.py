@@ -99,15 +99,15 @@ def job_context(latest: Job | None, users: Mapping[str, User]) -> dict[str, Json
     """Return the context of the latest run: machine, device, user, and robots, which are agents."""
     user = None if latest is None else users.get(latest.user_id)
     states = [] if latest is None else list(agent_states(latest.timeline, latest.expected, latest.target).values())
-    told = [state for state in states if state.kind is not EventKind.SUBMITTED]
-    last = max(told, key=_latest, default=None)
+    active = [state for state in states if state.kind is not EventKind.SUBMITTED]
+    last = max(active, key=_latest, default=None)
     host = last.hostname if last else None
     user_id = None if latest is None else latest.user_id
     return {
         "machine_id": host,
         "device_name": host,
         "user_identifier": user_id,
-        "dynamic_robots": len(told),
+        "dynamic_robots": len(active),
         "robot_id": host,
         "robot_name": host,
         "user_name": (user.display_name or user.id) if user else user_id,

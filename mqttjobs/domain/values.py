@@ -38,7 +38,7 @@ class Reading:
 
 
 class Result(NamedTuple):
-    """The verdict, the value as it then is (None: as it was), and whether the change fires nothing."""
+    """The result of a reading, the value after it (None: unchanged), and whether the change fires nothing."""
 
     report_result: ReportResult
     value: Value | None = None
@@ -46,10 +46,10 @@ class Result(NamedTuple):
 
 
 def apply_reading(key: ValueKey, source: ValueSource, known: Value | None, reading: Reading) -> Result:
-    """Return what a sighting does to a value.
+    """Return what a reading does to a value.
 
     `ignore` is tested before and after `map` (behaviour 1.5). A repeated live report returns the value with its
-    `heard_at` moved, under the verdict UNCHANGED.
+    `heard_at` moved, with the result UNCHANGED.
     """
     text = reading.text
     if text in source.ignore:

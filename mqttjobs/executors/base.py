@@ -46,7 +46,7 @@ class RunContext:
         preferences: key -> value, handed to programs.
         timeout: the time limit of this attempt; grace: between TERM and KILL.
         publish: sends, and waits for the PUBACK reason code; sent again by itself after a reconnect.
-        progress: tells a progress message.
+        progress: adds a progress message to the timeline.
         limits: what the installation allows.
         shared: what the type's `open` returned, the same for all its jobs in this process; see Executor.open.
     """

@@ -97,7 +97,7 @@ class Explainer:
         return _Trigger(operation, trigger_index, context, self.deadlines, state, key, value)
 
     async def _last_fired(self, operation: Operation, owner: EntityKey | None) -> dict[str, datetime]:
-        """Return when each trigger last started the operation, as far as recent jobs tell."""
+        """Return when each trigger last started the operation, as far as recent jobs show."""
         ids = None if owner is None else frozenset({owner.id})
         is_link = owner is not None and owner.kind is EntityKind.LINK
         query = JobQuery(

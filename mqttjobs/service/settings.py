@@ -1,4 +1,4 @@
-"""What the service is told: everything of a configuration that is not the installation itself."""
+"""The settings of the service: the sections of a configuration beside the installation."""
 
 from __future__ import annotations
 

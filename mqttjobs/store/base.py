@@ -1,4 +1,4 @@
-"""What a store must do; every leaf passes tests/contracts/test_store.py."""
+"""The interface of a store; every store passes tests/contracts/test_store.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transport must do; every leaf passes tests/contracts/test_transport.py."""
+"""The interface of a transport; every transport passes tests/contracts/test_transport.py."""
 
 from __future__ import annotations
 

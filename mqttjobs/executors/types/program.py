@@ -1,4 +1,4 @@
-"""program: run a program and tell what it brought (behaviour 3.11)."""
+"""program: run a program and record its exit code and output (behaviour 3.11)."""
 
 from __future__ import annotations
 

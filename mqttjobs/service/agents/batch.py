@@ -1,4 +1,4 @@
-"""One look at the jobs of agents: each job as the decisions so far leave it, and the draft that records them."""
+"""One pass over the jobs of agents: each job after the decisions so far, and the transaction that records them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mqttjobs.transport.base import Publication
 
 
 class AssignmentBatch:
-    """Collects decisions; the roster and the mirror are changed at the same time."""
+    """Collects decisions; the agent registry and the cache are changed at the same time."""
 
     def __init__(self, tx: Transaction, store: Store, agent_registry: AgentRegistry, cache: StateCache) -> None:
         self.tx = tx
@@ -48,7 +48,7 @@ class AssignmentBatch:
         self._agent_registry.put(row)
 
     def update(self, job: Job, update: JobUpdate) -> Job:
-        """Take what happened to a job and return it as that leaves it."""
+        """Add an update of a job and return the updated job."""
         after = apply(job, update)
         self.tx.updates.append(update)
         if after.status is not job.status:

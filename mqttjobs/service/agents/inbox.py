@@ -32,7 +32,7 @@ def agent_filters(base_topic: str) -> tuple[str, str]:
 
 
 class AgentInbox:
-    """Turns messages of agents into a draft. One for each installation; `counts` is what came, by what became of it."""
+    """Takes in messages of agents. One for each configuration; `counts` counts messages by result."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class AgentInbox:
         self._counts = counts
 
     async def take(self, tx: Transaction, messages: Sequence[Message], at: datetime) -> None:
-        """Put what messages do into the draft; what cannot be used is told on event/rejected."""
+        """Add the effects of messages to a transaction; unusable ones are published on event/rejected."""
         batch = self._new_batch(tx)
         for number, message in enumerate(messages, 1):
             if number % AT_ONCE == 0:

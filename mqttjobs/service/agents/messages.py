@@ -72,7 +72,7 @@ class AgentMessages:
         return publication
 
     def order(self, hostname: str, command: str, at: datetime, job_id: str | None = None) -> Publication:
-        """Return the message that tells an agent to stop a job, to drain, or to take jobs again."""
+        """Return the command to stop a job, to drain, or to take jobs again."""
         body: dict[str, Json] = {
             "hostname": hostname,
             "command": command,

@@ -50,7 +50,7 @@ class AgentScheduler:
     """The service's side of agents. Everything it decides is recorded before it is sent.
 
     Args:
-        store, roster: what is stored and the picture of it in memory.
+        store, agent_registry: the stored records, and the agents and open assignments in memory.
         clock: time.
         new_sheet: begins a look.
         new_token: gives texts that nobody can guess.
@@ -106,7 +106,7 @@ class AgentScheduler:
         self._publish(self._messages.order(hostname, command, self._clock.now(), job_id))
 
     def recorded(self, tx: Transaction) -> None:
-        """See to what a recorded draft means for agents: new jobs, stopped ones, deleted ones."""
+        """React to a recorded transaction: new jobs, stopped jobs, deleted jobs."""
         for agent in tx.agents.values():
             self._agent_registry.written(agent)
         self._ended.update(job.uid for job in tx.stopped)
@@ -165,7 +165,7 @@ class AgentScheduler:
     # -- from the queue to agents --------------------------------------------------------------------------------
 
     async def _give_out(self, dispatch: DispatchPass) -> None:
-        """Plan waiting jobs: on the agents that are expected, or on the least busy one that has room."""
+        """Plan waiting jobs: on the expected agents, or on the least busy agent that has a free slot."""
         busy = self._agent_registry.busy()
         publishing = await self._store.assignable(dispatch.at, GIVEN_AT_ONCE, uses_slot=False)
         for job in [*publishing, *await self._store.assignable(dispatch.at, GIVEN_AT_ONCE, uses_slot=True)]:
@@ -214,7 +214,7 @@ class AgentScheduler:
     # -- from a plan to an agent ---------------------------------------------------------------------------------
 
     async def _send_planned(self, dispatch: DispatchPass, hostname: str, *, settled: bool) -> None:
-        """Send an agent what is planned for it, as far as it has room: by priority, then first come."""
+        """Send an agent its planned assignments, as far as it has free slots: by priority, then first come."""
         rows = self._agent_registry.of_host(hostname)
         planned = [row for row in rows if row.stage is Stage.PLANNED]
         if not planned:

@@ -80,7 +80,7 @@ def identify(settings: Settings, api_key: str | None, lane: str | None) -> Calle
 
 
 def _owner_of(api_key: str, settings: Settings) -> User | None:
-    """Compare with every key, each in constant time, so that time tells nothing."""
+    """Compare with every key, each in constant time, so that the time reveals nothing."""
     found = None
     given = api_key.encode(errors="surrogatepass")
     for user in settings.installation.users.values():

@@ -294,7 +294,7 @@ def _plain(message: str) -> str:
 
 
 def _decode(payload: bytes, max_payload: int) -> tuple[Mapping[str, Json], RequestError | None]:
-    """Return the body and what is wrong with it, which is told after where the answer goes and who asks."""
+    """Return the body and its error, which is reported after the reply topic and the caller were checked."""
     body: Mapping[str, Json] = {}
     try:
         body = decode_request(payload, max_payload)

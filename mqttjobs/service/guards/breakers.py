@@ -18,7 +18,7 @@ class Breakers:
 
     Args:
         monotonic: seconds that no setting of the wall clock moves.
-        tell: is told once when one opens: the operation, the owner and a sentence.
+        on_open: called once when a breaker opens, with the operation, the owner and a sentence.
     """
 
     def __init__(

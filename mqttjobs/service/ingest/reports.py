@@ -43,7 +43,7 @@ class Match:
 
 
 class Ingest:
-    """Turns reports into a draft. Pure rules decide; this keeps the mirror and the draft in step with them."""
+    """Turns reports into values, changes and jobs, by pure rules; changes the cache and the transaction together."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Ingest:
     async def take(
         self, tx: Transaction, messages: Sequence[Message], at: datetime, matches: Sequence[Match] = ()
     ) -> None:
-        """Put what the messages of one batch do into the draft.
+        """Add the effects of a batch of messages to a transaction.
 
         Args:
             tx: to add to.
@@ -87,7 +87,7 @@ class Ingest:
         return not message.qos or self._is_new(tx, message)
 
     async def enqueue(self, tx: Transaction, matches: Sequence[Match]) -> None:
-        """Put the jobs of matches into the draft, each as its operation's mode says."""
+        """Add the jobs of matches to a transaction, each as its operation's mode requires."""
         for match in matches:
             await self._job_factory.enqueue_match(tx, match.job, match.operation)
 

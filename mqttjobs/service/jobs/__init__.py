@@ -1,1 +1,1 @@
-"""From a job that is made to an outcome that is written and told."""
+"""Jobs: made, run, recorded, and their events published."""

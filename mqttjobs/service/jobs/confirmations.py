@@ -1,4 +1,4 @@
-"""The device's answer to what was published: a job that wants one is done when it came, and not before."""
+"""Confirmations: a job with `confirm` completes when the device has reported the state, and not before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Wish:
 
 
 class Confirmations:
-    """Who waits for which value. Ingest tells each live report of a value that somebody waits for."""
+    """The jobs that wait for a value. Ingest passes on each live report of such a value."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

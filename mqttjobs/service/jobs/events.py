@@ -1,4 +1,4 @@
-"""event/job/…: tells each change of a job's status once it is durable, and an end even after a crash."""
+"""Job events (event/job/…): each status is published once it is stored; an end also after a crash."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = 200
 
 
 class JobEventPublisher:
-    """Publishes job events. What could not be sent stays in the store's outbox and is told at the next connection.
+    """Publishes job events. An end that could not be sent stays in the store's outbox until the next connection.
 
     `published` are the uids whose end was sent and is not recorded as announced yet, oldest first. `behind` says that
     the outbox holds ends that were passed over.

@@ -1,4 +1,4 @@
-"""How a job comes to be: from a cause, an operation and an owner to a record that is ready to be written."""
+"""Makes jobs: from an operation, an owner and an origin to a record that is ready to be stored."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class JobFactory:
         return fail_unrun(job, job.created_at, self._hostname, no_ready_agent(job.target))
 
     async def enqueue(self, tx: Transaction, job: Job, operation: Operation) -> str | None:
-        """Put a job into the draft as its operation's mode says (behaviour 3.8), or return why it may not run."""
+        """Add a job to a transaction as its operation's mode requires (behaviour 3.8), or return why it may not run."""
         job = self.resolve_target(job)
         if job.ended:
             self.add(tx, job)
@@ -229,7 +229,7 @@ class JobFactory:
         return None
 
     async def enqueue_match(self, tx: Transaction, job: Job, operation: Operation) -> None:
-        """Put the job of a match into the draft, or count it as skipped: `fired` and `skipped` add up."""
+        """Add the job of a match to a transaction, or count the match as skipped: `fired` and `skipped` add up."""
         reason = await self.enqueue(tx, job, operation)
         if reason is None:
             tx.fired += 1
@@ -244,7 +244,7 @@ class JobFactory:
             self.add(tx, _skipped(job, skip_reason, job.created_at, self._hostname))
 
     def add(self, tx: Transaction, job: Job) -> None:
-        """Put a job into the draft and count it among its operation's runs."""
+        """Add a job to a transaction and count it among its operation's runs."""
         tx.jobs.append(job)
         operation_state = self._cache.operation_states.get(job.operation_id or "")
         if operation_state is not None:
@@ -254,7 +254,7 @@ class JobFactory:
         self._cache.record_run(tx, job, ended_now=job.ended and job.status is not Status.SKIPPED)
 
     def stop(self, tx: Transaction, job: Job, at: datetime, message: str, *, strict: bool = False) -> Job:
-        """Put a stop into the draft (behaviour 3.7); return the job as it leaves it. `strict`: see JobUpdate."""
+        """Add a stop to a transaction (behaviour 3.7); return the stopped job. `strict`: see JobUpdate."""
         event = JobEvent(at, EventKind.STOPPED, self._hostname, message)
         update = JobUpdate(
             job.uid,

@@ -1,4 +1,4 @@
-"""What follows a job that failed: the operation that `on_failure` names, recorded with the failure itself."""
+"""The operation that `on_failure` names: its job is recorded together with the failure."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class OnFailure:
 
 
 def _params(job: Job) -> dict[str, Json]:
-    """Return what is told of a failure: `error` is empty when some agents of a broadcast did complete."""
+    """Return the params that a failure passes on; `error` is empty when some agents of a broadcast completed."""
     ends = [event for event in job.timeline if event.error]
     error = max(ends, key=lambda event: (event.at, event.hostname)).error if ends else ""
     owner = job.owner
@@ -86,7 +86,7 @@ def _params(job: Job) -> dict[str, Json]:
 
 
 def _known_params(operation: Operation, params: dict[str, Json]) -> dict[str, Json]:
-    """Return those of the params that a schema without additional properties has room for."""
+    """Return the params that a schema allows; all of them unless it forbids additional properties."""
     schema = operation.params
     if schema is None or schema.get("additionalProperties") is not False:
         return params

@@ -1,4 +1,4 @@
-"""Claims due jobs, runs their executors, and gives their outcomes to the clerk."""
+"""Claims due jobs, runs their executors, and hands their outcomes to the completer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mqttjobs.store.base import RETRY_S, Store
 from mqttjobs.transport.publisher import Publisher
 
 PUBLISHING = 1000
-"""Jobs that publish at once; the rest waits in the store, in row order."""
+"""Jobs that publish at the same time; the rest waits in the store, in row order."""
 
 log = structlog.get_logger(__name__)
 
@@ -267,7 +267,7 @@ class Runner:
             running_job.job = running_job.job.evolve(timeline=(*running_job.job.timeline, event))
 
     def _written(self, job: Job) -> None:
-        """Let go of a job whose outcome is durable, and tell those who wait for it."""
+        """Release a job whose outcome is stored, and answer the requests that wait for its end."""
         if job.phase is Phase.CLAIMED:
             return
         if job.phase is Phase.ENDED:

@@ -157,7 +157,7 @@ def get(db: sqlite3.Connection, job_id: str | int, scope: Scope | None) -> Job |
 
 
 def _scope(scope: Scope | None) -> Where:
-    """Return the clauses that keep to a scope: they are part of every query, so that totals tell nothing."""
+    """Return the clauses that keep to a scope: they are part of every query, so that totals reveal nothing."""
     if scope is None:
         return [], []
     parts, values = ["(owner_kind IS NULL AND user_id = ?)"], [scope.user_id]

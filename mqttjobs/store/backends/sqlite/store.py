@@ -137,7 +137,7 @@ class SqliteStore:
             works = [work for work, _ in batch]
             try:
                 results = await _run(writer, partial(_transaction, works=works, undone=self._definitions.clear))
-            except Exception as error:  # noqa: BLE001 - whatever it was, whoever waits must be told
+            except Exception as error:  # noqa: BLE001 - whatever it was, the waiting caller must get it
                 results = [error] * len(batch)
             for (_, future), result in zip(batch, results, strict=True):
                 if future.done():
