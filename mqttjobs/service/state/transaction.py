@@ -41,7 +41,8 @@ class Transaction(Changes):
     def exclusive(self) -> bool:
         """Whether others decide by what this changes, so that nobody may decide until it is stored.
 
-        False for outcomes, progress, results and answers alone: only the runner of a job decides by its outcome.
+        False for outcomes, progress, results and answers alone: only the runner of a job decides by its outcome, and
+        an outcome whose record fails is recorded later, with the run noted again.
         """
         return (
             any(getattr(self, name) for name in _DECIDED_BY)
