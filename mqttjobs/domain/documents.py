@@ -119,7 +119,7 @@ def _answer(job: Job, blank: Mapping[str, Json]) -> dict[str, Json]:
 
 def _process_meta(recorded: Mapping[str, Json] | None) -> Mapping[str, Json] | None:
     """Return what a job says of the change that started it; jobs of version 0.1.0 recorded no `reported_at`."""
-    return None if recorded is None else {"reported_at": None, **recorded}
+    return None if recorded is None else {**recorded, "reported_at": recorded.get("reported_at")}
 
 
 def _end_order(state: AgentState) -> tuple[datetime, str]:
