@@ -76,7 +76,7 @@ class _Generator(GenerateJsonSchema):
 
 def configuration_schema() -> Schema:
     """Return the JSON Schema (draft 2020-12), with the keys of the types that installed packages add."""
-    definitions = _definitions([*SECTIONS.values(), *(model for model, _ in BY_ID.values()), ShortTriggers])
+    definitions, _ = _definitions([*SECTIONS.values(), *(model for model, _ in BY_ID.values()), ShortTriggers])
     common = definitions.pop("OperationKeys")["properties"] | definitions.pop("ShortTriggers")["properties"]
     common["triggers"]["items"] = {"$ref": "#/$defs/trigger"}
     common["conditions"] |= {"anyOf": [{"$ref": "#/$defs/conditions"}, NULL]}
@@ -86,8 +86,8 @@ def configuration_schema() -> Schema:
     definitions |= types
     definitions["common"] = {"description": "The keys that all operation types share.", "properties": common}
     definitions["operation"] = {"oneOf": own}
-    definitions["trigger"] = _trigger()
-    definitions["condition"] = _condition()
+    definitions["trigger"] = _trigger(definitions)
+    definitions["condition"] = _condition(definitions)
     definitions["conditions"] = {
         "title": "condition or list of conditions",
         "description": "A condition, or a list of conditions that must all hold.",
@@ -113,17 +113,19 @@ def configuration_schema() -> Schema:
     }
 
 
-def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, Schema]:
-    """Return the schemas of records by name, with those of the records in them."""
-    _, whole = models_json_schema([(model, "validation") for model in models], schema_generator=_Generator)
+def _definitions(models: Iterable[type[BaseModel]]) -> tuple[dict[str, Schema], Mapping[type[BaseModel], str]]:
+    """Return the schemas of records by name, with those of the records in them, and the name of each record."""
+    models = list(models)
+    references, whole = models_json_schema([(model, "validation") for model in models], schema_generator=_Generator)
+    names = {model: references[model, "validation"]["$ref"].rpartition("/")[2] for model in models}
     definitions = {name: _written(schema, references=True) for name, schema in whole["$defs"].items()}
-    for model in models:
-        definitions[model.__name__]["properties"] = _spelled(model, definitions[model.__name__]["properties"])
+    for model, name in names.items():
+        definitions[name]["properties"] = _spelled(model, definitions[name]["properties"])
     for schema in definitions.values():
         schema.pop("title", None)
         if "description" in schema:
             schema["description"] = _CLAUSE.sub("", schema["description"].partition("\n\n")[0].replace("\n", " "))
-    return definitions
+    return definitions, names
 
 
 def _spelled(model: type[BaseModel], properties: Mapping[str, Schema]) -> dict[str, Schema]:
@@ -186,19 +188,19 @@ def _flat(alternatives: Iterable[Schema]) -> list[Schema]:
     return made
 
 
-def _merged(models: Iterable[type[BaseModel]]) -> Schema:
-    """Return the schema of a mapping that has the keys of several records together."""
-    models = list(models)
-    definitions = _definitions(models)
+def _merged(models: Iterable[type[BaseModel]], shared: dict[str, Schema]) -> Schema:
+    """Return the schema of a mapping that has the keys of several records; what it refers to goes into `shared`."""
+    definitions, names = _definitions(models)
     properties: dict[str, Schema] = {}
     dependent: dict[str, Schema] = {}
     excluded: list[Schema] = []
-    for model in models:
-        schema = definitions[model.__name__]
+    for model, name in names.items():
+        schema = definitions.pop(name)
         properties |= schema["properties"]
         dependent |= schema.get("dependentSchemas", {})
-        names = [spellings(name, field) for name, field in model.model_fields.items()]
-        excluded += [{"not": {"required": list(each)}} for each in names if len(each) > 1]
+        written = [spellings(key, field) for key, field in model.model_fields.items()]
+        excluded += [{"not": {"required": list(each)}} for each in written if len(each) > 1]
+    shared |= definitions
     made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     if dependent:
         made["dependentSchemas"] = dependent
@@ -207,15 +209,15 @@ def _merged(models: Iterable[type[BaseModel]]) -> Schema:
     return made
 
 
-def _trigger() -> Schema:
-    schema = _merged(TRIGGERS)
+def _trigger(shared: dict[str, Schema]) -> Schema:
+    schema = _merged(TRIGGERS, shared)
     schema["properties"]["conditions"] |= {"anyOf": [{"$ref": "#/$defs/conditions"}, NULL]}
     return {"description": "What starts an operation by itself. All keys must be satisfied.", **schema}
 
 
-def _condition() -> Schema:
+def _condition(shared: dict[str, Schema]) -> Schema:
     kinds = dict.fromkeys(condition_kinds().values())
-    schema = _merged(kinds)
+    schema = _merged(kinds, shared)
     for kind in kinds:
         if kind.inner is not None:
             described = schema["properties"][kind.inner]["description"]

@@ -70,7 +70,7 @@ class RunContext:
 
 
 class Executor(BaseModel):
-    """An operation type. Fields are the type's own keys; class variables say how its jobs are kept.
+    """An operation type. Fields are its own keys, each with a description; class variables say how its jobs are kept.
 
     `run` returns an Outcome for everything that can go wrong with the work; it raises only TemplateError (the
     job fails with its words) or on cancellation, after it has ended what it started. The caller enforces the
