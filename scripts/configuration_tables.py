@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from mqttjobs.config.operations import SHORT
 from mqttjobs.config.schema import BY_ID, SECTIONS, configuration_schema
+from mqttjobs.domain.operations import SHORT_KEYS
 from mqttjobs.executors.base import executor_types
 
 Schema = Mapping[str, Any]
@@ -134,8 +134,8 @@ def line(row: Row) -> str:
 def operations() -> list[Row]:
     """Return the keys that all operation types share."""
     made = list(rows({**definitions()["common"], "required": ["type"]}))
-    short = [row for row in made if row.key in SHORT]
-    rest = [row for row in made if row.key not in SHORT]
+    short = [row for row in made if row.key in SHORT_KEYS]
+    rest = [row for row in made if row.key not in SHORT_KEYS]
     place = [row.key for row in rest].index("triggers")
     return [*rest[:place], *short, *rest[place:]]
 

@@ -6,30 +6,16 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 import orjson
-from pydantic import AliasChoices, Field
 
 from mqttjobs.config.conditions import read_conditions
 from mqttjobs.config.explain import did_you_mean, validate
 from mqttjobs.config.triggers import read_trigger
 from mqttjobs.config.yaml12 import Document, KeyPath
-from mqttjobs.domain.fields import Record, States, kept_as_written, key_names
+from mqttjobs.domain.fields import kept_as_written
 from mqttjobs.domain.model import Json, Trigger
-from mqttjobs.domain.operations import Operation, OperationKeys
+from mqttjobs.domain.operations import COMMON_KEYS, SHORT_KEYS, Operation, OperationKeys
 from mqttjobs.executors.base import Executor, Limits, executor_types
 
-
-class ShortTriggers(Record):
-    """The short form of a trigger that has states and nothing else."""
-
-    trigger_states: States = Field(
-        default=(),
-        validation_alias=AliasChoices("trigger_states", "triggerStates"),
-        description="Short for one more trigger, `triggers: [{states: […]}]`.",
-    )
-
-
-SHORT = key_names(ShortTriggers)
-COMMON = frozenset({*key_names(OperationKeys), *SHORT})
 KEPT_AS_WRITTEN = kept_as_written(OperationKeys)
 
 
@@ -55,8 +41,8 @@ def read_operation(
         document.wrong(key_path, "must be a mapping")
         return None
     normal = _normal(written, document, key_path)
-    own = {key: value for key, value in normal.items() if key not in COMMON}
-    common = {key: value for key, value in normal.items() if key in COMMON}
+    own = {key: value for key, value in normal.items() if key not in COMMON_KEYS}
+    common = {key: value for key, value in normal.items() if key in COMMON_KEYS}
     revealed = {key: value if key in KEPT_AS_WRITTEN else reveal(value) for key, value in common.items()}
     keys = validate(OperationKeys, revealed, document, key_path)
     triggers = _read_triggers(revealed.get("triggers"), document, key_path)
@@ -100,7 +86,7 @@ def _read_triggers(written: Json, document: Document, key_path: KeyPath) -> tupl
 def _normal(written: Mapping[str, Json], document: Document, key_path: KeyPath) -> dict[str, Json]:
     """Return the mapping with `trigger_states` as the trigger it is short for, and `attach` as a list."""
     normal = dict(written)
-    for short in SHORT:
+    for short in SHORT_KEYS:
         if short not in normal:
             continue
         states = normal.pop(short)
@@ -130,7 +116,7 @@ def _read_executor(
 ) -> Executor | None:
     unknown = [key for key in own if key not in kind.model_fields]
     for key in unknown:
-        message = f"unknown key{did_you_mean(key, [*kind.model_fields, *COMMON])}"
+        message = f"unknown key{did_you_mean(key, [*kind.model_fields, *COMMON_KEYS])}"
         document.wrong((*key_path, key), message)
     executor = validate(kind, {key: value for key, value in own.items() if key not in unknown}, document, key_path)
     if executor is None:

@@ -15,12 +15,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from mqttjobs.config.entities import ClassSection, LinkSection, ObjectSection
-from mqttjobs.config.operations import ShortTriggers
 from mqttjobs.config.triggers import TriggerSection
 from mqttjobs.domain.conditions.base import condition_kinds
 from mqttjobs.domain.descriptions import describe_duration
 from mqttjobs.domain.fields import AS_WRITTEN_KEY, spellings
-from mqttjobs.domain.operations import OperationKeys
+from mqttjobs.domain.operations import OperationKeys, ShortTriggers
 from mqttjobs.domain.templates import REFERENCE
 from mqttjobs.domain.users import UserKeys
 from mqttjobs.executors.base import executor_types

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -29,6 +30,7 @@ from mqttjobs.domain.fields import (
     States,
     Written,
     exactly_one,
+    key_names,
 )
 from mqttjobs.domain.model import Delivery, Json, Mode, Trigger
 from mqttjobs.domain.names import NAME
@@ -244,6 +246,21 @@ class OperationKeys(Record):
         if value != "off" and not isinstance(value, BreakerRule):
             raise ValueError("must be off, or a mapping with firings, within and pause")
         return value
+
+
+class ShortTriggers(Record):
+    """The short form of a trigger that has states and nothing else."""
+
+    trigger_states: States = Field(
+        default=(),
+        validation_alias=AliasChoices("trigger_states", "triggerStates"),
+        description="Short for one more trigger, `triggers: [{states: […]}]`.",
+    )
+
+
+SHORT_KEYS = key_names(ShortTriggers)
+COMMON_KEYS = frozenset({*key_names(OperationKeys), *SHORT_KEYS})
+"""The keys that operations of every type have, in every spelling; no type has a key of such a name."""
 
 
 class Operation(OperationKeys):

@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from mqttjobs.domain.fields import spellings
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Delivery, Json
+from mqttjobs.domain.operations import COMMON_KEYS
 from mqttjobs.domain.templates import Reveal
 from mqttjobs.registry import Family
 from mqttjobs.transport.base import Publication
@@ -170,6 +172,11 @@ def _check_type(kind: type[Executor]) -> None:
         raise ValueError(f"{where}.kind must be a text of letters, digits, _ and -")
     if not iscoroutinefunction(kind.run) or kind.run is Executor.run:
         raise ValueError(f"{where} has no `async def run`")
+    for field, info in kind.model_fields.items():
+        if field in COMMON_KEYS:
+            raise ValueError(f"{where}.{field} has the name of a key that all operations have")
+        if spellings(field, info) != (field,):
+            raise ValueError(f"{where}.{field} has an alias: the key of a type is the name of the field")
     wanted = {"delivery": Delivery, "uses_slot": bool, "own_timeout": bool, "changes": bool, "no_description": Mapping}
     for key, expected in wanted.items():
         if not isinstance(getattr(kind, key), expected):

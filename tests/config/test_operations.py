@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from mqttjobs.config.operations import COMMON
 from mqttjobs.domain.model import Delivery, Mode
-from mqttjobs.domain.operations import Attach, Operation, Retry
+from mqttjobs.domain.operations import COMMON_KEYS, Attach, Operation, Retry
 from mqttjobs.domain.schedules import Interval
 from mqttjobs.executors.base import executor_types
 from tests.config.writing import an_operation, good, problems
@@ -384,7 +383,7 @@ def test_no_type_has_a_key_that_all_types_share() -> None:
     shipped = {name: kind for name, kind in executor_types().items() if kind.__module__.startswith("mqttjobs.")}
     assert shipped.keys() >= {"mqtt", "program", "script"}
     for name, kind in shipped.items():
-        assert not COMMON & kind.model_fields.keys(), name
+        assert not COMMON_KEYS & kind.model_fields.keys(), name
 
 
 WRONG_VALUES: list[Any] = ["{a: [b]}", "[[]]", "{}", "-1", "1.5", "''", "true", "2026-01-01", '"\\0"', "~"]
@@ -394,7 +393,7 @@ WRONG_VALUES: list[Any] = ["{a: [b]}", "[[]]", "{}", "-1", "1.5", "''", "true", 
 @pytest.mark.parametrize("kind", ["mqtt", "program", "script"])
 def test_no_value_of_any_key_crashes_or_is_reported_anywhere_but_at_its_key(kind: str, value: str) -> None:
     base = {"mqtt": {"topic": "a"}, "program": {"path": "/bin/x"}, "script": {"text": "a"}}[kind]
-    for key in COMMON | executor_types()[kind].model_fields.keys():
+    for key in COMMON_KEYS | executor_types()[kind].model_fields.keys():
         keys = {**base, "type": kind, key: value}
         for problem in reported("{" + ", ".join(f"{name}: {written}" for name, written in keys.items()) + "}"):
             place = problem.partition(": ")[0].split(".")

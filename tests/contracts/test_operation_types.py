@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mqttjobs.config.operations import COMMON
 from mqttjobs.domain.jobs import Outcome
+from mqttjobs.domain.operations import COMMON_KEYS
 from mqttjobs.domain.protocol import encode
 from mqttjobs.executors.attempt import attempt
 from mqttjobs.executors.base import Executor, Limits, executor_types, make_executor
@@ -49,7 +49,7 @@ def test_it_is_found_by_its_name(definition: Definition) -> None:
 
 
 def test_none_of_its_keys_is_one_that_all_operations_have(definition: Definition) -> None:
-    assert not COMMON & executor_types()[definition["type"]].model_fields.keys()
+    assert not COMMON_KEYS & executor_types()[definition["type"]].model_fields.keys()
 
 
 def test_a_key_that_it_does_not_have_is_refused(definition: Definition) -> None:

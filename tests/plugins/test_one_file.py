@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from mqttjobs.cli.access import Access
 from mqttjobs.cli.app import app as program
 from mqttjobs.cli.client import Client, Refused, connected
 from mqttjobs.config import load
+from mqttjobs.config.schema import configuration_schema
+from mqttjobs.config.yaml12 import read
 from mqttjobs.service import app
 from mqttjobs.transport.base import ConnectOptions, Publication, Session, Subscription, create_transport
 from tests.plugins.conftest import Drop
@@ -219,3 +222,15 @@ def test_every_configuration_of_the_examples_is_good(drop: Drop, tmp_path: Path,
     file = tmp_path / name
     file.write_text(BLOCKS[name])
     assert check(file)[0] == 0, check(file)[1]
+    Draft202012Validator(configuration_schema()).validate(read(file).content)
+
+
+def test_the_schema_for_editors_has_the_keys_of_a_type_and_of_a_condition(drop: Drop) -> None:
+    validator = Draft202012Validator(configuration_schema())
+    wake = {"operations": {"op": {"type": "wake", "mac": "00:11:22:aa:bb:cc", "conditions": {"months": [5]}}}}
+    assert not validator.is_valid(wake)
+    drop_example(drop, "mqttjobs_wake")
+    drop_example(drop, "mqttjobs_months")
+    validator = Draft202012Validator(configuration_schema())
+    assert validator.is_valid(wake)
+    assert not validator.is_valid({"operations": {"op": {**wake["operations"]["op"], "port": 70_000}}})

@@ -18,6 +18,7 @@ from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json
 from mqttjobs.domain.protocol import encode
+from mqttjobs.domain.users import PERMISSIONS
 from mqttjobs.errors import InvalidRequest, NotFound
 from mqttjobs.registry import Family
 from mqttjobs.service.agents.scheduler import AgentScheduler
@@ -181,6 +182,9 @@ def _check_method(method: Method, where: str) -> None:
         raise ValueError(f"{where}: the method {method.name!r} must be named like noun/verb")
     if not iscoroutinefunction(method.handle):
         raise ValueError(f"{where} must be an `async def`")
+    unknown = [each for each in method.permissions if each not in PERMISSIONS]
+    if unknown:
+        raise ValueError(f"{where}: there is no permission {unknown[0]!r}; the known ones are {', '.join(PERMISSIONS)}")
     params: object = method.params
     if not (isinstance(params, type) and issubclass(params, Params)):
         raise ValueError(f"{where}: params must be a class of Params")
