@@ -1,4 +1,4 @@
-"""Asking one method for a command, and printing its answer: as JSON, or as a person reads it."""
+"""Asks one method for a command and prints the answer, as JSON or for people."""
 
 from __future__ import annotations
 

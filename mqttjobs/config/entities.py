@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from mqttjobs.domain.fields import Also, AsWritten, Id, Record, Text, Written
+from mqttjobs.domain.fields import Also, AsWritten, Id, Record, Text, Written, number_as_text
 from mqttjobs.domain.model import AVAILABILITY, STATE, Retained, ValueSource
 from mqttjobs.domain.names import is_id
 from mqttjobs.domain.service_topics import is_reserved, reserved_problem
@@ -21,10 +21,6 @@ _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _IDS = {"anyOf": [{"const": "any"}, {"type": "array", "items": {"type": ["string", "number", "boolean"]}}]}
 
 
-def _path(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
 def _dotted(value: str) -> str:
     if not all(value.split(".")):
         raise ValueError("must be a dotted path such as occupancy or data.0.power")
@@ -33,7 +29,7 @@ def _dotted(value: str) -> str:
 
 DottedPath = Annotated[
     str,
-    BeforeValidator(_path),
+    BeforeValidator(number_as_text),
     AfterValidator(_dotted),
     Written({"title": "dotted path", "type": ["string", "integer"], "pattern": r"^[^.]+(\.[^.]+)*$"}),
 ]

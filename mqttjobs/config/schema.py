@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from inspect import get_annotations
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,6 +20,7 @@ from mqttjobs.config.triggers import TriggerSection
 from mqttjobs.domain.conditions.base import condition_kinds
 from mqttjobs.domain.descriptions import describe_duration
 from mqttjobs.domain.fields import AS_WRITTEN_KEY, spellings
+from mqttjobs.domain.names import ID
 from mqttjobs.domain.operations import OperationKeys, ShortTriggers
 from mqttjobs.domain.templates import REFERENCE
 from mqttjobs.domain.users import UserKeys
@@ -44,7 +46,6 @@ TRIGGERS: Sequence[type[BaseModel]] = (TriggerSection,)
 NULL: Schema = {"type": "null"}
 _ANNOTATIONS = frozenset({"title", "description", "default"})
 _NARROW = frozenset({"enum", "const", "pattern", "minLength", "maxLength", "format"})
-_ID = "^[A-Za-z0-9_-]{1,64}$"
 _CLAUSE = re.compile(r" \((contract|behaviour|seeds)[^)]*\)")
 
 
@@ -239,7 +240,9 @@ def _operation_types() -> tuple[list[Schema], dict[str, Schema]]:
     own = []
     for name, kind in kinds.items():
         schema = definitions.pop(references[kind, "validation"]["$ref"].rpartition(".")[2])
-        own.append(_operation_type(name, schema))
+        first = get_annotations(kind)  # then what the type shares with others
+        properties = sorted(schema.get("properties", {}).items(), key=lambda each: each[0] not in first)
+        own.append(_operation_type(name, schema | {"properties": dict(properties)}))
     return own, {f"types.{name}": schema for name, schema in definitions.items()}
 
 
@@ -251,7 +254,7 @@ def _operation_type(name: str, own: Schema) -> Schema:
         "properties": {
             **{key: {"$ref": f"#/$defs/common/properties/{key}"} for key in keys},
             "type": {"const": name, "description": fields["type"].description},
-            **own.get("properties", {}),
+            **own["properties"],
         },
         "required": ["type", *own.get("required", ())],
         "additionalProperties": False,
@@ -277,6 +280,6 @@ def _sections(definitions: Mapping[str, Schema]) -> dict[str, Schema]:
     for name, (model, description) in BY_ID.items():
         one = {"$ref": "#/$defs/operation" if model is OperationKeys else f"#/$defs/{model.__name__}"}
         body = {"anyOf": [one, NULL]} if name in ("users", "objects") else one
-        mapping = {"type": "object", "propertyNames": {"pattern": _ID}, "additionalProperties": body}
+        mapping = {"type": "object", "propertyNames": {"pattern": f"^{ID}$"}, "additionalProperties": body}
         made[name] = {"description": description, "anyOf": [mapping, NULL]}
     return made

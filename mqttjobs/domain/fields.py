@@ -34,6 +34,11 @@ class Record(BaseModel):
         return kind.model_construct(_ALL_GIVEN, **{**self.__dict__, **more})
 
 
+def number_as_text(value: Any) -> Any:
+    """Return a whole number as the text that it was meant to be; anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def exactly_one(*keys: str) -> dict[str, Json]:
     """Return the rule of a JSON Schema that one of these keys is given and the others are not."""
     return {"oneOf": [_given(key) for key in keys]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from mqttjobs.domain.fields import spellings
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Delivery, Json
+from mqttjobs.domain.names import is_id
 from mqttjobs.domain.operations import COMMON_KEYS
 from mqttjobs.domain.templates import Reveal
 from mqttjobs.registry import Family
@@ -153,9 +153,6 @@ class Executor(BaseModel):
         raise NotImplementedError
 
 
-_KIND = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-
-
 def _types_of(module: ModuleType) -> Iterator[tuple[str, type[Executor]]]:
     """Yield the operation types of a module: its classes of Executor that have a `kind` of their own."""
     for item in vars(module).values():
@@ -168,7 +165,7 @@ def _check_type(kind: type[Executor]) -> None:
     """Refuse an operation type whose class variables cannot be used: no type checker may have seen them."""
     where = f"{kind.__module__}.{kind.__qualname__}"
     name: object = kind.kind
-    if not (isinstance(name, str) and _KIND.match(name)):
+    if not (isinstance(name, str) and is_id(name)):
         raise ValueError(f"{where}.kind must be a text of letters, digits, _ and -")
     if not iscoroutinefunction(kind.run) or kind.run is Executor.run:
         raise ValueError(f"{where} has no `async def run`")

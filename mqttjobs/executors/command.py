@@ -1,4 +1,4 @@
-"""What the operation types that run a command share: their arguments, their environment, and what a run brings back."""
+"""The base of operation types that run a command: arguments, environment, output and outcome (behaviour 3.11)."""
 
 from __future__ import annotations
 

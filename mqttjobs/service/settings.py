@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Literal, Protocol, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -26,6 +26,7 @@ from mqttjobs.domain.fields import (
     Written,
     all_or_none,
     as_schema,
+    number_as_text,
 )
 from mqttjobs.domain.installation import Installation
 from mqttjobs.domain.model import Json
@@ -51,10 +52,6 @@ class TlsSettings(Record):
     insecure: bool = Field(
         default=False, description="`true` accepts any certificate of the broker; only for trying things out."
     )
-
-
-def _protocol(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _filter(value: str) -> str:
@@ -88,7 +85,7 @@ class MqttSettings(Record):
         "decides).",
     )
     protocol: Annotated[
-        Literal["auto", "5", "3.1.1"], BeforeValidator(_protocol), Written({"enum": ["auto", "5", "3.1.1", 5]})
+        Literal["auto", "5", "3.1.1"], BeforeValidator(number_as_text), Written({"enum": ["auto", "5", "3.1.1", 5]})
     ] = Field(
         default="auto",
         description="The version of MQTT: `5`, `3.1.1`, or `auto`: 5, and 3.1.1 with a broker that does not speak 5.",
