@@ -15,7 +15,7 @@ from mqttjobs.domain.starting import ConditionContext, Daylight
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
 from mqttjobs.domain.templates import Rendered, Template, topic_problem
 from mqttjobs.domain.topics import check_filter, check_topic, matches
-from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.domain.triggers.base import TriggerState
 from mqttjobs.domain.users import User
 from mqttjobs.errors import (
     ClientIdTaken,

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from mqttjobs.domain.automaton import may_satisfy
 from mqttjobs.domain.installation import Installation, Reader, attached_entity
-from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json, Trigger, ValueKey, ValueSource
+from mqttjobs.domain.model import Entity, EntityKey, EntityKind, Json, ValueKey, ValueSource
 from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import decode_report, read_state
 from mqttjobs.domain.templates import Template, as_text
-from mqttjobs.domain.thresholds import number_of
 from mqttjobs.domain.topics import matches
-from mqttjobs.domain.triggers import lasts
 from mqttjobs.errors import ReportError, TemplateError
 from mqttjobs.transport.base import MAXIMUM_PACKET_SIZE
 
@@ -127,7 +126,7 @@ class _Finder:
         keys = [reader.key.entity, *self._installation.followers(reader.key.entity)]
         for key in keys:
             for watcher in self._installation.watchers(ValueKey(key.kind, key.id, reader.key.name)):
-                if _may_satisfy(watcher.trigger, text):
+                if ANYTHING in text or may_satisfy(watcher.trigger, text):
                     yield watcher.operation
 
 
@@ -165,15 +164,6 @@ def _text(source: ValueSource, sent: str) -> str | None:
         return None
     text = source.map.get(text, text)
     return None if text in source.ignore else text
-
-
-def _may_satisfy(trigger: Trigger, text: str) -> bool:
-    if ANYTHING in text:
-        return True
-    if not lasts(trigger, text):
-        return False
-    number = number_of(text)
-    return trigger.threshold is None or (number is not None and trigger.threshold.contains(number))
 
 
 def _loops(follows: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:

@@ -12,8 +12,9 @@ from mqttjobs.config.explain import did_you_mean, validate
 from mqttjobs.config.triggers import read_trigger
 from mqttjobs.config.yaml12 import Document, KeyPath
 from mqttjobs.domain.fields import kept_as_written
-from mqttjobs.domain.model import Json, Trigger
+from mqttjobs.domain.model import Json
 from mqttjobs.domain.operations import COMMON_KEYS, SHORT_KEYS, Operation, OperationKeys
+from mqttjobs.domain.triggers.base import Trigger
 from mqttjobs.executors.base import Executor, Limits, executor_types
 
 KEPT_AS_WRITTEN = kept_as_written(OperationKeys)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from mqttjobs.domain.conditions.base import CONDITIONS
+from mqttjobs.domain.triggers.base import TRIGGER_KEYS
 from mqttjobs.executors.base import EXECUTORS
 from mqttjobs.registry import Family, PluginProblem
 from mqttjobs.service.api.request import METHODS
 from mqttjobs.store.base import STORES
 from mqttjobs.transport.base import TRANSPORTS
 
-FAMILIES: tuple[Family[Any], ...] = (EXECUTORS, CONDITIONS, STORES, TRANSPORTS, METHODS)
+FAMILIES: tuple[Family[Any], ...] = (EXECUTORS, CONDITIONS, TRIGGER_KEYS, STORES, TRANSPORTS, METHODS)
 
 
 def plugin_problems() -> list[PluginProblem]:

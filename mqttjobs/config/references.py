@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from mqttjobs.config.explain import unknown_name
 from mqttjobs.config.yaml12 import Document, KeyPath
 from mqttjobs.domain.installation import Installation, attached_entity
-from mqttjobs.domain.model import AVAILABILITY, STATE, EntityKey, Trigger, ValueKey, ValueSource
+from mqttjobs.domain.model import AVAILABILITY, STATE, EntityKey, ValueKey, ValueSource
 from mqttjobs.domain.operations import Operation
-from mqttjobs.domain.starting import SELF, SOURCE, TARGET, Condition, Moment
+from mqttjobs.domain.starting import SELF, SOURCE, TARGET, Condition
+from mqttjobs.domain.triggers.base import Trigger
 
 NO_LOCATION = (
     "sunrise and sunset are taken to be about 06:00 and 18:00, as it is not said where we are; "
@@ -66,28 +67,26 @@ class References:
 
     def _check_triggers(self, operation: Operation, key_path: KeyPath) -> None:
         """Every watched value exists on what the operation is attached to, and fits the trigger (behaviour 1.2)."""
-        if not operation.attach and any(each.at is None for each in operation.triggers):
+        if not operation.attach and any(each.clock is None for each in operation.triggers):
             message = "nothing is watched: say with attach what the operation belongs to"
             self._document.wrong((*key_path, "triggers"), message)
             return
         for number, trigger in enumerate(operation.triggers):
             where: KeyPath = (*key_path, "triggers", number)
-            if trigger.at is not None and trigger.at.moment is not Moment.START and not self._has_location:
-                self._document.warn((*where, "at"), NO_LOCATION)
+            if trigger.clock is not None and trigger.clock.needs_sun() and not self._has_location:
+                self._document.warn((*where, trigger.clock.name), NO_LOCATION)
             for owner in self._representatives(operation):
                 self._check_watched(trigger, owner, where)
             if trigger.conditions is not None:
                 self._check_condition(trigger.conditions, self._owners(operation), (*where, "conditions"))
 
     def _check_watched(self, trigger: Trigger, owner: EntityKey, where: KeyPath) -> None:
-        if trigger.at is not None:
+        if trigger.clock is not None:
             return
-        source = self._check_value(trigger.entity or SELF, trigger.value_name, owner, where)
-        lasting = trigger.is_timed or trigger.threshold is not None
-        if source is not None and source.event and lasting and trigger.silence is None:
-            message = (
-                "a value with event: true lasts no time; duration, periodicity, above and below cannot be used on it"
-            )
+        source = self._check_value(trigger.entity, trigger.value_name, owner, where)
+        unfit = trigger.unfit_for_events()
+        if source is not None and source.event and unfit and trigger.silence is None:
+            message = f"a value with event: true lasts no time; {', '.join(unfit)} cannot be used on it"
             self._document.wrong(where, message)
 
     def _check_condition(self, condition: Condition, owners: list[EntityKey | None], where: KeyPath) -> None:

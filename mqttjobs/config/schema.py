@@ -7,7 +7,7 @@ knows little of how keys fit together.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from inspect import get_annotations
 from typing import Any
@@ -16,13 +16,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from mqttjobs.config.entities import ClassSection, LinkSection, ObjectSection
-from mqttjobs.config.triggers import TriggerSection
 from mqttjobs.domain.conditions.base import condition_kinds
-from mqttjobs.domain.descriptions import describe_duration
+from mqttjobs.domain.durations import describe_duration
 from mqttjobs.domain.fields import AS_WRITTEN_KEY, spellings
 from mqttjobs.domain.names import ID
 from mqttjobs.domain.operations import OperationKeys, ShortTriggers
 from mqttjobs.domain.templates import REFERENCE
+from mqttjobs.domain.triggers.base import trigger_keys
 from mqttjobs.domain.users import UserKeys
 from mqttjobs.executors.base import executor_types
 from mqttjobs.service.settings import AgentsSettings, MqttSettings, ServiceSettings, StoreSettings
@@ -42,7 +42,6 @@ BY_ID: Mapping[str, tuple[type[BaseModel], str]] = {
     "links": (LinkSection, "From one object to another, by link id."),
     "operations": (OperationKeys, "What can be run, and when it runs by itself, by operation id."),
 }
-TRIGGERS: Sequence[type[BaseModel]] = (TriggerSection,)
 NULL: Schema = {"type": "null"}
 _ANNOTATIONS = frozenset({"title", "description", "default"})
 _NARROW = frozenset({"enum", "const", "pattern", "minLength", "maxLength", "format"})
@@ -179,6 +178,17 @@ def _or_reference(schema: Schema) -> Schema:
     return {**annotations, "anyOf": [rule, {"$ref": "#/$defs/reference"}]}
 
 
+def _or_null(schema: Schema) -> Schema:
+    """Return a schema that accepts null too, which is as good as leaving the key out."""
+    rule = {key: value for key, value in schema.items() if key != "description"}
+    return {**_described(schema), "anyOf": _flat([rule, NULL])}
+
+
+def _described(schema: Schema) -> Schema:
+    """Return the description of a schema alone; a key of a plugin may have none."""
+    return {key: value for key, value in schema.items() if key == "description"}
+
+
 def _flat(alternatives: Iterable[Schema]) -> list[Schema]:
     """Return alternatives without nesting, each once."""
     made: list[Schema] = []
@@ -210,8 +220,15 @@ def _merged(models: Iterable[type[BaseModel]], shared: dict[str, Schema]) -> Sch
 
 
 def _trigger(shared: dict[str, Schema]) -> Schema:
-    schema = _merged(TRIGGERS, shared)
-    schema["properties"]["conditions"] |= {"anyOf": [{"$ref": "#/$defs/conditions"}, NULL]}
+    keys = sorted(dict.fromkeys(trigger_keys().values()), key=lambda key: (key.position, key.name))
+    schema = _merged(keys, shared)
+    for key in keys:
+        for name, field in key.spellings().items():
+            written = schema["properties"][name]
+            if key.holds_conditions:
+                schema["properties"][name] = {**_described(written), "anyOf": [{"$ref": "#/$defs/conditions"}, NULL]}
+            elif field.is_required():
+                schema["properties"][name] = _or_null(written)
     return {"description": "What starts an operation by itself. All keys must be satisfied.", **schema}
 
 

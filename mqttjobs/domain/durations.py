@@ -50,3 +50,18 @@ def parse_size(value: int | str) -> int:
     if found is None or int(found[1]) == 0:
         raise ValueError("a size is a number of bytes, or 64KiB, 1MiB")
     return int(found[1]) * _UNITS_B[found[2] or "B"]
+
+
+_DESCRIBED = (
+    ("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("m", timedelta(minutes=1)), ("s", timedelta(seconds=1)),
+)  # fmt: skip
+
+
+def describe_duration(value: timedelta) -> str:
+    """Return a duration in a few letters: `5m`, `1h30m`, `500ms`."""
+    rest, message = value, ""
+    for unit, length in _DESCRIBED:
+        count, rest = divmod(rest, length)
+        message += f"{count}{unit}" if count else ""
+    milliseconds = rest // timedelta(milliseconds=1)
+    return message + (f"{milliseconds}ms" if milliseconds or not message else "")

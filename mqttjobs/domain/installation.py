@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mqttjobs.domain.membership import Membership
-from mqttjobs.domain.model import EMPTY, Entity, EntityClass, EntityKey, EntityKind, Trigger, ValueKey, ValueSource
+from mqttjobs.domain.model import EMPTY, Entity, EntityClass, EntityKey, EntityKind, ValueKey, ValueSource
 from mqttjobs.domain.operations import Attach, Operation
 from mqttjobs.domain.starting import SELF, SOURCE, TARGET
 from mqttjobs.domain.topics import minimal_filters
+from mqttjobs.domain.triggers.base import Trigger
 from mqttjobs.domain.users import User
 
 
@@ -130,10 +131,10 @@ class Installation:
             value = self.watched(trigger, owner)
             if value is not None:
                 self._watchers.setdefault(value, []).append(Watcher(operation, index, trigger, owner))
-        elif trigger.entity in (None, SELF):
+        elif trigger.entity == SELF:
             self._class_watchers.setdefault((class_id, trigger.value_name), []).append((operation, index, trigger))
         else:
-            found = self.resolve(trigger.entity or "", None)
+            found = self.resolve(trigger.entity, None)
             if found is not None:
                 value = ValueKey(found.kind, found.id, trigger.value_name)
                 self._far_class_watchers.setdefault(value, []).append((class_id, operation, index, trigger))
@@ -153,7 +154,7 @@ class Installation:
 
     def watched(self, trigger: Trigger, owner: EntityKey) -> ValueKey | None:
         """Return the value that a trigger of an owner looks at, or None if there is no such entity."""
-        found = self.resolve(trigger.entity or SELF, owner)
+        found = self.resolve(trigger.entity, owner)
         return None if found is None else ValueKey(found.kind, found.id, trigger.value_name)
 
     def readers(self, topic: str) -> Sequence[Reader]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
-
-from mqttjobs.domain.starting import At, Condition, OnRestart
-from mqttjobs.domain.thresholds import Threshold
 
 Json = Any
 """Any value that JSON can hold."""
@@ -166,49 +163,6 @@ class EntityClass:
     ids: tuple[str, ...] | None
     make: Callable[[str], Entity] | None = None
     topics: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """What starts an operation by itself (behaviour 2); every key that is given must agree.
-
-    `entity` None is the entity that the operation is attached to. `availability` watches that instead of the state;
-    the word that it waits for is in `states`.
-    """
-
-    states: frozenset[str] | None = None
-    states_in_order: tuple[str, ...] | None = None
-    attribute: str | None = None
-    duration: timedelta | None = None
-    periodicity: timedelta | None = None
-    from_states: frozenset[str] | None = None
-    not_from: frozenset[str] = frozenset()
-    not_states: frozenset[str] = frozenset()
-    threshold: Threshold | None = None
-    entity: str | None = None
-    debounce: timedelta | None = None
-    throttle: timedelta | None = None
-    silence: timedelta | None = None
-    availability: bool = False
-    at: At | None = None
-    conditions: Condition | None = None
-    on_restart: OnRestart = OnRestart.RESUME
-    enabled: bool = True
-
-    @property
-    def value_name(self) -> str:
-        """The name of the value that is watched."""
-        return AVAILABILITY if self.availability else self.attribute or STATE
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether it fires because time passes: it needs a value that lasts."""
-        return self.duration is not None or self.periodicity is not None
-
-    @property
-    def watches_changes(self) -> bool:
-        """Whether it is tested at each change of a value; the others go by silence or by the clock."""
-        return self.enabled and self.silence is None and self.at is None
 
 
 class Mode(StrEnum):

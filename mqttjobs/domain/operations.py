@@ -32,11 +32,12 @@ from mqttjobs.domain.fields import (
     exactly_one,
     key_names,
 )
-from mqttjobs.domain.model import Delivery, Json, Mode, Trigger
+from mqttjobs.domain.model import Delivery, Json, Mode
 from mqttjobs.domain.names import NAME
 from mqttjobs.domain.params import check_schema
 from mqttjobs.domain.schedules import Schedule
 from mqttjobs.domain.starting import SELF, Condition
+from mqttjobs.domain.triggers.base import Trigger
 
 
 class Attach(Record):

@@ -38,6 +38,13 @@ class At:
     offset: timedelta = timedelta(0)
 
 
+class SkipReason(NamedTuple):
+    """Why a match is skipped: the word that it is counted under, and a sentence."""
+
+    reason: str
+    details: str
+
+
 class Daylight(NamedTuple):
     """The sun's day in one place; None for what that day lacks, and without both `up` says whether it is day."""
 

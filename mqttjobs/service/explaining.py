@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mqttjobs.clock import Clock
-from mqttjobs.domain.descriptions import describe_duration, describe_start, describe_wanted, describe_watched
+from mqttjobs.domain.automaton import deadline, is_satisfied, trigger_state_name, waiting
+from mqttjobs.domain.descriptions import describe_start, describe_wanted, describe_watched
 from mqttjobs.domain.documents import entity_field
 from mqttjobs.domain.installation import Watcher
-from mqttjobs.domain.model import EntityKey, EntityKind, Json, Trigger, Value, ValueKey
+from mqttjobs.domain.model import AVAILABILITY, EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import iso
 from mqttjobs.domain.schedules import next_due
 from mqttjobs.domain.starting import Condition
 from mqttjobs.domain.status import Status
-from mqttjobs.domain.triggers import TriggerState, deadline, lasts, trigger_state_name
+from mqttjobs.domain.triggers.base import Trigger, TriggerState
 from mqttjobs.service.engine import Engine
 from mqttjobs.service.guards.breakers import Breakers
 from mqttjobs.service.guards.context import StoredConditionContext, zone_of
@@ -151,13 +152,13 @@ class _Trigger:
     def document(self, last_fired: datetime | None) -> dict[str, Json]:
         """Return it as a document, with a sentence."""
         satisfied, since = self._satisfied()
-        waiting, until = self._waiting()
+        waiting_for, until = self._waiting()
         watches = None
-        if self.key is not None and self.trigger.at is None:
+        if self.key is not None and self.trigger.clock is None:
             value = self.value
             watches = {
                 **entity_field(self.key.entity),
-                "attribute": self.trigger.attribute,
+                "attribute": None if self.key.name == AVAILABILITY else self.key.attribute,
                 "state": value.text if value else None,
                 "since": iso(value.since_at) if value else None,
             }
@@ -166,7 +167,7 @@ class _Trigger:
             "watches": watches,
             "satisfied": satisfied,
             "since": None if since is None else iso(since),
-            "waiting_for": waiting,
+            "waiting_for": waiting_for,
             "until": None if until is None else iso(until),
             "last_fired": None if last_fired is None else iso(last_fired),
             "told": self._sentence(),
@@ -174,7 +175,7 @@ class _Trigger:
         }
 
     def _sentence(self) -> str:
-        if self.trigger.at is not None:
+        if self.trigger.clock is not None:
             return f"runs when {describe_wanted(self.trigger)}"
         watched = describe_watched(self.trigger, "it" if self.key is None else self.key.id)
         return f"watches {watched}, and runs when it {describe_wanted(self.trigger)}"
@@ -184,9 +185,7 @@ class _Trigger:
         if trigger.silence is not None:
             fired = trigger_state is not None and trigger_state.fired_at is not None
             return fired, trigger_state.fired_at if fired and trigger_state is not None else None
-        if trigger.at is not None or value is None or not lasts(trigger, value.text):
-            return False, None
-        if trigger.threshold is not None and not (trigger_state is not None and trigger_state.beyond):
+        if trigger.clock is not None or value is None or not is_satisfied(trigger, trigger_state, value.text):
             return False, None
         since = (
             trigger_state.since_at
@@ -200,8 +199,8 @@ class _Trigger:
         trigger, trigger_state = self.trigger, self.trigger_state
         if not trigger.enabled:
             return None, None
-        if trigger.at is not None:
-            return describe_wanted(trigger), self.deadlines.next_sun(self.operation, self.trigger_index)
+        if trigger.clock is not None:
+            return describe_wanted(trigger), self.deadlines.next_of_clock(self.operation, self.trigger_index)
         if trigger.silence is not None and self.context.owner is not None:
             watcher = Watcher(self.operation, self.trigger_index, trigger, self.context.owner)
             due = self.deadlines.silences.deadline(watcher)
@@ -211,11 +210,7 @@ class _Trigger:
             if trigger_state.fired_at is not None:
                 return f"the next repeat, while it stays {self._state()}", due
             return f"that it stays {self._state()}", due
-        if trigger_state is not None and trigger_state.ran_at is not None and trigger.throttle is not None:
-            free = trigger_state.ran_at + trigger.throttle
-            if free > self.context.now:
-                return f"that {describe_duration(trigger.throttle)} have passed since it ran, and then a change", free
-        return f"that it {describe_wanted(trigger)}", None
+        return waiting(trigger, trigger_state, self.context.now) or (f"that it {describe_wanted(trigger)}", None)
 
     def _state(self) -> str:
         return "as it is" if self.value is None else self.value.text

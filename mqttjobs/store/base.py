@@ -17,7 +17,7 @@ from mqttjobs.domain.fields import Duration, Record
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationState
 from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
 from mqttjobs.domain.status import Status
-from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.domain.triggers.base import TriggerState
 from mqttjobs.errors import StoreRefused
 from mqttjobs.registry import Family, for_url, schemes_of
 

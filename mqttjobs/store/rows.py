@@ -15,7 +15,7 @@ from mqttjobs.domain.jobs import CustomResult, Job, OperationState, Phase
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.protocol import encode, from_milliseconds, milliseconds
 from mqttjobs.domain.status import EventKind, JobEvent, Status
-from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.domain.triggers.base import TriggerState
 from mqttjobs.store.base import HistoryEntry
 
 Row = Sequence[Any]
@@ -187,11 +187,13 @@ def history_of(row: Row, key: ValueKey) -> HistoryEntry:
     )
 
 
-TRIGGER_STATE_COLUMNS = "name, kind, id, since_ms, fired_ms, meta, beyond, changed_ms, ran_ms"
+TRIGGER_STATE_COLUMNS = "name, kind, id, since_ms, fired_ms, meta, memory"
+_TIME = "@ms"
+"""The one key of an object that stands for a time in what a trigger key remembers."""
 
 
 def trigger_state_row(trigger_state: TriggerState) -> Row:
-    """Return a hold as a row in the order of TRIGGER_STATE_COLUMNS."""
+    """Return a trigger state as a row in the order of TRIGGER_STATE_COLUMNS."""
     return (
         trigger_state.name,
         trigger_state.entity.kind.value,
@@ -199,24 +201,37 @@ def trigger_state_row(trigger_state: TriggerState) -> Row:
         ms(trigger_state.since_at),
         ms(trigger_state.fired_at),
         text(trigger_state.meta),
-        int(trigger_state.beyond),
-        ms(trigger_state.changed_at),
-        ms(trigger_state.ran_at),
+        text(_packed(trigger_state.memory)),
     )
 
 
 def trigger_state_of(row: Row) -> TriggerState:
-    """Return the hold of a row."""
+    """Return the trigger state of a row."""
     return TriggerState(
         name=row[0],
         entity=EntityKey(EntityKind(row[1]), row[2]),
         since_at=time(row[3]),
         fired_at=time(row[4]),
         meta=orjson.loads(row[5]),
-        beyond=bool(row[6]),
-        changed_at=time(row[7]),
-        ran_at=time(row[8]),
+        memory=_unpacked(orjson.loads(row[6])),
     )
+
+
+def _packed(remembered: Any) -> Json:
+    """Return what a trigger key remembers as JSON: a time is `{"@ms": milliseconds}`."""
+    if isinstance(remembered, datetime):
+        return {_TIME: milliseconds(remembered)}
+    if isinstance(remembered, Mapping):
+        return {name: _packed(each) for name, each in remembered.items()}
+    return [_packed(each) for each in remembered] if isinstance(remembered, tuple | list) else remembered
+
+
+def _unpacked(stored: Json) -> Any:
+    if isinstance(stored, dict):
+        if stored.keys() == {_TIME}:
+            return from_milliseconds(stored[_TIME])
+        return {name: _unpacked(each) for name, each in stored.items()}
+    return tuple(_unpacked(each) for each in stored) if isinstance(stored, list) else stored
 
 
 _TIMES = ("created_at", "updated_at", "first_run_at", "triggered_at", "due_at", "completed_at", "ended_at")

@@ -82,8 +82,7 @@ def test_every_key_that_all_types_share() -> None:
         ("colour", {"r": 1}, "Which one"),
         ("plain", None, ""),
     ]
-    assert made.triggers[0].states == {"on", "5", "true"}
-    assert made.triggers[0].states_in_order == ("on", "5", "true")
+    assert made.triggers[0].states_waited_for == ("on", "5", "true")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +155,7 @@ def test_what_is_wrong_with_attach(attach: str, problem: str) -> None:
 def test_the_ways_to_say_which_states_start_an_operation(states: str, key: str) -> None:
     made = operation(f"{{type: mqtt, topic: a, attach: {{object: lamp}}, {key.format(states)}}}")
     (trigger,) = made.triggers
-    assert trigger.states == {"on"}
+    assert trigger.states_waited_for == ("on",)
     assert "trigger_states" not in made.definition
     assert "triggerStates" not in made.definition
 
@@ -165,8 +164,8 @@ def test_trigger_states_and_triggers_add_up() -> None:
     made = operation(
         "{type: mqtt, topic: a, attach: {object: motion}, trigger_states: [a], triggers: [{}, {states: b, for: 5m}]}"
     )
-    assert [trigger.states for trigger in made.triggers] == [None, {"b"}, {"a"}]
-    assert made.triggers[1].duration == timedelta(minutes=5)
+    assert [trigger.states_waited_for for trigger in made.triggers] == [None, ("b",), ("a",)]
+    assert [getattr(key, "duration", None) for key in made.triggers[1].waiting] == [timedelta(minutes=5)]
 
 
 @pytest.mark.parametrize(

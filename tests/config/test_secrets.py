@@ -34,7 +34,7 @@ def test_they_are_replaced_in_what_the_service_uses() -> None:
     assert settings.connect.password == "p4ssw0rd"  # noqa: S105 - a test's
     assert settings.installation.users["alice"].api_key == "alice-secret-key-1"
     assert an_object(settings, "lamp").sources[STATE].topic == "house/attic-of-secrets/lamp"
-    assert an_operation(settings, "op").triggers[0].states == {"attic-of-secrets"}
+    assert an_operation(settings, "op").triggers[0].states_waited_for == ("attic-of-secrets",)
     assert an_operation(settings, "op").timeout is not None
     assert settings.reveal("ENV:TOKEN") == "${ENV:TOKEN}"
     assert settings.reveal("ENV:ROOM") == "attic-of-secrets"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, apply
 from mqttjobs.domain.model import EntityKind, ValueKey
-from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.domain.triggers.base import TriggerState
 from mqttjobs.errors import NotFound, StoreError, StoreRefused
 from mqttjobs.store.backends.sqlite.store import SqliteStore
 from mqttjobs.store.base import Changes, JobQuery, Retention, Store, create_store
@@ -331,6 +332,50 @@ async def test_a_database_of_the_first_version_is_migrated_with_all_its_records(
         assert await store.get(4) is not None
     finally:
         await store.close()
+
+
+async def test_trigger_states_of_a_database_of_version_6_are_all_there_and_as_they_were(path: Path) -> None:
+    """The program of that version ran for 136 seconds with the triggers of tests/service/test_upgrade.py."""
+    path.write_bytes(gzip.decompress((Path(__file__).parent / "files" / "schema-6.db.gz").read_bytes()))
+    assert sql(path, "PRAGMA user_version") == [(6,)]
+    store = store_at(path)
+    await store.open()
+    try:
+        found = (await store.load()).trigger_states
+    finally:
+        await store.close()
+
+    def at(minute: int, second: float) -> datetime:
+        return datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(minutes=minute, seconds=second)
+
+    began, device, nothing = at(0, 3.25), {"topic": "home/sensor"}, {}
+    beyond = {"above": True}
+    states = {state.name.partition("/")[0]: state for state in found}
+    assert {
+        name: (state.since_at, state.fired_at, dict(state.meta), dict(state.memory)) for name, state in states.items()
+    } == {
+        "pending": (began, None, device, nothing),
+        "fired": (began, at(0, 13.25), device, nothing),
+        "again": (began, at(1, 43.25), device, nothing),
+        "later_again": (began, at(1, 53.25), device, nothing),
+        "low": (None, None, nothing, beyond),
+        "long_low": (began, None, device, beyond),
+        "no_number": (None, None, nothing, beyond),
+        "quiet_press": (at(1, 45.75), None, {"topic": "home/press"}, {"debounce": at(1, 45.75)}),
+        "settled": (began, None, device, {"debounce": began}),
+        "throttled": (None, None, nothing, {"throttle": began}),
+        "everything": (None, at(1, 33.25), nothing, {"above": True, "throttle": began}),
+        "silent": (None, at(1, 2), nothing, {"throttle": at(1, 2)}),
+        "silent_again": (None, at(1, 42), nothing, nothing),
+        "offline": (began, None, {"topic": "home/sensor/availability"}, nothing),
+        "restarted": (began, None, device, nothing),
+        "dropped": (began, None, device, nothing),
+        "of_the_link": (began, None, device, nothing),
+    }
+    assert {(state.entity.kind.value, state.entity.id) for state in found} == {
+        ("object", "sensor"), ("object", "quiet"), ("link", "way"),
+    }  # fmt: skip
+    assert states["of_the_link"].name == "of_the_link/711b6618b050/0|link|way"
 
 
 def test_the_steps_of_the_schema_are_numbered_one_by_one() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationState, Phase, apply, submitted
 from mqttjobs.domain.model import EntityKey, EntityKind, ValueKey
 from mqttjobs.domain.status import ALL, EventKind, JobEvent, Status
-from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.domain.triggers.base import TriggerState
 from mqttjobs.errors import NotFound, StoreRefused, TerminalState
 from mqttjobs.store.base import (
     Answer,
@@ -1019,11 +1019,23 @@ def test_an_unknown_store_url_is_refused_with_what_to_use(url: str) -> None:
 
 
 async def test_every_field_of_a_trigger_state_is_stored(store: Store) -> None:
-    full = TriggerState("all", LAMP, NOW, later(1), {"topic": "t"}, beyond=True, changed_at=later(2), ran_at=later(3))
-    idle = TriggerState("idle", LAMP, beyond=True)
+    memory = {
+        "throttle": later(3),
+        "above": True,
+        "times": (NOW, later(1.5)),
+        "mine": {"count": 2, "at": (later(1), None), "texts": ("é", -0.5, {})},
+    }
+    full = TriggerState("all", LAMP, NOW, later(1), {"topic": "t"}, memory)
+    idle = TriggerState("idle", LAMP, memory={"above": True})
     await store.record(Changes(trigger_states={"all": full, "idle": idle}))
     await restart(store)
     assert {each.name: each for each in (await store.load()).trigger_states} == {"all": full, "idle": idle}
+    await store.record(Changes(trigger_states={"all": TriggerState("all", LAMP, NOW)}))
+    await restart(store)
+    assert {each.name: dict(each.memory) for each in (await store.load()).trigger_states} == {
+        "all": {},
+        "idle": {"above": True},
+    }
 
 
 async def test_discovered_members_are_stored_once_and_in_order(store: Store) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mqttjobs.domain.model import STATE, Change, EntityKey, EntityKind, ValueKey
 from mqttjobs.domain.status import EventKind, JobEvent
+from mqttjobs.domain.triggers.base import Trigger, TriggerKey, trigger_keys
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LAMP = EntityKey(EntityKind.OBJECT, "lamp")
@@ -29,6 +30,15 @@ def a_change(text: str, seconds: float = 0, **changes: Any) -> Change:
     """Return a change of the lamp's state."""
     fields: dict[str, Any] = {"key": LAMP_STATE, "previous": None, "at": later(seconds), **changes}
     return Change(text=text, **fields)
+
+
+def a_trigger(**written: Any) -> Trigger:
+    """Return a trigger with keys as they are written in a configuration (`from_` is `from`); None: not written."""
+    groups: dict[type[TriggerKey], dict[str, Any]] = {}
+    for name, value in written.items():
+        if value is not None:
+            groups.setdefault(trigger_keys()[name.rstrip("_")], {})[name.rstrip("_")] = value
+    return Trigger(tuple(key.model_validate(fields) for key, fields in groups.items()))
 
 
 scalars = (

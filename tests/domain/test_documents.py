@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from mqttjobs.domain.documents import event_document, job_document, job_fields, send_document
 from mqttjobs.domain.jobs import CustomResult, Job, OperationState, Outcome, begin, finish, submitted
-from mqttjobs.domain.model import EntityKey, EntityKind, Json, Trigger
+from mqttjobs.domain.model import EntityKey, EntityKind, Json
 from mqttjobs.domain.operation_document import OperationView, brief_document, operation_document, strategy
 from mqttjobs.domain.operations import Attach, Operation, Preference
 from mqttjobs.domain.protocol import encode
 from mqttjobs.domain.schedules import Interval
 from mqttjobs.domain.status import ALL, ANY, LOCAL, TERMINAL_STATUSES, EventKind, JobEvent, Status, status_of
+from mqttjobs.domain.triggers.base import Trigger
 from mqttjobs.domain.users import User
 from tests.domain.builders import LAMP, NOW, an_event, json_values, later
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from mqttjobs.domain.installation import Installation
-from mqttjobs.domain.model import STATE, Entity, EntityClass, EntityKey, EntityKind, Trigger, ValueKey, ValueSource
+from mqttjobs.domain.model import STATE, Entity, EntityClass, EntityKey, EntityKind, ValueKey, ValueSource
 from mqttjobs.domain.operations import Attach, Operation
+from mqttjobs.domain.triggers.base import Trigger
+from tests.domain.builders import a_trigger
 
 
 def an_object_key(name: str) -> EntityKey:
@@ -83,9 +85,9 @@ def test_there_is_no_source_of_what_is_not_there() -> None:
 
 
 def test_the_triggers_of_an_entity_are_its_own_and_those_of_its_class() -> None:
-    own = an_operation("own", Attach(object="m1"), triggers=(Trigger(), Trigger(attribute="x")))
+    own = an_operation("own", Attach(object="m1"), triggers=(Trigger(), a_trigger(attribute="x")))
     shared = an_operation(
-        "shared", Attach.model_validate({"class": "room"}), triggers=(Trigger(attribute="x"), Trigger())
+        "shared", Attach.model_validate({"class": "room"}), triggers=(a_trigger(attribute="x"), Trigger())
     )
     installation = an_installation(
         an_object("m1", class_id="room"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -12,21 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttjobs.domain.model import Trigger
-from mqttjobs.domain.starting import OnRestart
-from mqttjobs.domain.thresholds import Threshold, number_of
-from mqttjobs.domain.triggers import (
-    TriggerState,
+from mqttjobs.domain.automaton import (
     after_restart,
     deadline,
     fall_silent,
+    ran,
     receive,
     shift,
     silence_deadline,
-    throttled,
+    skip_reason,
     tick,
     trigger_state_name,
 )
+from mqttjobs.domain.starting import OnRestart
+from mqttjobs.domain.thresholds import Threshold, number_of
+from mqttjobs.domain.triggers.base import Trigger, TriggerState
+from tests.domain import builders
 from tests.domain.builders import LAMP, NOW, a_change, later
 
 NAME = trigger_state_name("op/abc/0", LAMP)
@@ -36,15 +37,50 @@ def seconds(value: float) -> timedelta:
     return timedelta(seconds=value)
 
 
+@dataclass(frozen=True)
+class Keys:
+    """The keys of a trigger as the oracle sees them; durations are seconds, states are texts of one letter each."""
+
+    states: Iterable[str] | None = None
+    from_states: Iterable[str] | None = None
+    not_from: Iterable[str] = ()
+    not_states: Iterable[str] = ()
+    threshold: Threshold | None = None
+    duration: float | None = None
+    periodicity: float | None = None
+    debounce: float | None = None
+    throttle: float | None = None
+    silence: float | None = None
+    on_restart: OnRestart = OnRestart.RESUME
+    enabled: bool = True
+
+    @property
+    def is_timed(self) -> bool:
+        return self.duration is not None or self.periodicity is not None
+
+    @property
+    def trigger(self) -> Trigger:
+        states = {
+            "states": self.states,
+            "from": self.from_states,
+            "not_from": self.not_from or None,
+            "not_states": self.not_states or None,
+        }
+        times = ("duration", "periodicity", "debounce", "throttle", "silence")
+        threshold = self.threshold or Threshold()
+        return builders.a_trigger(
+            **{name: None if each is None else sorted(each) for name, each in states.items()},
+            **{name: getattr(self, name) for name in times},
+            above=threshold.above,
+            below=threshold.below,
+            hysteresis=threshold.hysteresis or None,
+            on_restart=self.on_restart,
+            enabled=self.enabled,
+        )
+
+
 def a_trigger(**keys: Any) -> Trigger:
-    """Return a trigger; durations are seconds, states are texts of one letter each."""
-    for name in ("duration", "periodicity", "debounce", "throttle", "silence"):
-        if keys.get(name) is not None:
-            keys[name] = seconds(keys[name])
-    for name in ("states", "from_states", "not_from", "not_states"):
-        if keys.get(name) is not None:
-            keys[name] = frozenset(keys[name])
-    return Trigger(**keys)
+    return Keys(**keys).trigger
 
 
 class Run:
@@ -79,7 +115,7 @@ class Run:
         return [(each - NOW).total_seconds() for each in [*fired, *self.pass_to(end)]]
 
 
-def expected(trigger: Trigger, timeline: Sequence[tuple[int, str]], end: int) -> list[float]:
+def expected(keys: Keys, timeline: Sequence[tuple[int, str]], end: int) -> list[float]:
     """Return when the rules say that it fires: stretches in which it lasts, and in them the changes that begin."""
     stretches: list[tuple[list[int], int]] = []
     begun: list[int] | None = None
@@ -87,10 +123,10 @@ def expected(trigger: Trigger, timeline: Sequence[tuple[int, str]], end: int) ->
     previous: str | None = None
     for at, text in timeline:
         was = beyond
-        if trigger.threshold is not None:
-            beyond = trigger.threshold.side(beyond, float(text))
-        lasts = _lasts(trigger, text) and (trigger.threshold is None or beyond)
-        begins = lasts and _from_agrees(trigger, previous) and (trigger.threshold is None or not was)
+        if keys.threshold is not None:
+            beyond = keys.threshold.side(beyond, float(text))
+        lasts = _lasts(keys, text) and (keys.threshold is None or beyond)
+        begins = lasts and _from_agrees(keys, previous) and (keys.threshold is None or not was)
         if not lasts:
             if begun:
                 stretches.append((begun, at))
@@ -102,23 +138,23 @@ def expected(trigger: Trigger, timeline: Sequence[tuple[int, str]], end: int) ->
         previous = text
     if begun:
         stretches.append((begun, end))
-    return [at for begun, until in stretches for at in _firings(trigger, begun, until)]
+    return [at for begun, until in stretches for at in _firings(keys, begun, until)]
 
 
-def _lasts(trigger: Trigger, text: str) -> bool:
-    if trigger.states is None and trigger.from_states is not None and trigger.is_timed and text in trigger.from_states:
+def _lasts(keys: Keys, text: str) -> bool:
+    if keys.states is None and keys.from_states is not None and keys.is_timed and text in keys.from_states:
         return False
-    return (trigger.states is None or text in trigger.states) and text not in trigger.not_states
+    return (keys.states is None or text in keys.states) and text not in keys.not_states
 
 
-def _from_agrees(trigger: Trigger, previous: str | None) -> bool:
-    return (trigger.from_states is None or previous in trigger.from_states) and previous not in trigger.not_from
+def _from_agrees(keys: Keys, previous: str | None) -> bool:
+    return (keys.from_states is None or previous in keys.from_states) and previous not in keys.not_from
 
 
-def _firings(trigger: Trigger, begun: list[int], until: int) -> list[float]:
+def _firings(keys: Keys, begun: list[int], until: int) -> list[float]:
     nexts = [*begun[1:], until]
-    wait = None if trigger.duration is None else trigger.duration.total_seconds()
-    quiet = None if trigger.debounce is None else trigger.debounce.total_seconds()
+    wait = None if keys.duration is None else keys.duration
+    quiet = None if keys.debounce is None else keys.debounce
     fired: list[float] = []
     for at, following in zip(begun, nexts, strict=True):
         if wait is not None and fired:
@@ -128,14 +164,14 @@ def _firings(trigger: Trigger, begun: list[int], until: int) -> list[float]:
             first = max(first, at + quiet)
         bound = following if quiet is not None or wait is None else until
         if first <= bound:
-            fired += _repeats(trigger, first, until if wait is not None else following)
+            fired += _repeats(keys, first, until if wait is not None else following)
     return fired
 
 
-def _repeats(trigger: Trigger, first: float, until: float) -> list[float]:
-    if trigger.periodicity is None:
+def _repeats(keys: Keys, first: float, until: float) -> list[float]:
+    if keys.periodicity is None:
         return [first]
-    every = trigger.periodicity.total_seconds()
+    every = keys.periodicity
     return [first + n * every for n in range(int((until - first) // every) + 1)]
 
 
@@ -153,7 +189,7 @@ def _changes(steps: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
 waits = st.none() | st.integers(1, 6)
 some = st.none() | st.sets(st.sampled_from("abc"), min_size=1, max_size=2)
 of_states = st.builds(
-    a_trigger,
+    Keys,
     states=some,
     from_states=some,
     not_from=st.sets(st.sampled_from("abc"), max_size=1),
@@ -163,7 +199,7 @@ of_states = st.builds(
     periodicity=st.none() | st.integers(1, 5),
 )
 of_numbers = st.builds(
-    a_trigger,
+    Keys,
     threshold=st.sampled_from(
         [
             Threshold(2),
@@ -186,24 +222,25 @@ def steps(texts: str) -> st.SearchStrategy[list[tuple[int, str]]]:
 
 @given(of_states, steps("abc"))
 def test_states_from_duration_debounce_and_periodicity_fire_exactly_when_the_rules_say(
-    trigger: Trigger, written: list[tuple[int, str]]
+    keys: Keys, written: list[tuple[int, str]]
 ) -> None:
     timeline = _changes(written)
     end = (timeline[-1][0] if timeline else 0) + 20
-    assert Run(trigger).play(timeline, end) == expected(trigger, timeline, end)
+    assert Run(keys.trigger).play(timeline, end) == expected(keys, timeline, end)
 
 
 @given(of_numbers, steps("012345"))
-def test_thresholds_and_bands_fire_exactly_when_the_rules_say(trigger: Trigger, written: list[tuple[int, str]]) -> None:
+def test_thresholds_and_bands_fire_exactly_when_the_rules_say(keys: Keys, written: list[tuple[int, str]]) -> None:
     timeline = _changes(written)
     end = (timeline[-1][0] if timeline else 0) + 20
-    assert Run(trigger).play(timeline, end) == expected(trigger, timeline, end)
+    assert Run(keys.trigger).play(timeline, end) == expected(keys, timeline, end)
 
 
 @given(of_states | of_numbers, steps("012345") | steps("abc"), st.integers(-100_000, 100_000))
 def test_a_wall_clock_that_was_set_moves_every_firing_by_as_much(
-    trigger: Trigger, written: list[tuple[int, str]], step: int
+    keys: Keys, written: list[tuple[int, str]], step: int
 ) -> None:
+    trigger = keys.trigger
     run = Run(trigger)
     for at, text in _changes(written):
         run.pass_to(at)
@@ -309,24 +346,25 @@ def test_debounce_does_not_fire_for_a_retained_first_report() -> None:
 def test_throttle_lets_one_through_in_any_stretch_of_its_length(pauses: list[int], length: int) -> None:
     trigger = a_trigger(throttle=length)
     run = Run(trigger)
-    ran: list[int] = []
+    runs: list[int] = []
     now = 0
     for number, pause in enumerate(pauses):
         now += pause
         assert run.report(f"state {number}", now)
-        assert throttled(trigger, run.state, later(now)) is (bool(ran) and now - ran[-1] < length)
-        if not throttled(trigger, run.state, later(now)):
-            run.state = replace(run.state or TriggerState(NAME, LAMP), ran_at=later(now))
-            ran.append(now)
-    assert ran[0] == pauses[0]
-    assert all(second - first >= length for first, second in pairwise(ran))
+        throttled = skip_reason(trigger, run.state, later(now)) is not None
+        assert throttled is (bool(runs) and now - runs[-1] < length)
+        if not throttled:
+            run.state = ran(trigger, run.state or TriggerState(NAME, LAMP), later(now))
+            runs.append(now)
+    assert runs[0] == pauses[0]
+    assert all(second - first >= length for first, second in pairwise(runs))
 
 
 def test_what_a_throttle_remembers_outlasts_the_state_and_is_forgotten_when_it_is_of_no_use() -> None:
     trigger = a_trigger(states="a", throttle=60)
     run = Run(trigger)
     run.report("a", 0)
-    run.state = TriggerState(NAME, LAMP, ran_at=later(0))
+    run.state = ran(trigger, TriggerState(NAME, LAMP), later(0))
     run.report("b", 1)
     assert run.state is not None
     run.report("c", 61)
@@ -361,8 +399,8 @@ def test_a_silence_fires_once_for_each_and_again_only_by_its_periodicity(
 
 
 def test_on_restart_says_what_becomes_of_a_hold_that_has_not_fired() -> None:
-    def restarted(how: OnRestart, state: TriggerState) -> TriggerState | None:
-        return after_restart(replace(a_trigger(duration=60), on_restart=how), state, later(30))
+    def restarted(how: OnRestart, state: TriggerState, **keys: Any) -> TriggerState | None:
+        return after_restart(a_trigger(duration=60, **keys, on_restart=how), state, later(30))
 
     pending = TriggerState(NAME, LAMP, later(0))
     assert restarted(OnRestart.RESUME, pending) == pending
@@ -370,8 +408,8 @@ def test_on_restart_says_what_becomes_of_a_hold_that_has_not_fired() -> None:
     assert restarted(OnRestart.DROP, pending) is None
     fired = replace(pending, fired_at=later(20))
     assert all(restarted(how, fired) == fired for how in OnRestart)
-    crossed = replace(pending, beyond=True)
-    assert restarted(OnRestart.DROP, crossed) == replace(crossed, since_at=None)
+    crossed = replace(pending, memory={"above": True})
+    assert restarted(OnRestart.DROP, crossed, threshold=Threshold(above=5)) == replace(crossed, since_at=None)
 
 
 def test_a_trigger_that_is_not_enabled_watches_nothing() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttjobs.domain.model import Change, Trigger
-from mqttjobs.domain.triggers import TriggerState, deadline, receive, shift, tick, trigger_state_name
-from tests.domain.builders import LAMP, NOW, a_change, later
+from mqttjobs.domain.automaton import deadline, receive, shift, tick, trigger_state_name
+from mqttjobs.domain.model import Change
+from mqttjobs.domain.triggers.base import Trigger, TriggerState
+from tests.domain.builders import LAMP, NOW, a_change, a_trigger, later
 
 NAME = trigger_state_name("op/abc/0", LAMP)
 
@@ -21,13 +23,7 @@ def seconds(value: float) -> timedelta:
 
 
 def watching(*states: str, duration: float | None = None, periodicity: float | None = None) -> Trigger:
-    return Trigger(
-        frozenset(states) if states else None,
-        states or None,
-        None,
-        None if duration is None else seconds(duration),
-        None if periodicity is None else seconds(periodicity),
-    )
+    return a_trigger(states=list(states) or None, duration=duration, periodicity=periodicity)
 
 
 @dataclass
@@ -151,13 +147,18 @@ class Oracle:
     since: int | None = None
     last: int | None = None
 
+    def key(self, name: str) -> Any:
+        """Return what a key of the trigger says, or None."""
+        return next((getattr(key, name) for key in self.trigger.keys if key.name == name), None)
+
     def change(self, text: str, at: int) -> list[int]:
-        if self.trigger.states is not None and text not in self.trigger.states:
+        states = self.key("states")
+        if states is not None and text not in states:
             self.since = self.last = None
             return []
         if self.since is None:
             self.since = at
-        if self.trigger.duration is not None:
+        if self.key("duration") is not None:
             return []
         self.last = at
         return [at]
@@ -165,7 +166,7 @@ class Oracle:
     def second(self, now: int) -> list[int]:
         if self.since is None:
             return []
-        wait, every = self.trigger.duration, self.trigger.periodicity
+        wait, every = self.key("duration"), self.key("periodicity")
         first = wait is not None and self.last is None and now - self.since >= wait.total_seconds()
         again = every is not None and self.last is not None and now - self.last >= every.total_seconds()
         if first or again:

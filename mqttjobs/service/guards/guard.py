@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
+from mqttjobs.domain.automaton import skip_reason, trigger_state_name
 from mqttjobs.domain.documents import entity_field
 from mqttjobs.domain.installation import Watcher
-from mqttjobs.domain.jobs import duration_text
-from mqttjobs.domain.model import Change, EntityKey, Json, Trigger
+from mqttjobs.domain.model import Change, EntityKey, Json
 from mqttjobs.domain.operations import Operation
-from mqttjobs.domain.triggers import throttled, trigger_state_name
+from mqttjobs.domain.starting import SkipReason
+from mqttjobs.domain.triggers.base import Trigger
 from mqttjobs.service.guards.breakers import Breakers
 from mqttjobs.service.guards.context import StoredConditionContext
 from mqttjobs.service.settings import Settings
@@ -22,13 +22,6 @@ MAX_DEPTH = 8
 """Publishes into state topics and on_failure chains carry their depth; beyond this nothing starts (behaviour 4)."""
 SKIPPED_MATCHES_KEPT = 20
 """How many skipped matches of each operation are remembered, and explained (contract 4, operations/explain)."""
-
-
-class SkipReason(NamedTuple):
-    """Why a match did not run: the word that it is counted under, and a sentence."""
-
-    reason: str
-    details: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +86,18 @@ class TriggerGuard:
             return SkipReason("inactive", "it is deactivated")
         if change is not None and change.depth > MAX_DEPTH:
             return SkipReason("depth", f"a chain of {MAX_DEPTH} publishes of our own led here")
-        skip_reason = self.of_conditions(operation, owner, at)
-        if skip_reason is not None:
-            return skip_reason
+        reason = self.of_conditions(operation, owner, at)
+        if reason is not None:
+            return reason
         if trigger.conditions is not None:
             context = self.context(owner, at)
             if not trigger.conditions.holds(context):
                 return SkipReason("condition", trigger.conditions.describe(context))
-        if trigger.throttle is not None:
+        if trigger.skipping:
             name = trigger_state_name(operation.trigger_ids[watcher.trigger_index], owner)
-            if throttled(trigger, self._cache.trigger_states.get(name), at):
-                return SkipReason("throttled", f"it ran less than {duration_text(trigger.throttle)} before")
+            reason = skip_reason(trigger, self._cache.trigger_states.get(name), at)
+            if reason is not None:
+                return reason
         if not self._breakers.allows(operation, owner):
             return SkipReason("breaker", "its breaker is open: it was started too often in a short time")
         return None
@@ -112,9 +106,9 @@ class TriggerGuard:
         """Return why a moment may not start an operation that is attached to nothing, or None."""
         if not self._cache.is_active(operation):
             return SkipReason("inactive", "it is deactivated")
-        skip_reason = self.of_conditions(operation, None, at)
-        if skip_reason is not None or trigger.conditions is None:
-            return skip_reason
+        reason = self.of_conditions(operation, None, at)
+        if reason is not None or trigger.conditions is None:
+            return reason
         context = self.context(None, at)
         return (
             None if trigger.conditions.holds(context) else SkipReason("condition", trigger.conditions.describe(context))

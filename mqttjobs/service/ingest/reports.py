@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from mqttjobs.domain.automaton import receive, tick, trigger_state_name
 from mqttjobs.domain.installation import Reader, Watcher
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import AVAILABILITY, EMPTY, Change, EntityKey, Json, Value, ValueKey, ValueSource
@@ -20,7 +21,7 @@ from mqttjobs.domain.protocol import (
     read_trace,
     report_meta,
 )
-from mqttjobs.domain.triggers import TriggerState, receive, tick, trigger_state_name
+from mqttjobs.domain.triggers.base import TriggerState
 from mqttjobs.domain.values import ORDER, Reading, ReportResult, apply_reading
 from mqttjobs.errors import ReportError
 from mqttjobs.service.ingest.discovery import Discovery

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from mqttjobs.domain.agents import expected_set, no_ready_agent, parse_target
+from mqttjobs.domain.automaton import ran, trigger_state_name
 from mqttjobs.domain.installation import Watcher
 from mqttjobs.domain.jobs import Job, JobUpdate, Phase, apply, fail_unrun, submitted
 from mqttjobs.domain.model import AVAILABILITY, EMPTY, STATE, Change, EntityKey, Json, Mode, ValueKey
 from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import iso
+from mqttjobs.domain.starting import SkipReason
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
-from mqttjobs.domain.triggers import TriggerState, trigger_state_name
-from mqttjobs.service.guards.guard import SkippedMatch, SkippedMatches, SkipReason, TriggerGuard
+from mqttjobs.domain.triggers.base import TriggerState
+from mqttjobs.service.guards.guard import SkippedMatch, SkippedMatches, TriggerGuard
 from mqttjobs.service.jobs.variables import TemplateContextBuilder
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.agents import AgentRegistry
@@ -126,12 +128,10 @@ class JobFactory:
             origin = self._origin(watcher, change) if operation.record_skipped else None
             self.skip(tx, operation, watcher.owner, skip_reason, at, origin, watcher.trigger_index, change)
             return None
-        if trigger.throttle is not None:
+        if trigger.running:
             name = trigger_state_name(operation.trigger_ids[watcher.trigger_index], watcher.owner)
-            trigger_state = replace(
-                self._cache.trigger_states.get(name) or TriggerState(name, watcher.owner), ran_at=at
-            )
-            self._cache.put_trigger_state(tx, trigger_state)
+            known = self._cache.trigger_states.get(name) or TriggerState(name, watcher.owner)
+            self._cache.put_trigger_state(tx, ran(trigger, known, at))
         return self.compose(operation, watcher.owner, self._origin(watcher, change), at)
 
     def start(
@@ -185,7 +185,7 @@ class JobFactory:
         extra: dict[str, Json] = {"payload": change.payload}
         if change.key.name == STATE and change.key.entity == watcher.owner:
             extra |= {"state": change.text, "previous_state": change.previous}
-        states = watcher.trigger.states_in_order
+        states = watcher.trigger.states_waited_for
         return JobOrigin(
             user_id=operation.run_as or change.user_id or self._system_user,
             extra=extra,

@@ -10,8 +10,9 @@ from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, Json
 from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.params import fill_params
+from mqttjobs.domain.starting import SkipReason
 from mqttjobs.domain.status import Status
-from mqttjobs.service.guards.guard import MAX_DEPTH, SkipReason
+from mqttjobs.service.guards.guard import MAX_DEPTH
 from mqttjobs.service.jobs.factory import JobFactory, JobOrigin
 from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.cache import StateCache

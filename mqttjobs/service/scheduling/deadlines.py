@@ -1,4 +1,4 @@
-"""Everything that starts because time passes: holds, silences, the sun, schedules, and the start itself."""
+"""Everything that starts because time passes: pending triggers, silences, the sun, schedules, and the start itself."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
+from mqttjobs.domain.automaton import after_restart, shift
 from mqttjobs.domain.installation import Installation, Watcher
 from mqttjobs.domain.jobs import OperationState
 from mqttjobs.domain.model import EntityKey, Json
 from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.protocol import from_milliseconds, milliseconds
 from mqttjobs.domain.schedules import Schedule, latest_due, next_due
-from mqttjobs.domain.starting import At, Moment
-from mqttjobs.domain.sun import latest_moment, next_moment
-from mqttjobs.domain.triggers import after_restart, shift
+from mqttjobs.domain.triggers.base import ClockKind
 from mqttjobs.service.guards.context import location_of, zone_of
 from mqttjobs.service.ingest.reports import Ingest, Match
 from mqttjobs.service.jobs.factory import JobFactory
@@ -23,8 +22,8 @@ from mqttjobs.service.settings import Settings
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
 
-SUN_KEY = "sun"
-"""In an operation's facts: trigger id -> when the sun last made it due, in milliseconds."""
+MOMENTS_KEY = "sun"
+"""In the `extra` of an operation state: trigger id -> when the clock last made the trigger due, in milliseconds."""
 
 
 class Deadlines:
@@ -53,7 +52,7 @@ class Deadlines:
         self._job_factory = job_factory
         installation = settings.installation
         self._scheduled = installation.scheduled
-        self._suns = list(_suns(installation))
+        self._clocks = list(_clocks(installation))
         self.restore()
 
     def restore(self) -> None:
@@ -102,8 +101,8 @@ class Deadlines:
     def clock_due(self, tx: Transaction, now: datetime, *, ready: bool) -> list[Match]:
         """Start what schedules and the sun make due, and when the service is ready what waits for the start."""
         matches = [*(self._start(tx, now) if ready else ()), *self._run_schedules(tx, now)]
-        for trigger_index, at in self._suns:
-            matches += self._run_sun(tx, trigger_index, at, now)
+        for trigger_index, clock in self._clocks:
+            matches += self._run_clock(tx, trigger_index, clock, now)
         return matches
 
     def next_moment(self) -> datetime | None:
@@ -112,7 +111,7 @@ class Deadlines:
             next_due(schedule, operation_state.due_at or operation_state.created_at, self._zone)
             for _, schedule, operation_state in self._due()
         ]
-        dues += [self._next_sun(trigger_index, at) for trigger_index, at in self._suns]
+        dues += [self._next_of_clock(trigger_index, clock) for trigger_index, clock in self._clocks]
         return min((due for due in dues if due is not None), default=None)
 
     def next_trigger(self) -> datetime | None:
@@ -161,7 +160,7 @@ class Deadlines:
         matches: list[Match] = []
         for operation in self._settings.installation.operations.values():
             for trigger_index, trigger in enumerate(operation.triggers):
-                if trigger.enabled and trigger.at is not None and trigger.at.moment is Moment.START:
+                if trigger.enabled and trigger.clock is not None and trigger.clock.is_start():
                     matches += self._moment(tx, operation, trigger_index, now)
         return matches
 
@@ -192,48 +191,50 @@ class Deadlines:
             if operation.schedule is not None and operation.id in self._cache.operation_states
         ]
 
-    def _run_sun(self, tx: Transaction, trigger_index: tuple[Operation, int], at: At, now: datetime) -> list[Match]:
-        """Start what the sun makes due; like a schedule, what was missed runs at most once."""
+    def _run_clock(
+        self, tx: Transaction, trigger_index: tuple[Operation, int], clock: ClockKind, now: datetime
+    ) -> list[Match]:
+        """Start what a moment such as sunset makes due; like a schedule, what was missed runs at most once."""
         operation, number = trigger_index
-        location, last = location_of(self._settings.service), self._last_sun(trigger_index)
+        location, last = location_of(self._settings.service), self._last_of_clock(trigger_index)
         if last is None:
             return []
-        due = latest_moment(at, last, now, location)
+        due = clock.latest_moment(last, now, location)
         if due is None:
             return []
         operation_state = self._cache.operation_states[operation.id]
-        moments = _sun_moments(operation_state, operation) | {operation.trigger_ids[number]: milliseconds(due)}
-        self._cache.change_operation_state(tx, operation.id, extra={**operation_state.extra, SUN_KEY: moments})
+        moments = _last_moments(operation_state, operation) | {operation.trigger_ids[number]: milliseconds(due)}
+        self._cache.change_operation_state(tx, operation.id, extra={**operation_state.extra, MOMENTS_KEY: moments})
         if due < self._started_at and not operation.catch_up:
             return []
         return self._moment(tx, operation, number, now)
 
-    def _last_sun(self, trigger_index: tuple[Operation, int]) -> datetime | None:
+    def _last_of_clock(self, trigger_index: tuple[Operation, int]) -> datetime | None:
         operation, number = trigger_index
         operation_state = self._cache.operation_states.get(operation.id)
         if operation_state is None:
             return None
-        moments = _sun_moments(operation_state, operation).get(operation.trigger_ids[number])
+        moments = _last_moments(operation_state, operation).get(operation.trigger_ids[number])
         return operation_state.updated_at if moments is None else from_milliseconds(moments)
 
-    def _next_sun(self, trigger_index: tuple[Operation, int], at: At) -> datetime | None:
-        location, last = location_of(self._settings.service), self._last_sun(trigger_index)
-        return None if last is None else next_moment(at, last, location)
+    def _next_of_clock(self, trigger_index: tuple[Operation, int], clock: ClockKind) -> datetime | None:
+        location, last = location_of(self._settings.service), self._last_of_clock(trigger_index)
+        return None if last is None else clock.next_moment(last, location)
 
-    def next_sun(self, operation: Operation, number: int) -> datetime | None:
-        """Return when the sun makes a trigger due next, or None."""
-        at = operation.triggers[number].at
-        return None if at is None else self._next_sun((operation, number), at)
+    def next_of_clock(self, operation: Operation, number: int) -> datetime | None:
+        """Return when a trigger that goes by the clock is due next, or None."""
+        clock = operation.triggers[number].clock
+        return None if clock is None else self._next_of_clock((operation, number), clock)
 
 
-def _sun_moments(operation_state: OperationState, operation: Operation) -> dict[str, Json]:
-    """Return when the sun last made the triggers due that the operation has now."""
-    moments: Mapping[str, Json] = operation_state.extra.get(SUN_KEY) or {}
+def _last_moments(operation_state: OperationState, operation: Operation) -> dict[str, Json]:
+    """Return when the triggers were last due that the operation has now and that go by the clock."""
+    moments: Mapping[str, Json] = operation_state.extra.get(MOMENTS_KEY) or {}
     return {name: at for name, at in moments.items() if name in operation.trigger_ids}
 
 
-def _suns(installation: Installation) -> Iterator[tuple[tuple[Operation, int], At]]:
+def _clocks(installation: Installation) -> Iterator[tuple[tuple[Operation, int], ClockKind]]:
     for operation in installation.operations.values():
         for trigger_index, trigger in enumerate(operation.triggers):
-            if trigger.enabled and trigger.at is not None and trigger.at.moment is not Moment.START:
-                yield (operation, trigger_index), trigger.at
+            if trigger.enabled and trigger.clock is not None and not trigger.clock.is_start():
+                yield (operation, trigger_index), trigger.clock

@@ -6,9 +6,10 @@ import heapq
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
+from mqttjobs.domain.automaton import fall_silent, silence_deadline, trigger_state_name
 from mqttjobs.domain.installation import Installation, Watcher
 from mqttjobs.domain.model import AVAILABILITY, EntityKey, ValueKey
-from mqttjobs.domain.triggers import TriggerState, fall_silent, silence_deadline, trigger_state_name
+from mqttjobs.domain.triggers.base import TriggerState
 from mqttjobs.service.state.cache import StateCache
 from mqttjobs.service.state.transaction import Transaction
 

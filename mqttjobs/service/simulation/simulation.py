@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.status import Status
-from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.domain.triggers.base import TriggerState
 from mqttjobs.domain.values import ReportResult
 from mqttjobs.errors import TemplateError
 from mqttjobs.service.guards.breakers import Breakers

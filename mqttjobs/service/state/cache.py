@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from mqttjobs.domain.automaton import deadline, heard_again
 from mqttjobs.domain.installation import Installation, Watcher
 from mqttjobs.domain.jobs import Job, OperationState
-from mqttjobs.domain.model import EntityKey, Json, Trigger, Value, ValueKey
+from mqttjobs.domain.model import EntityKey, Json, Value, ValueKey
 from mqttjobs.domain.operations import Operation
 from mqttjobs.domain.status import Status
-from mqttjobs.domain.triggers import TriggerState, deadline
+from mqttjobs.domain.triggers.base import Trigger, TriggerState
 from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.base import Snapshot
 from mqttjobs.transport.base import Message
@@ -168,8 +169,9 @@ class StateCache:
         """Forget that an entity was silent."""
         for name in sorted(self.fallen.pop(entity, ())):
             trigger_state = self.trigger_states.get(name)
-            if trigger_state is not None and trigger_state.ran_at is not None:
-                self.put_trigger_state(tx, replace(trigger_state, fired_at=None))
+            left = None if trigger_state is None else heard_again(trigger_state)
+            if left is not None:
+                self.put_trigger_state(tx, left)
             else:
                 self.drop_trigger_state(tx, name)
             self.awakened.append(name)

@@ -13,7 +13,7 @@ from mqttjobs.domain.assignments import Assignment, Key, Stage
 from mqttjobs.domain.jobs import Job, JobUpdate, OperationState, Phase, apply
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.status import LOCAL, Status
-from mqttjobs.domain.triggers import TriggerState
+from mqttjobs.domain.triggers.base import TriggerState
 from mqttjobs.errors import NotFound, StoreError, TerminalState
 from mqttjobs.store.base import (
     ANSWERS_KEPT,

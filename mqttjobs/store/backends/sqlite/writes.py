@@ -86,7 +86,7 @@ def _record_values(db: sqlite3.Connection, changes: Changes) -> None:
         )
     if changes.trigger_states:
         db.executemany(
-            f"INSERT OR REPLACE INTO holds ({TRIGGER_STATE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO holds ({TRIGGER_STATE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [trigger_state_row(each) for each in changes.trigger_states.values() if each is not None],
         )
         dropped = [(name,) for name, each in changes.trigger_states.items() if each is None]
