@@ -9,13 +9,16 @@ from mqttjobs.domain.agent_messages import Readiness
 from mqttjobs.domain.agents import Agent
 from mqttjobs.domain.assignments import Assignment, Key, Stage
 from mqttjobs.domain.conditions.base import ConditionKind
+from mqttjobs.domain.durations import describe_duration
+from mqttjobs.domain.fields import Duration, PositiveDuration, States
 from mqttjobs.domain.jobs import CustomResult, Job, JobUpdate, OperationState, Outcome, Phase, apply
-from mqttjobs.domain.model import Delivery, Entity, EntityKey, EntityKind, Json, Value, ValueKey
-from mqttjobs.domain.starting import ConditionContext, Daylight
+from mqttjobs.domain.model import Change, Delivery, Entity, EntityKey, EntityKind, Json, Value, ValueKey
+from mqttjobs.domain.starting import Condition, ConditionContext, Daylight, SkipReason
 from mqttjobs.domain.status import LOCAL, EventKind, JobEvent, Status
+from mqttjobs.domain.sun import Location
 from mqttjobs.domain.templates import Rendered, Template, topic_problem
 from mqttjobs.domain.topics import check_filter, check_topic, matches
-from mqttjobs.domain.triggers.base import TriggerState
+from mqttjobs.domain.triggers.base import ClockKind, SilenceKind, Trigger, TriggerKey, TriggerState, Waiting
 from mqttjobs.domain.users import User
 from mqttjobs.errors import (
     ClientIdTaken,
@@ -78,8 +81,11 @@ __all__ = [
     "Answer",
     "Assignment",
     "Caller",
+    "Change",
     "Changes",
     "ClientIdTaken",
+    "ClockKind",
+    "Condition",
     "ConditionContext",
     "ConditionKind",
     "Conflict",
@@ -89,6 +95,7 @@ __all__ = [
     "CustomResult",
     "Daylight",
     "Delivery",
+    "Duration",
     "Entity",
     "EntityKey",
     "EntityKind",
@@ -106,6 +113,7 @@ __all__ = [
     "Json",
     "Key",
     "Limits",
+    "Location",
     "Message",
     "NoParams",
     "NotFound",
@@ -113,6 +121,7 @@ __all__ = [
     "Outcome",
     "Params",
     "Phase",
+    "PositiveDuration",
     "Publication",
     "Readiness",
     "Rendered",
@@ -124,8 +133,11 @@ __all__ = [
     "Runs",
     "Scope",
     "Session",
+    "SilenceKind",
+    "SkipReason",
     "Snapshot",
     "Stage",
+    "States",
     "Status",
     "Store",
     "StoreError",
@@ -139,16 +151,20 @@ __all__ = [
     "Transport",
     "TransportError",
     "TransportModule",
+    "Trigger",
+    "TriggerKey",
     "TriggerState",
     "Unavailable",
     "User",
     "Value",
     "ValueKey",
+    "Waiting",
     "apply",
     "check_filter",
     "check_topic",
     "create_store",
     "create_transport",
+    "describe_duration",
     "describe_refusal",
     "matches",
     "method",

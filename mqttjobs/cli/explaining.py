@@ -101,7 +101,9 @@ def _seen(seen: Mapping[str, Json]) -> Iterator[str]:
     for given_up in seen["given_up"]:
         yield plain(f"  {given_up['operation_id']}{_for(given_up)} waits no longer")
     for waiting in seen["waiting"]:
-        yield plain(f"  {waiting['operation_id']}{_for(waiting)} waits until {exact_local_time(waiting['until'])}")
+        until = "" if waiting["until"] is None else f" until {exact_local_time(waiting['until'])}"
+        what = f": {waiting['waiting_for']}," if "waiting_for" in waiting else ""
+        yield plain(f"  {waiting['operation_id']}{_for(waiting)} waits{(what + until).removesuffix(',')}")
 
 
 def _rendered(run: Mapping[str, Json]) -> str:

@@ -18,7 +18,7 @@ The keys of a trigger answer them; see domain/triggers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -249,11 +249,17 @@ def ran(trigger: Trigger, state: TriggerState, at: datetime) -> TriggerState:
 
 def waiting(trigger: Trigger, state: TriggerState | None, now: datetime) -> Waiting | None:
     """Return what the trigger waits for because of what a key remembers, or None."""
-    for key in trigger.keys if state is not None and state.memory else ():
-        found = None if state is None else key.waiting(state.memory.get(key.name), now)
-        if found is not None:
-            return found
-    return None
+    return None if state is None else _waiting(trigger.keys, state, now)
+
+
+def counting(trigger: Trigger, state: TriggerState, now: datetime) -> Waiting | None:
+    """Return how many changes the trigger has counted and waits for, or None."""
+    return _waiting(trigger.counting, state, now)
+
+
+def _waiting(keys: Iterable[TriggerKey], state: TriggerState, now: datetime) -> Waiting | None:
+    found = (key.waiting(state.memory.get(key.name), now) for key in keys)
+    return next((each for each in found if each is not None), None)
 
 
 def after_restart(trigger: Trigger, state: TriggerState, now: datetime) -> TriggerState | None:

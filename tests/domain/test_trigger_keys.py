@@ -26,7 +26,7 @@ from mqttjobs.domain.automaton import (
 )
 from mqttjobs.domain.starting import OnRestart
 from mqttjobs.domain.thresholds import Threshold, number_of
-from mqttjobs.domain.triggers.base import Trigger, TriggerState
+from mqttjobs.domain.triggers.base import Trigger, TriggerState, trigger_keys
 from tests.domain import builders
 from tests.domain.builders import LAMP, NOW, a_change, later
 
@@ -414,3 +414,11 @@ def test_on_restart_says_what_becomes_of_a_hold_that_has_not_fired() -> None:
 
 def test_a_trigger_that_is_not_enabled_watches_nothing() -> None:
     assert not a_trigger(states="a", enabled=False).watches_changes
+
+
+def test_every_key_says_what_it_does_and_remembers_under_a_name_of_its_own() -> None:
+    keys = trigger_keys()
+    assert len(keys) > 20
+    assert [name for name, key in keys.items() if not key.spellings()[name].description] == []
+    classes = set(keys.values())
+    assert len({key.name for key in classes}) == len(classes)

@@ -15,6 +15,7 @@ GROUPS = {
     "mqttjobs_failover": "mqttjobs.transport",
     "mqttjobs_last": "mqttjobs.service.methods",
     "mqttjobs_months": "mqttjobs.domain.conditions",
+    "mqttjobs_every": "mqttjobs.triggers",
 }
 """The modules, and the entry point group of each."""
 FOLDERS = {family.group: family.folder for family in FAMILIES}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.brokers import MosquittoBroker
+from tests.clients import Client
 from tests.installed import Environment, build_wheel
 from tests.plugins.examples import GROUPS, project, source
 from tests.running import RunningAgent, RunningService
@@ -66,7 +67,15 @@ def config(broker: MosquittoBroker, machine: socket.socket, **operation: Any) ->
         "mqtt": {"url": f"failover:mqtt://127.0.0.1:{broker.port}"},
         "store": {"url": "audit:audit.log,sqlite:///mqttjobs.db"},
         "objects": {"lamp": {"state": {"topic": "home/lamp"}, "properties": {"mac": "00:11:22:aa:bb:cc"}}},
-        "operations": {"wake_up": wake | operation},
+        "operations": {
+            "wake_up": wake | operation,
+            "count": {
+                "attach": {"object": "lamp"},
+                "type": "mqtt",
+                "topic": "out/count",
+                "triggers": [{"states": ["off"], "every": 2}],
+            },
+        },
     }
 
 
@@ -98,9 +107,7 @@ def test_check_knows_the_plugins_and_names_the_broken_one(elsewhere: Environment
     )
 
 
-def test_the_service_runs_with_a_type_a_store_a_transport_a_method_and_a_condition(
-    service: RunningService, machine: socket.socket
-) -> None:
+def test_the_service_runs_with_a_plugin_of_every_family(service: RunningService, machine: socket.socket) -> None:
     service.run()
     assert "mqttjobs-broken 1.0" in service.log
     assert "Traceback" not in service.log
@@ -109,12 +116,24 @@ def test_the_service_runs_with_a_type_a_store_a_transport_a_method_and_a_conditi
         job = client.until(lambda each: each.data("jobs/list", {"status": "completed"})["items"])[0]
         assert (job["result"], job["description"]) == ({"bytes": 102}, {"mac": "00:11:22:aa:bb:cc"})
         assert client.data("operations/last", {"id": "wake_up"}) == {"uid": job["uid"], "status": "completed"}
+        client.publish("home/lamp", "off", qos=1)
+        client.until(lambda each: waiting_for(each) == "change 2 of 2")
     assert len(machine.recv(200)) == 102
     assert service.stop() == 0
     assert (service.directory / "audit.log").read_text().split()[1:] == [str(job["uid"]), "wake_up", "system"]
     service.run()
     with service.client() as client:
         assert client.data("jobs/get", {"id": job["uid"]})["result"] == {"bytes": 102}
+        client.subscribe("out/count")
+        for state in ("on", "off"):
+            client.publish("home/lamp", state, qos=1)
+        client.wait_topic("out/count")
+
+
+def waiting_for(client: Client) -> str:
+    """Return what the trigger of `count` waits for."""
+    [trigger] = client.data("operations/explain", {"id": "count"})["triggers"]
+    return str(trigger["waiting_for"])
 
 
 def test_an_agent_runs_a_type_of_an_installed_package(

@@ -215,6 +215,31 @@ async def test_a_condition_is_one_file(drop: Drop, tmp_path: Path) -> None:
     assert "operations.follow.conditions.months.0: must be at most 12" in wrong(typo)
 
 
+async def test_a_trigger_key_is_one_file(drop: Drop, tmp_path: Path) -> None:
+    follow = BASE["operations"]["follow"]
+
+    def written(**trigger: Any) -> Path:
+        return write(tmp_path, operations={"follow": {**follow, "triggers": [trigger]}})
+
+    assert "operations.follow.triggers.0.every: unknown key" in wrong(written(every=3))
+    drop_example(drop, "mqttjobs_every")
+    assert "operations.follow.triggers.0.evry: unknown key; did you mean 'every'?" in wrong(written(evry=3))
+    assert "operations.follow.triggers.0.every: must be at least 2" in wrong(written(every=1))
+    message = "every is about state changes and cannot stand beside silence; use conditions"
+    assert message in wrong(written(every=3, silence="1h"))
+    file = written(every=3)
+    assert check(file)[0] == 0
+    async with running(file) as watcher:
+        for state in ("on", "off"):
+            await watcher.client.ask("states/set", {"object": "lamp", "state": state})
+        [explained] = (await watcher.client.ask("operations/explain", {"id": "follow"}))["triggers"]
+        assert explained["told"] == "watches the state of lamp, and runs when it changes, at each 3. time"
+        assert explained["waiting_for"] == "change 3 of 3"
+        job = await watcher.report("on")
+        assert job["status"] == "completed"
+        assert (await watcher.client.ask("jobs/list", {}))["total_items"] == 1
+
+
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name.endswith(".yaml")])
 def test_every_configuration_of_the_examples_is_good(drop: Drop, tmp_path: Path, name: str) -> None:
     for module in GROUPS:

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mqttjobs.cli.app import app as program
-from mqttjobs.config.plugins import plugin_problems
+from mqttjobs.config.plugins import FAMILIES, plugin_problems
 from mqttjobs.domain.conditions.base import condition_kinds
+from mqttjobs.domain.triggers.base import trigger_keys
 from mqttjobs.executors.base import executor_types
 from mqttjobs.service.api.request import methods
 from mqttjobs.store.base import STORES
@@ -32,7 +33,7 @@ class Echo(Executor):
         return Outcome(ok=True, result=self.text)
 """
 EXECUTORS, STORE, TRANSPORT = "mqttjobs.executors", "mqttjobs.store", "mqttjobs.transport"
-METHODS, CONDITIONS = "mqttjobs.service.methods", "mqttjobs.domain.conditions"
+METHODS, CONDITIONS, TRIGGERS = "mqttjobs.service.methods", "mqttjobs.domain.conditions", "mqttjobs.triggers"
 
 
 def a_type(kind: object = "echo", *, more: str = "pass", run: str = "async def") -> str:
@@ -55,6 +56,17 @@ def a_condition(key: str = "echo", *, missing: str = "") -> str:
     return "\n".join(
         ["from mqttjobs.plugins import ConditionKind", "class Echo(ConditionKind):", f"    {key}: str", *lines]
     )
+
+
+def a_trigger_key(key: str = "echo", *, name: object = "echo") -> str:
+    named = "pass" if name is None else f"name: ClassVar[Any] = {name!r}"
+    lines = [f"    {named}", f"    echo: str = Field(alias={key!r}, description='says it')"]
+    imports = [
+        "from typing import Any, ClassVar",
+        "from pydantic import Field",
+        "from mqttjobs.plugins import TriggerKey",
+    ]
+    return "\n".join([*imports, "class Echo(TriggerKey):", *lines])
 
 
 def problems() -> list[str]:
@@ -155,16 +167,21 @@ def test_where_an_import_fails_is_told(install: Install) -> None:
         (CONDITIONS, a_condition(missing="holds"), "plugin.Echo has no holds()"),
         (CONDITIONS, a_condition(missing="describe"), "plugin.Echo has no describe()"),
         (CONDITIONS, a_condition("states"), "the condition key 'states' is one of mqttjobs itself"),
+        (TRIGGERS, "", "plugin has no trigger key"),
+        (TRIGGERS, a_trigger_key(name=None), "plugin.Echo.name must be one of its keys"),
+        (TRIGGERS, a_trigger_key(name="other"), "plugin.Echo.name must be one of its keys"),
+        (TRIGGERS, a_trigger_key(name=["echo"]), "plugin.Echo.name must be one of its keys"),
+        (TRIGGERS, a_trigger_key("for", name="for"), "the trigger key 'for' is one of mqttjobs itself"),
     ],
 )
 def test_a_plugin_that_lacks_what_its_family_needs_is_named(
     install: Install, group: str, text: str, message: str
 ) -> None:
-    before = [executor_types(), STORES.members(), TRANSPORTS.members(), methods(), condition_kinds()]
+    before = [family.members() for family in FAMILIES]
     install("mqttjobs-echo", {group: {"echo": "plugin"}}, plugin=text)
     (problem,) = problems()
     assert problem.startswith(f"the plugin 'echo' of mqttjobs-echo 1.0 ({group}) is not used: {message}"), problem
-    assert [executor_types(), STORES.members(), TRANSPORTS.members(), methods(), condition_kinds()] == before
+    assert [family.members() for family in FAMILIES] == before
 
 
 def test_an_entry_point_names_a_module(install: Install) -> None:
@@ -215,7 +232,7 @@ def test_a_broken_plugin_that_nothing_needs_is_a_warning_and_one_that_is_needed_
     assert "Traceback" not in "".join(lines)
 
 
-def test_all_five_families_are_found_in_installed_packages(install: Install) -> None:
+def test_all_families_are_found_in_installed_packages(install: Install) -> None:
     install(
         "mqttjobs-examples",
         {group: {module: module} for module, group in GROUPS.items()},
@@ -227,3 +244,4 @@ def test_all_five_families_are_found_in_installed_packages(install: Install) -> 
     assert "failover" in TRANSPORTS.members()
     assert "operations/last" in methods()
     assert "months" in condition_kinds()
+    assert "every" in trigger_keys()

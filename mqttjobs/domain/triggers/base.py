@@ -365,7 +365,7 @@ def _keys_of(module: ModuleType) -> Iterator[tuple[str, type[TriggerKey]]]:
     """Yield the names that the classes of a module may have in the configuration; a class without fields has none."""
     for item in vars(module).values():
         if isinstance(item, type) and issubclass(item, TriggerKey) and item.model_fields:
-            if getattr(item, "name", None) not in item.spellings():
+            if getattr(item, "name", None) not in list(item.spellings()):
                 raise ValueError(f"{item.__module__}.{item.__qualname__}.name must be one of its keys")
             yield from dict.fromkeys(item.spellings(), item).items()
 

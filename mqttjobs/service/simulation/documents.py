@@ -14,7 +14,15 @@ from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import AVAILABILITY, STATE, EntityKey, EntityKind, Json, ValueKey
 from mqttjobs.domain.protocol import encode, iso, scalar_text
 from mqttjobs.errors import InvalidRequest
-from mqttjobs.service.simulation.simulation import Advance, Receive, SetValue, Simulation, Step, StepResult
+from mqttjobs.service.simulation.simulation import (
+    Advance,
+    Receive,
+    SetValue,
+    SimulatedWait,
+    Simulation,
+    Step,
+    StepResult,
+)
 
 MOST_STEPS = 1000
 
@@ -142,11 +150,7 @@ def document(simulation: Simulation, step_result: StepResult, sees: Sees = every
             for value in step_result.values
             if sees(value.key.entity)
         ],
-        "waiting": [
-            {"operation_id": name, **entity_field(owner), "until": iso(due)}
-            for name, owner, due in step_result.waits
-            if sees(owner)
-        ],
+        "waiting": [_wait(wait) for wait in step_result.waits if sees(wait.owner)],
         "given_up": [
             {"operation_id": name, **entity_field(owner)} for name, owner in step_result.dropped if sees(owner)
         ],
@@ -163,6 +167,12 @@ def document(simulation: Simulation, step_result: StepResult, sees: Sees = every
 def _value_fields(key: ValueKey) -> dict[str, Json]:
     attribute = "availability" if key.name == AVAILABILITY else key.attribute
     return {**entity_field(key.entity), "attribute": attribute}
+
+
+def _wait(wait: SimulatedWait) -> dict[str, Json]:
+    described = {} if wait.description is None else {"waiting_for": wait.description}
+    until = None if wait.until is None else iso(wait.until)
+    return {"operation_id": wait.operation_id, **entity_field(wait.owner), **described, "until": until}
 
 
 def _step(step: Step) -> dict[str, Json]:

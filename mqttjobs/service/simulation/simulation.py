@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
+from mqttjobs.domain.automaton import counting
 from mqttjobs.domain.jobs import Job
 from mqttjobs.domain.model import EntityKey, EntityKind, Json, Value, ValueKey
 from mqttjobs.domain.status import Status
@@ -57,19 +59,28 @@ class Advance:
 Step = SetValue | Receive | Advance
 
 
+class SimulatedWait(NamedTuple):
+    """A trigger that waits: for its deadline, or, where `description` is given, for more changes until then."""
+
+    operation_id: str
+    owner: EntityKey
+    until: datetime | None
+    description: str | None = None
+
+
 @dataclass(slots=True)
 class StepResult:
     """What one step did.
 
-    `waits` are holds that were armed or moved, each with its operation, owner and deadline; `refused` is what was
-    wrong with the message.
+    `waits` are trigger states that wait for a deadline, or for more changes, since this step; `dropped` are those that
+    wait no longer, and did not run. `rejected` is what was wrong with the message.
     """
 
     step: Step | None
     at: datetime
     report_result: ReportResult | None = None
     values: list[Value] = field(default_factory=list)
-    waits: list[tuple[str, EntityKey, datetime]] = field(default_factory=list)
+    waits: list[SimulatedWait] = field(default_factory=list)
     dropped: list[tuple[str, EntityKey]] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     skipped_matches: list[tuple[str, SkippedMatch]] = field(default_factory=list)
@@ -243,12 +254,19 @@ class Simulation:
     def _add_trigger_state(self, step_result: StepResult, name: str, trigger_state: TriggerState | None) -> None:
         if trigger_state is None:
             trigger_id, kind, entity_id = name.rsplit("|", 2)
-            step_result.dropped.append((trigger_id.split("/", 1)[0], EntityKey(EntityKind(kind), entity_id)))
+            owner = EntityKey(EntityKind(kind), entity_id)
+            if not any((job.trigger, job.owner) == (trigger_id, owner) for job in step_result.jobs):
+                step_result.dropped.append((trigger_id.split("/", 1)[0], owner))
             return
         watcher = self._cache.watcher(trigger_state)
+        if watcher is None:
+            return
         due = self._cache.deadline(trigger_state)
-        if watcher is not None and due is not None:
-            step_result.waits.append((watcher.operation.id, trigger_state.entity, due))
+        count = counting(watcher.trigger, trigger_state, step_result.at)
+        if due is not None:
+            step_result.waits.append(SimulatedWait(watcher.operation.id, watcher.owner, due))
+        elif count is not None:
+            step_result.waits.append(SimulatedWait(watcher.operation.id, watcher.owner, count.until, count.description))
 
     def rendered(self, job: Job) -> dict[str, Json]:
         """Return what a job would do, with every `${…}` kept; `error` says why it cannot be done."""
