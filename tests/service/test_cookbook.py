@@ -98,6 +98,13 @@ async def test_button_double_press(build: Build) -> None:
     assert harness.texts("notify/phone") == []
     await harness.advance(2.1)
     assert len(harness.texts("notify/phone")) == 1
+    for seconds in (5, 2):
+        await harness.advance(seconds)
+        await harness.report(button, {"action": "single"})
+    assert harness.texts("zigbee2mqtt/blinds/set") == []
+    await harness.restart()
+    await harness.report(button, {"action": "single"})
+    assert len(harness.texts("zigbee2mqtt/blinds/set")) == 1
 
 
 @pytest.mark.parametrize("down", [False, True])
