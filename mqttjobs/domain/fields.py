@@ -195,6 +195,12 @@ def _size(value: Any) -> Any:
     raise ValueError("a size is a number of bytes, or 64KiB, 1MiB")
 
 
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a path contains no NUL")
+    return value
+
+
 def as_schema(title: str, number: Json, text: str) -> Written:
     """Return how something is written that is a number, or a text of a pattern."""
     return Written({"title": title, "anyOf": [number, {"type": "string", "pattern": f"^{text}$"}]})
@@ -221,3 +227,5 @@ Id = Annotated[str, Field(pattern=f"^{ID}$")]
 Text = Annotated[str, BeforeValidator(as_text), Written({"type": ["string", "number", "boolean"]})]
 States = Annotated[tuple[Text, ...], Field(strict=False), NotEmpty(), OneOrMany((str, int, float, bool))]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
+FilePath = Annotated[str, AfterValidator(_path)]
+FilePaths = Annotated[tuple[FilePath, ...], Field(strict=False)]

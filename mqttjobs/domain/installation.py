@@ -72,6 +72,7 @@ class Installation:
         self._watchers: dict[ValueKey, list[Watcher]] = {}
         self._class_watchers: dict[tuple[str, str], list[tuple[Operation, int, Trigger]]] = {}
         self._far_class_watchers: dict[ValueKey, list[tuple[str, Operation, int, Trigger]]] = {}
+        self._any_attached_twice = any(len(each.attach) > 1 for each in operations.values())
         for entity in self.entities.values():
             self._add_entity(entity)
         for operation in operations.values():
@@ -185,21 +186,21 @@ class Installation:
 
     def watchers(self, key: ValueKey) -> Iterator[Watcher]:
         """Yield the triggers that watch a value, of the entity's own operations and of its class's, each once."""
-        own = self._watchers.get(key, ())
-        yield from own
-        class_id = self.entities[key.entity].class_id if key.entity in self.entities else None
-        if class_id is not None:
-            for operation, trigger_index, trigger in self._class_watchers.get((class_id, key.name), ()):
-                if not self._attached_itself(operation, key.entity):
-                    yield Watcher(operation, trigger_index, trigger, key.entity)
+        yield from self._watchers.get(key, ())
+        owner = key.entity
+        entity = self.entities.get(owner)
+        if entity is not None and entity.class_id is not None:
+            for operation, trigger_index, trigger in self._class_watchers.get((entity.class_id, key.name), ()):
+                if not (self._any_attached_twice and self._attached_itself(operation, owner)):
+                    yield Watcher(operation, trigger_index, trigger, owner)
         for far_class, operation, trigger_index, trigger in self._far_class_watchers.get(key, ()):
             for member in self._members.get(far_class, ()):
-                if not self._attached_itself(operation, member):
+                if not (self._any_attached_twice and self._attached_itself(operation, member)):
                     yield Watcher(operation, trigger_index, trigger, member)
 
     def _attached_itself(self, operation: Operation, key: EntityKey) -> bool:
         """Whether an operation is attached to an entity by its own name, so that its class's is not counted twice."""
-        return len(operation.attach) > 1 and any(attached_entity(attach) == key for attach in operation.attach)
+        return any(attached_entity(attach) == key for attach in operation.attach)
 
     def operations_of(self, key: EntityKey) -> list[Operation]:
         """Return the operations attached to an entity, its class's included, each once."""

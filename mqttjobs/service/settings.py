@@ -17,6 +17,8 @@ from mqttjobs.domain.agents import Timing
 from mqttjobs.domain.durations import SIZE
 from mqttjobs.domain.fields import (
     Duration,
+    FilePath,
+    FilePaths,
     Id,
     OrElse,
     PositiveDuration,
@@ -42,13 +44,13 @@ from mqttjobs.transport.base import MAXIMUM_PACKET_SIZE, ConnectOptions, Tls
 class TlsSettings(Record):
     """The section mqtt.tls: TLS of mqtts and wss. Relative paths start at the folder of the configuration."""
 
-    ca_file: str | None = Field(
+    ca_file: FilePath | None = Field(
         default=None, description="The certificates of who may have signed the broker's; without it the system's."
     )
-    cert_file: str | None = Field(
+    cert_file: FilePath | None = Field(
         default=None, description="The certificate of the service, if the broker asks for one."
     )
-    key_file: str | None = Field(default=None, description="The private key of `cert_file`.")
+    key_file: FilePath | None = Field(default=None, description="The private key of `cert_file`.")
     insecure: bool = Field(
         default=False, description="`true` accepts any certificate of the broker; only for trying things out."
     )
@@ -177,7 +179,7 @@ class ServiceSettings(Record):
         default=timedelta(seconds=5), description="How long a program has between SIGTERM and SIGKILL."
     )
     system_user: Id = Field(default="system", description="The `user_id` of a job that no user started.")
-    program_dirs: Texts = Field(
+    program_dirs: FilePaths = Field(
         default=(),
         description="The folders in which programs may be; empty means anywhere, by an absolute path.",
     )

@@ -91,6 +91,9 @@ values = st.recursive(
 @example(place=("operations", "publish", "message"), value=10**30, rename=False)
 @example(place=("operations", "publish", "message"), value=float("inf"), rename=False)
 @example(place=("service", "timeout"), value=10**400, rename=False)
+@example(place=("service", "program_dirs"), value=["\0"], rename=False)
+@example(place=("operations", "program", "path"), value="/a\0", rename=False)
+@example(place=("operations", "script"), value={"type": "script", "ref": "a\0b"}, rename=False)
 @example(place=("classes", "room", "ids"), value=["{1..99999999}"], rename=False)
 def test_no_change_to_a_configuration_does_anything_but_make_another_or_a_reported_problem(
     place: tuple[Any, ...], value: Any, rename: bool

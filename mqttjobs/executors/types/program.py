@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from mqttjobs.domain.fields import FilePath
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Json
 from mqttjobs.executors.base import Limits, RunContext
@@ -20,7 +21,9 @@ class Program(CommandExecutor):
 
     kind: ClassVar[str] = "program"
 
-    path: str = Field(min_length=1, json_schema_extra={"pattern": "^/"}, description="The program: an absolute path.")
+    path: FilePath = Field(
+        min_length=1, json_schema_extra={"pattern": "^/"}, description="The program: an absolute path."
+    )
 
     def problems(self, limits: Limits) -> Mapping[str, str]:
         """See Executor."""

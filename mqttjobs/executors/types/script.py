@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 from pydantic import ConfigDict, Field
 
-from mqttjobs.domain.fields import exactly_one
+from mqttjobs.domain.fields import FilePath, exactly_one
 from mqttjobs.domain.jobs import Outcome
 from mqttjobs.domain.model import Json
 from mqttjobs.executors.base import Limits, RunContext
@@ -31,7 +31,7 @@ class Script(CommandExecutor):
     kind: ClassVar[str] = "script"
 
     text: str | None = Field(default=None, description="The script. Give either `text` or `ref`.")
-    ref: str | None = Field(
+    ref: FilePath | None = Field(
         default=None,
         description="The script as a file in the folder of the configuration. Give either `text` or `ref`.",
     )
