@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 TURNS = pytest.StashKey[Turns]()
-FIRST = ("system", "cli", "contracts")
+FIRST = ("system", "cli", "plugins", "contracts")
 """The folders whose modules take longest: they start first, so that no worker is left with one of them at the end."""
 
 
