@@ -104,7 +104,7 @@ def _normal(written: Mapping[str, Json], document: Document, key_path: KeyPath) 
 
 
 def _is_short_for(document: Document, key_path: KeyPath, short: str, number: int) -> None:
-    """Remember that what is wrong with a trigger is told where its short form is written."""
+    """Report problems of a trigger at its short form, where that is written."""
     triggers: KeyPath = (*key_path, "triggers")
     made = [(*triggers, number), (*triggers, number, "states")]
     if document.written(triggers) is None:

@@ -240,7 +240,7 @@ def take_report(job: Job, row: Assignment, report: ReportMessage, rules: Rules, 
     happened_at = min(max(report.timestamp, row.assigned_at or row.planned_at), at)
     if kind is EventKind.PROGRESS:
         if row.progress_at is not None and report.timestamp <= row.progress_at:
-            raise ReportError("this progress was told before", reason="replayed")
+            raise ReportError("this progress was reported before", reason="replayed")
         event = JobEvent(happened_at, kind, row.hostname, report.message)
         return Change(_update(job, row, event, job.phase), replace(row, progress_at=report.timestamp))
     if kind in row.taken or (kind in _ENDS and row.taken & _ENDS):

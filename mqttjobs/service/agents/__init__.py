@@ -1,1 +1,1 @@
-"""Jobs on other machines: who the agents are, what each is given, and what they say of it."""
+"""Jobs on other machines: assignments, deadlines, roll-outs, and the messages of agents."""

@@ -26,7 +26,7 @@ class AssignmentBatch:
         self._uids: dict[str, int] = {}
 
     async def job(self, job_id: int | str) -> Job | None:
-        """Return a job as it now is, or None where there is none."""
+        """Return a job after the decisions so far, or None where there is none."""
         uid = self._uids.get(job_id, 0) if isinstance(job_id, str) else job_id
         if uid in self._jobs:
             return self._jobs[uid]
@@ -37,13 +37,13 @@ class AssignmentBatch:
         return self._jobs.setdefault(stored.uid, stored)
 
     async def rows(self, uid: int) -> list[Assignment]:
-        """Return every assignment of a job as it now is."""
+        """Return every assignment of a job after the decisions so far."""
         pending = {key: row for key, row in self.tx.assignments.items() if key.uid == uid}
         stored = {row.key: row for row in await self._store.assignments(uid)}
         return list((stored | pending).values())
 
     def row(self, row: Assignment) -> None:
-        """Take an assignment as it now is."""
+        """Add an assignment in its new state."""
         self.tx.assignments[row.key] = row
         self._agent_registry.put(row)
 
@@ -60,7 +60,7 @@ class AssignmentBatch:
         return after
 
     def change(self, job: Job, change: Change) -> Job:
-        """Take what happened to a job and to one of its assignments."""
+        """Add a change of a job and of one of its assignments; return the updated job."""
         self.row(change.row)
         if change.next is not None:
             self.row(change.next)
@@ -68,7 +68,7 @@ class AssignmentBatch:
 
 
 class DispatchPass(NamedTuple):
-    """One look at everything that is open: what it decides, what is to be sent, and when to look again."""
+    """One pass over all open assignments: its decisions, the messages to send, and when the next pass is due."""
 
     batch: AssignmentBatch
     at: datetime

@@ -1,4 +1,4 @@
-"""Takes in what agents say: how they are doing, and what became of what they were given (contract 6)."""
+"""Takes in messages of agents: statuses, and reports about assignments (contract 6)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from mqttjobs.transport.base import Message
 from mqttjobs.transport.rejections import Rejections
 
 AT_ONCE = 50
-"""Messages that are taken in before others have their turn."""
+"""Messages that are taken in before other tasks run."""
 
 
 def agent_filters(base_topic: str) -> tuple[str, str]:
-    """Return what to subscribe to for messages of agents: statuses, and reports."""
+    """Return the filters of statuses and of reports."""
     return agent_topic(base_topic, "+", "status"), agent_topic(base_topic, "+", "report")
 
 

@@ -1,4 +1,4 @@
-"""What the service sends to agents: assignments and orders, signed (contract 6)."""
+"""The signed messages from the service to agents: assignments and commands (contract 6)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mqttjobs.service.settings import Settings
 from mqttjobs.transport.base import Publication
 
 ORDER_LIFE = timedelta(minutes=10)
-"""How long an order may wait at the broker for an agent that is away."""
+"""How long a command may wait at the broker for an agent that is away."""
 
 
 class AgentMessages:
-    """Writes messages for agents. One for each installation."""
+    """Makes messages to agents. One for each configuration."""
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
         self._settings = settings
@@ -31,10 +31,10 @@ class AgentMessages:
         self._lease = settings.timing.lease
 
     def assignment(self, job: Job, row: Assignment, resolved: ResolvedOperation) -> Publication:
-        """Return the message that gives an attempt of a job to its agent.
+        """Return the message that assigns an attempt of a job to an agent.
 
         Raises:
-            ReportError: `too_large`: it is more than an agent message may be.
+            ReportError: `too_large`: the message is larger than service.max_payload.
         """
         service = self._settings.service
         until = row.answer_by or row.planned_at
@@ -83,7 +83,7 @@ class AgentMessages:
         return self._publication(hostname, "control", body, ORDER_LIFE)
 
     def _publication(self, hostname: str, what: str, body: Mapping[str, Json], lifetime: timedelta) -> Publication:
-        """Return a signed message; on MQTT 5 the broker drops it when it is too late anyway."""
+        """Return a signed message; on MQTT 5 the broker drops an expired one."""
         return Publication(
             agent_topic(self._settings.base_topic, hostname, what),
             encode(signed(body, self._settings.agents.key or "")),

@@ -19,7 +19,7 @@ async def lead_waves(
     agent_registry: AgentRegistry,
     resolve: Callable[[DispatchPass, Job], ResolvedOperation | None],
 ) -> None:
-    """Begin the next wave of roll-outs whose last has ended, or none any more where too many have failed."""
+    """Begin the next wave of each roll-out whose last wave has ended; end roll-outs with too many failures."""
     held = {row.uid for row in agent_registry.rows() if row.stage is Stage.HELD}
     for uid in sorted(held):
         job = await dispatch.batch.job(uid)
@@ -50,7 +50,7 @@ async def _lead(dispatch: DispatchPass, agent_registry: AgentRegistry, job: Job,
 
 
 async def _begun_at(dispatch: DispatchPass, agent_registry: AgentRegistry, uid: int) -> datetime:
-    """Return when the last wave of a job began; after a start it is read from what is stored."""
+    """Return when the last wave of a job began; after a start this is read from the store."""
     known = agent_registry.wave_begun_at(uid)
     if known is None:
         rows = await dispatch.batch.rows(uid)

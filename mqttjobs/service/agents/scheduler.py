@@ -1,4 +1,4 @@
-"""Gives jobs to agents: waiting ones are assigned, deadlines kept, and roll-outs led from wave to wave (contract 6)."""
+"""Assigns waiting jobs to agents, keeps deadlines, and leads roll-outs from wave to wave (contract 6)."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ from mqttjobs.store.base import RETRY_S, Store
 from mqttjobs.transport.base import Publication
 
 GIVEN_AT_ONCE = 200
-"""Waiting jobs that are looked at in one go; those that take no slot never wait behind those that do."""
+"""Waiting jobs in one pass; jobs without a slot never wait behind jobs with one."""
 LONGEST_SLEEP_S = 30.0
-"""Longest sleep while anything is open: a wall clock that was set is noticed within this."""
+"""Longest sleep while assignments are open; a wall clock that was set is noticed within this time."""
 
 log = structlog.get_logger(__name__)
 
 
 class AgentScheduler:
-    """The service's side of agents. Everything it decides is recorded before it is sent.
+    """The service's side of agents. Every decision is recorded before its message is sent.
 
     Args:
         store, agent_registry: the stored records, and the agents and open assignments in memory.
         clock: time.
-        new_sheet: begins a look.
-        new_token: gives texts that nobody can guess.
+        new_batch: begins a pass.
+        new_token: returns texts that nobody can guess.
         publish: sends.
     """
 
@@ -89,20 +89,20 @@ class AgentScheduler:
         return self._settings.agents.key is not None
 
     def connected(self) -> None:
-        """Count the silence of agents from now at the earliest."""
+        """Count no silence of agents from before now."""
         self._agent_registry.connected(self._clock.now())
 
     def wake(self) -> None:
-        """Look now: something changed."""
+        """Begin a pass now: something changed."""
         self._wake.set()
 
     async def wait(self, seconds: float | None) -> None:
-        """Wait until the next look is due, or something changes."""
+        """Wait until the next pass is due, or something changes."""
         await self._clock.wait(self._wake, seconds)
         self._wake.clear()
 
     def order(self, hostname: str, command: str, job_id: str | None = None) -> None:
-        """Send an order to an agent."""
+        """Send a command to an agent."""
         self._publish(self._messages.order(hostname, command, self._clock.now(), job_id))
 
     def recorded(self, tx: Transaction) -> None:
@@ -119,11 +119,11 @@ class AgentScheduler:
             self._wake.set()
 
     async def run_pass(self, tx: Transaction, *, settled: bool) -> tuple[list[Publication], float | None]:
-        """Decide what is due now; return what to send once `tx` is recorded, and the seconds until the next look.
+        """Decide what is due; return the messages to send once `tx` is recorded, and the seconds to the next pass.
 
         Args:
-            tx: takes what is decided.
-            settled: whether what came while we were away has been taken in, so that silence means something.
+            tx: takes the decisions.
+            settled: whether everything sent while we were away has been taken in, so that silence counts.
         """
         dispatch = DispatchPass(self._new_batch(tx), self._clock.now(), [], [])
         settled = settled or self._agent_registry.is_settled(dispatch.at)
@@ -142,10 +142,10 @@ class AgentScheduler:
             pauses.append(RETRY_S)
         return dispatch.outgoing, min([LONGEST_SLEEP_S, *pauses]) if pauses or self._agent_registry.hosts() else None
 
-    # -- what ended by itself ------------------------------------------------------------------------------------
+    # -- ended jobs -----------------------------------------------------------------------------------------------
 
     async def _close_ended(self, dispatch: DispatchPass) -> None:
-        """Stop what agents still do for jobs that were stopped, and forget it; after a start, look at all."""
+        """Stop the assignments of ended jobs and close them; after a start, of all jobs."""
         uids = (
             set(self._agent_registry.jobs())
             if self._agent_registry.loaded
@@ -190,7 +190,7 @@ class AgentScheduler:
             dispatch.batch.update(job, given_out(job, rows))
 
     def _resolve(self, dispatch: DispatchPass, job: Job) -> ResolvedOperation | None:
-        """Return what runs a job, or fail it."""
+        """Return the resolved operation of a job, or fail the job."""
         try:
             return self._resolver.resolve(job)
         except ConfigError:
@@ -249,7 +249,7 @@ class AgentScheduler:
         dispatch.dues.append(row.answer_by or dispatch.at)
 
     async def _strand_planned(self, dispatch: DispatchPass, hostname: str, planned: Sequence[Assignment]) -> None:
-        """Fail what is planned for an agent that has not been ready until the deadline; `_any` looks for another."""
+        """Fail assignments planned for an agent that was not ready until the deadline; a job for `_any` moves on."""
         agent = self._agent_registry.agents.get(hostname)
         away_since = agent.heard_at if agent is not None else None
         for row in planned:

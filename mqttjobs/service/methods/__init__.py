@@ -1,1 +1,1 @@
-"""What can be asked: one file for each noun, each method a function with a typed parameter model."""
+"""The request methods: one file for each noun, each method a function with a typed model of its parameters."""

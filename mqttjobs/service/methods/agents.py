@@ -1,4 +1,4 @@
-"""agents/…: list agents, read one, and let it take jobs or not."""
+"""agents/…: list and read agents, drain and undrain them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _document(request: RequestContext, agent: Agent) -> dict[str, Json]:
 
 @method("agents/list", READ, params=Paging)
 async def list_agents(request: RequestContext, params: Paging) -> Json:
-    """Return every agent that was ever heard of, by hostname."""
+    """Return every known agent, by hostname."""
     agents = request.agent_registry.agents
     page = sorted(agents)[params.offset : params.offset + params.limit]
     return {"total_items": len(agents), "items": [_document(request, agents[hostname]) for hostname in page]}

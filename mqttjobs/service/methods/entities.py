@@ -1,4 +1,4 @@
-"""objects/…, links/… and states/…: who is there, and in which state."""
+"""objects/…, links/… and states/…: entities and their states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""operations/explain and operations/simulate: why something ran or did not, and what would run."""
+"""operations/explain and operations/simulate: why an operation ran or did not, and what would run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Simulate(Params):
 
 @method("operations/explain", READ, params=Explain)
 async def explain(request: RequestContext, params: Explain) -> Json:
-    """Return what each trigger watches and waits for, and which matches did not run, and why."""
+    """Return what each trigger watches and waits for, and the skipped matches with their reasons."""
     operation = find_operation(request, params.id)
     owner = choose_owner(request, operation, params.object, params.link)
     return await request.explainer.explain(operation, owner)
@@ -39,7 +39,7 @@ async def explain(request: RequestContext, params: Explain) -> Json:
 
 @method("operations/simulate", READ, params=Simulate)
 async def simulate(request: RequestContext, params: Simulate) -> Json:
-    """Return what would run, when and how, beginning with the values that are stored; nothing is changed."""
+    """Return what would run, when and how, from the stored values on; nothing is changed."""
     sees = request.caller.sees
     steps = read_steps(request.installation, params.reports, sees)
     async with request.engine.transaction():

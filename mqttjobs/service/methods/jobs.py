@@ -20,7 +20,7 @@ from mqttjobs.service.state.transaction import Transaction
 from mqttjobs.store.base import JobQuery
 
 ANSWER = 64
-"""Longest text of an id that is looked at."""
+"""The longest text that can be a job id."""
 
 
 def _as_list(value: Json) -> Json:
@@ -109,7 +109,7 @@ def _cursor(value: str | None) -> int | None:
 
 
 def document(request: RequestContext, job: Job) -> dict[str, Json]:
-    """Return a job's whole document, of its operation only what the caller may see."""
+    """Return the job document; of the operation, only what the caller may see."""
     made = job_document(job, blank_description(str(job.operation.get("type"))))
     user = request.caller.user
     if user.may("job:read") or user.may("operation:read"):
@@ -197,7 +197,7 @@ async def add_progress(request: RequestContext, params: AddProgress) -> Reply:
 
 @method("jobs/stop", "job:write", params=OneJob, changes=True)
 async def stop_job(request: RequestContext, params: OneJob) -> Reply:
-    """Stop a job that has not ended: it is stopped from now on, and what runs of it is ended."""
+    """Stop a job that has not ended, and end what runs of it."""
     job = await find_job(request, params.id)
     if job.ended:
         raise TerminalState(f"the job is {job.status.value}")
@@ -208,7 +208,7 @@ async def stop_job(request: RequestContext, params: OneJob) -> Reply:
 
 @method("jobs/delete", "job:write", params=OneJob, changes=True)
 async def delete_job(request: RequestContext, params: OneJob) -> Reply:
-    """Delete a job and all that belongs to it; a running one is stopped first."""
+    """Delete a job with all its records; a running job is stopped first."""
     job = await find_job(request, params.id)
     async with request.engine.transaction() as tx:
         tx.deleted.append(job.uid)

@@ -1,4 +1,4 @@
-"""jobs/create, send, poll and retry: new jobs by hand, and waiting for what becomes of them (seeds 001 and 002)."""
+"""jobs/create, send, poll and retry: new jobs by request, and waiting for their end (seeds 001 and 002)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ NOT_INLINE = frozenset(
         "record_skipped",
     ]
 )  # fmt: skip
-"""Keys that only a configured operation can have: they say when it starts by itself, or beside which others."""
+"""Keys that only a configured operation can have, such as triggers and modes."""
 KEPT_FOR_RETRY = ("payload", "state", "previous_state", "editor_session")
-"""Variables of what started a job; a retry is rendered with them, and with everything else as it is now."""
+"""Variables of the job's origin that a retry keeps; all others are taken anew."""
 
 
 def _as_uuid(value: Json) -> Json:
@@ -143,7 +143,7 @@ async def send_job(request: RequestContext, params: Send) -> Reply:
 
 
 def _one_of(params: Send, name: str, older: str) -> Json:
-    """Return what was given under a name or its older one; null under either is nothing given."""
+    """Return the value given under a name or its older name; null counts as not given."""
     value, alias = getattr(params, name), getattr(params, older)
     if value is None:
         return alias

@@ -1,4 +1,4 @@
-"""service/… and config/reload: what this service is, how it is doing, and a new configuration."""
+"""service/… and config/reload: info, health, and a new configuration."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mqttjobs.service.api.request import NoParams, Reply, RequestContext, method
 
 @method("service/info")
 async def info(request: RequestContext, params: NoParams) -> Json:
-    """Return what is on <base>/info, and the uptime in seconds."""
+    """Return the document of <base>/info, and the uptime in seconds."""
     del params
     return request.status.info() | {"uptime": round(request.status.uptime_s, 3)}
 
 
 @method("service/health")
 async def health(request: RequestContext, params: NoParams) -> Json:
-    """Return whether all is well, why not, and the counters."""
+    """Return the status, the reasons why it is degraded, and the counters."""
     del params
     return await request.status.health()
 

@@ -1,1 +1,1 @@
-"""What starts operations: matches that may run or not, deadlines, schedules, and the one sleep."""
+"""What is due by time: pending triggers, silences, schedules, and moments such as sunset."""

@@ -27,11 +27,11 @@ MOMENTS_KEY = "sun"
 
 
 class Deadlines:
-    """What is due, and when the next thing will be. It decides nothing about sleeping: see Scheduler.
+    """Everything that is due by time, and the time of the next deadline. Scheduler decides when to wake.
 
     Args:
-        mirror: what is stored.
-        started_at: when the process began: what was due before was missed.
+        cache: the stored values, trigger states and operation states.
+        started_at: when the process began; a moment before that was missed.
 
     Attributes:
         wake: set when the scheduler has to look before `next_look_at`.
@@ -56,18 +56,18 @@ class Deadlines:
         self.restore()
 
     def restore(self) -> None:
-        """Follow a mirror that was read anew, or a new configuration."""
+        """Rebuild the silences after the cache was read again, or with a new configuration."""
         self.silences = Silences(self._settings.installation, self._cache)
         self.silences.connected(self._connected_at)
 
     def connected(self, at: datetime | None) -> None:
-        """Count silences from here; None: the connection is gone."""
+        """Count silences from `at`, the time of the connection; None: there is no connection."""
         self._connected_at = at
         self.silences.connected(at)
 
     @property
     def connected_at(self) -> datetime | None:
-        """Since when silences are counted, or None while there is no connection."""
+        """The time from which silences are counted; None while there is no connection."""
         return self._connected_at
 
     def recorded(self) -> None:
@@ -77,11 +77,11 @@ class Deadlines:
             self.wake.set()
 
     def start_done(self) -> None:
-        """Start nothing any more of what waits for the start: it is recorded."""
+        """Start no more triggers with `at: start`: their jobs are recorded."""
         self._start_fired = True
 
     def begin(self, tx: Transaction, now: datetime) -> None:
-        """Treat holds that a start of the service finds pending as their triggers say (on_restart)."""
+        """Apply `on_restart` to the triggers that were pending when the service ended."""
         for trigger_state in list(self._cache.trigger_states.values()):
             watcher = self._cache.watcher(trigger_state)
             after = trigger_state if watcher is None else after_restart(watcher.trigger, trigger_state, now)
@@ -91,7 +91,7 @@ class Deadlines:
                 self._cache.put_trigger_state(tx, after)
 
     def triggers_due(self, tx: Transaction, now: datetime) -> list[Match]:
-        """Test holds and silences."""
+        """Return the matches of pending triggers and silences that are due."""
         matches = self._ingest.pass_time(tx, now)
         self._expect_awakened()
         for watcher in self.silences.due(tx, now):
@@ -99,7 +99,7 @@ class Deadlines:
         return matches
 
     def clock_due(self, tx: Transaction, now: datetime, *, ready: bool) -> list[Match]:
-        """Start what schedules and the sun make due, and when the service is ready what waits for the start."""
+        """Return the matches of due schedules and moments, and once the service is ready those of `at: start`."""
         matches = [*(self._start(tx, now) if ready else ()), *self._run_schedules(tx, now)]
         for trigger_index, clock in self._clocks:
             matches += self._run_clock(tx, trigger_index, clock, now)
@@ -115,13 +115,13 @@ class Deadlines:
         return min((due for due in dues if due is not None), default=None)
 
     def next_trigger(self) -> datetime | None:
-        """Return when the next hold or silence is due."""
+        """Return when the next pending trigger or silence is due."""
         self._expect_awakened()
         dues = [self._cache.next_deadline(), self.silences.next()]
         return min((due for due in dues if due is not None), default=None)
 
     def follow_wall_clock(self, tx: Transaction, step: timedelta) -> None:
-        """Move holds and silences along when the wall clock was set, so that what remains of them stays the same."""
+        """Shift pending triggers and silences after the wall clock was set: their remaining time stays the same."""
         moved = [shift(trigger_state, step) for trigger_state in self._cache.trigger_states.values()]
         self._cache.replace_trigger_states(tx, moved)
         for key, at in self.silences.shift(step):
@@ -146,7 +146,7 @@ class Deadlines:
         return [] if job is None else [Match(job, watcher.operation)]
 
     def _moment(self, tx: Transaction, operation: Operation, trigger_index: int, now: datetime) -> list[Match]:
-        """Fire a trigger that goes by a moment, for every owner of its operation, or for nobody."""
+        """Return the matches of a trigger with a moment: one for every owner, or one without an owner."""
         if not operation.attach:
             job = self._job_factory.start(tx, operation, None, now, trigger_index)
             return [] if job is None else [Match(job, operation)]
@@ -165,7 +165,7 @@ class Deadlines:
         return matches
 
     def _run_schedules(self, tx: Transaction, now: datetime) -> list[Match]:
-        """Start what a schedule makes due; what was missed while away runs at most once (behaviour 2)."""
+        """Return the matches of schedules that are due; several missed runs are one (behaviour 2)."""
         matches: list[Match] = []
         for operation, schedule, operation_state in self._due():
             due = latest_due(schedule, operation_state.due_at or operation_state.created_at, now, self._zone)
@@ -194,7 +194,7 @@ class Deadlines:
     def _run_clock(
         self, tx: Transaction, trigger_index: tuple[Operation, int], clock: ClockKind, now: datetime
     ) -> list[Match]:
-        """Start what a moment such as sunset makes due; like a schedule, what was missed runs at most once."""
+        """Return the matches of a moment such as sunset; several missed moments are one."""
         operation, number = trigger_index
         location, last = location_of(self._settings.service), self._last_of_clock(trigger_index)
         if last is None:
@@ -222,13 +222,13 @@ class Deadlines:
         return None if last is None else clock.next_moment(last, location)
 
     def next_of_clock(self, operation: Operation, number: int) -> datetime | None:
-        """Return when a trigger that goes by the clock is due next, or None."""
+        """Return when a trigger with a moment is due next, or None."""
         clock = operation.triggers[number].clock
         return None if clock is None else self._next_of_clock((operation, number), clock)
 
 
 def _last_moments(operation_state: OperationState, operation: Operation) -> dict[str, Json]:
-    """Return when the triggers were last due that the operation has now and that go by the clock."""
+    """Return when each present trigger of the operation with a moment was last due."""
     moments: Mapping[str, Json] = operation_state.extra.get(MOMENTS_KEY) or {}
     return {name: at for name, at in moments.items() if name in operation.trigger_ids}
 

@@ -1,4 +1,4 @@
-"""Which entities have been silent for too long: the deadlines of `silence` triggers, none of which costs a report."""
+"""The deadlines of `silence` triggers; a report costs nothing here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mqttjobs.service.state.transaction import Transaction
 
 
 class Silences:
-    """The silence triggers of every owner, by when they may be due.
+    """The silence triggers of every owner, in the order in which they may be due.
 
-    A report does not move an entry: when its time comes the true deadline is computed from the values, and if that
-    is later the entry waits for that. While there is no connection nothing is silent.
+    A report does not move an entry. When the entry is due, its deadline is computed from the stored values; an entry
+    whose deadline is later waits again. Without a connection nothing is silent.
     """
 
     def __init__(self, installation: Installation, cache: StateCache) -> None:
@@ -37,7 +37,7 @@ class Silences:
                     )
 
     def connected(self, at: datetime | None) -> None:
-        """Count from here; None: the connection is gone."""
+        """Count silences from `at`, the time of the connection; None: there is no connection."""
         self._connected_at = at
         self._queue = []
         if at is not None:
@@ -45,7 +45,7 @@ class Silences:
                 self._expect(name)
 
     def join(self, owner: EntityKey) -> None:
-        """Watch a member of a class that has just appeared."""
+        """Watch a new member of a class."""
         for operation in self._installation.operations_of(owner):
             for trigger_index, trigger in enumerate(operation.triggers):
                 if trigger.silence is not None and trigger.enabled:
@@ -54,7 +54,7 @@ class Silences:
                     self._expect(name)
 
     def expect_again(self, names: Iterable[str]) -> None:
-        """Wait for the next silence of holds that were dropped because something was heard."""
+        """Wait for the next silence of triggers whose silence has ended."""
         for name in names:
             self._expect(name)
 
@@ -96,7 +96,7 @@ class Silences:
         return self._queue[0][0] if self._queue else None
 
     def due(self, tx: Transaction, now: datetime) -> list[Watcher]:
-        """Take those that are due by now and keep that they have fired; each is expected again as its trigger says."""
+        """Return the watchers whose silence is due, and store that they fired; each waits again as its trigger says."""
         found: dict[str, Watcher] = {}
         taken: list[str] = []
         while self._queue and self._queue[0][0] <= now:
@@ -113,7 +113,7 @@ class Silences:
         return list(found.values())
 
     def shift(self, step: timedelta) -> list[tuple[ValueKey, datetime]]:
-        """Follow a wall clock that was set: return when each watched value was heard by the new time."""
+        """Return when each watched value was heard, in the time of the wall clock that was set."""
         if self._connected_at is None:
             return []
         heard = {key: at + step for watcher in self._watchers.values() for key, at in self._reports(watcher)}

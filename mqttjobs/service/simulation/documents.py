@@ -1,4 +1,4 @@
-"""Steps of a rehearsal as they are written, and what they did as a document."""
+"""The steps of a simulation as they are written, and their results as documents."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class StepModel(BaseModel):
 
 
 Sees = Callable[[EntityKey], bool]
-"""Whether whoever asks may know of an entity; what is out of sight is not there."""
+"""Whether the caller may see an entity; an entity out of scope does not exist for the caller."""
 
 
 def everything(key: EntityKey) -> bool:
@@ -59,10 +59,10 @@ def everything(key: EntityKey) -> bool:
 
 
 def read_steps(installation: Installation, written: Sequence[Json], sees: Sees = everything) -> list[Step]:
-    """Return the steps that are written.
+    """Return the steps of a written list.
 
     Raises:
-        InvalidRequest: saying which one is wrong, and how.
+        InvalidRequest: with the number of the wrong step, and what is wrong.
     """
     if len(written) > MOST_STEPS:
         raise _wrong(f"at most {MOST_STEPS} steps")
@@ -109,7 +109,7 @@ def _steps(installation: Installation, written: StepModel, sees: Sees) -> list[S
 
 
 def _value_key(installation: Installation, name: str, attribute: str, kind: EntityKind | None, sees: Sees) -> ValueKey:
-    """Return the value that is meant; an id that is an object's and a link's is the object's."""
+    """Return the named value; an id of both an object and a link is the object's."""
     kinds = list(EntityKind) if kind is None else [kind]
     keys = [EntityKey(each, name) for each in kinds]
     found = next((each for each in keys if each in installation.entities and sees(each)), None)
@@ -126,7 +126,7 @@ def _value_key(installation: Installation, name: str, attribute: str, kind: Enti
 
 
 async def play(simulation: Simulation, steps: Sequence[Step], sees: Sees = everything) -> list[Json]:
-    """Take the steps and return what each did."""
+    """Take the steps and return the document of each."""
     return [
         {
             "step": _step(step),
@@ -137,7 +137,7 @@ async def play(simulation: Simulation, steps: Sequence[Step], sees: Sees = every
 
 
 def document(simulation: Simulation, step_result: StepResult, sees: Sees = everything) -> dict[str, Json]:
-    """Return what one step did, or one moment of the time that passed."""
+    """Return the document of one step, or of one moment while time passed."""
     return {
         "at": iso(step_result.at),
         "result": None if step_result.report_result is None else step_result.report_result.value,

@@ -1,4 +1,4 @@
-"""The rules without a broker and without effects: reports and time go in, what would run comes out."""
+"""The rules without a broker and without effects: reports and time go in, the jobs that would run come out."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class TooManyRuns(Exception):
 
 
 class _HandClock:
-    """See Clock; nothing waits in a rehearsal."""
+    """See Clock; nothing waits in a simulation."""
 
     def __init__(self, at: datetime) -> None:
         self.at = at
@@ -109,7 +109,7 @@ class _HandClock:
 
 
 class _NoJobs:
-    """See Active: in a rehearsal every job ends at once."""
+    """See Active: in a simulation every job ends at once."""
 
     async def count_active(self, operation_id: str, owner: EntityKey | None) -> tuple[int, int]:
         del operation_id, owner
@@ -121,7 +121,7 @@ class _NoJobs:
 
 
 class _Rejected(Rejections):
-    """Collects what would be told on event/rejected."""
+    """Collects what would be published on event/rejected."""
 
     def __init__(self, base_topic: str, clock: _HandClock) -> None:
         super().__init__(base_topic, clock, lambda _: None)
@@ -152,9 +152,9 @@ class Simulation:
         settings: the configuration.
         at: the time at which it begins.
         new_id: gives ids to jobs that are never recorded.
-        mirror: what is stored; None: nothing.
-        roster: which agents there are; None: none.
-        connected_at: since when silence is counted; None: from the beginning.
+        cache: the stored records; None: none.
+        agent_registry: the agents; None: none.
+        connected_at: the time from which silences are counted; None: from `at`.
     """
 
     def __init__(
@@ -187,14 +187,14 @@ class Simulation:
         self._runs = 0
 
     async def begin(self) -> StepResult:
-        """Start the service: what waits for that runs."""
+        """Start the service: triggers with `at: start` fire."""
         return await self._due(self._clock.at)
 
     async def play(self, step: Step) -> list[StepResult]:
-        """Take one step; for time that passes, everything that comes due on the way, each at its moment.
+        """Take one step; while time passes, everything due runs at its own moment.
 
         Raises:
-            TooManyRuns: see there.
+            TooManyRuns: the step would start more than MOST_RUNS jobs.
         """
         self._deadlines.start_done()
         if isinstance(step, Advance):

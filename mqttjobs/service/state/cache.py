@@ -1,4 +1,4 @@
-"""What the store knows of values, holds and operations, kept in memory so that matching needs no reading."""
+"""The stored values, trigger states and operation states in memory, so that matching reads nothing."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mqttjobs.transport.base import Message
 
 
 class StateCache:
-    """The picture in memory of what is stored: changed together with a Draft, read anew after a store error.
+    """The stored records in memory: changed together with a Transaction, read again after a store error.
 
     Attributes:
         values: every stored value.
-        holds: every stored hold, by name.
-        packets: packet identifier -> digest of the last message committed under it.
-        facts: what is remembered of each operation.
-        live: values that had a live report since this connection was made.
-        heard: values that were repeated since the last flush, and when.
-        fallen: entities whose silence has fired, and the holds that say so.
-        members: (class, id) of every stored object that appeared by reporting; `joined` are those that are new.
-        awakened: names of such holds since something was heard, until their next silence is waited for.
+        trigger_states: every stored trigger state, by name.
+        packets: digest of the last message that was committed with a packet identifier.
+        operation_states: the state of each operation, by id.
+        live: values with a live report since the connection was made.
+        heard: when values were repeated since the last flush.
+        fallen: names of the trigger states of silences that have fired, by entity.
+        members: (class, id) of every stored object that appeared by reporting; `joined` are the new ones.
+        awakened: names of silences that have ended and do not wait for the next one yet.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class StateCache:
         self._gone: list[str] = []
 
     def copy(self) -> StateCache:
-        """Return another of the same content, to be installed; changes of one do not reach the other."""
+        """Return a copy, still to be installed."""
         made = StateCache()
         for name in ("values", "trigger_states", "packets", "event_ids", "operation_states", "metadata"):
             setattr(made, name, dict(getattr(self, name)))
@@ -64,7 +64,7 @@ class StateCache:
         return made
 
     def load(self, snapshot: Snapshot, installation: Installation) -> None:
-        """Take over what is stored; uids that were given are never given again."""
+        """Take over the stored records; a uid that was given is never given again."""
         self.values = {value.key: value for value in snapshot.values}
         self.packets = dict(snapshot.packets)
         self.event_ids = {(entity, event_id): at for entity, event_id, at in snapshot.event_ids}
@@ -79,7 +79,7 @@ class StateCache:
         self.install(installation)
 
     def install(self, installation: Installation) -> None:
-        """Index the holds under a configuration; those that it no longer has are gone."""
+        """Index the trigger states under a configuration; those without a trigger are removed."""
         self._installation = installation
         self._triggers = {}
         for operation in installation.operations.values():
@@ -99,14 +99,14 @@ class StateCache:
         self._follow(installation)
 
     def _follow(self, installation: Installation) -> None:
-        """Give a link that has no value yet the one that it follows: what is repeated is no change of it either."""
+        """Give each link without a value the value of the object that it follows, so that a repeat is no change."""
         for value in list(self.values.values()):
             for link in installation.followers(value.key.entity):
                 key = ValueKey(link.kind, link.id, value.key.name)
                 self.values.setdefault(key, replace(value, key=key))
 
     def take_gone(self) -> list[str]:
-        """Return the names of holds that are gone and still stored, once."""
+        """Return, once, the names of removed trigger states that are still stored."""
         gone, self._gone = self._gone, []
         return gone
 
@@ -121,29 +121,29 @@ class StateCache:
         return watcher is not None and installation.is_attached(watcher.operation, trigger_state.entity)
 
     def watcher(self, trigger_state: TriggerState) -> Watcher | None:
-        """Return the trigger that a hold belongs to, or None if the configuration has it no more."""
+        """Return the watcher of a trigger state; None if the configuration no longer has its trigger."""
         found = self._triggers.get(trigger_state.name.rsplit("|", 2)[0])
         return None if found is None else Watcher(*found, trigger_state.entity)
 
     def recorded(self, tx: Transaction) -> None:
-        """Follow a transaction in what is known once it is recorded, and not before."""
+        """Take over what may be known only once a transaction is recorded."""
         self.metadata |= tx.metadata
         for key, at in tx.heard.items():
             if self.heard.get(key) == at:
                 del self.heard[key]
 
     def hear(self, key: ValueKey, at: datetime) -> None:
-        """Take a value as heard at a time, to be written at the next flush."""
+        """Set when a value was heard, to be stored with the next flush."""
         self.values[key] = replace(self.values[key], heard_at=at)
         self.heard[key] = at
 
     def put_trigger_state(self, tx: Transaction, trigger_state: TriggerState) -> None:
-        """Keep what a trigger of one entity has to remember from now on."""
+        """Keep a trigger state, in the cache and the transaction."""
         self.trigger_states[trigger_state.name] = tx.trigger_states[trigger_state.name] = trigger_state
         self._index_trigger_state(trigger_state)
 
     def drop_trigger_state(self, tx: Transaction, name: str) -> None:
-        """Forget what a trigger of one entity remembered."""
+        """Remove a trigger state, from the cache and with the transaction."""
         self.trigger_states.pop(name, None)
         tx.trigger_states[name] = None
 
@@ -161,12 +161,12 @@ class StateCache:
             heapq.heappush(self._deadlines, (due, trigger_state.name))
 
     def deadline(self, trigger_state: TriggerState) -> datetime | None:
-        """Return when a hold fires next if nothing changes, or None."""
+        """Return when a trigger fires next if nothing changes, or None."""
         watcher = self.watcher(trigger_state)
         return None if watcher is None else deadline(watcher.trigger, trigger_state)
 
     def heard_again(self, tx: Transaction, entity: EntityKey) -> None:
-        """Forget that an entity was silent."""
+        """End the silence of an entity."""
         for name in sorted(self.fallen.pop(entity, ())):
             trigger_state = self.trigger_states.get(name)
             left = None if trigger_state is None else heard_again(trigger_state)
@@ -177,7 +177,7 @@ class StateCache:
             self.awakened.append(name)
 
     def next_deadline(self) -> datetime | None:
-        """Return when the next hold is due, or None; entries that no longer hold are thrown out."""
+        """Return when the next trigger is due, or None; outdated entries are removed."""
         while self._deadlines:
             due, name = self._deadlines[0]
             trigger_state = self.trigger_states.get(name)
@@ -187,7 +187,7 @@ class StateCache:
         return None
 
     def due_trigger_states(self, now: datetime) -> list[TriggerState]:
-        """Take the holds that are due by now, earliest first; each must be put back or dropped."""
+        """Take the trigger states that are due, earliest first; the caller must put back or drop each."""
         due: dict[str, TriggerState] = {}
         while (earliest := self.next_deadline()) is not None and earliest <= now:
             _, name = heapq.heappop(self._deadlines)
@@ -195,7 +195,7 @@ class StateCache:
         return list(due.values())
 
     def replace_trigger_states(self, tx: Transaction, trigger_states: Iterable[TriggerState]) -> None:
-        """Put `trigger_states` in place of all that there are (after the wall clock was set)."""
+        """Replace all trigger states (after the wall clock was set)."""
         self.trigger_states = {trigger_state.name: trigger_state for trigger_state in trigger_states}
         tx.trigger_states |= self.trigger_states
         self._index_trigger_states()
@@ -205,12 +205,12 @@ class StateCache:
         return message.duplicate and self.packets.get(message.packet_id) == digest
 
     def take_uid(self) -> int:
-        """Give the next uid; the service is the only one who gives them."""
+        """Return the next uid; only the service gives uids."""
         self.last_uid += 1
         return self.last_uid
 
     def remember(self, tx: Transaction, operation: Operation, at: datetime, by: str) -> None:
-        """Remember an operation that is new, or the present definition of one that has changed."""
+        """Store the state of a new operation, or the present definition of a changed one."""
         state = self.operation_states.get(operation.id)
         if state is None:
             made = OperationState(operation.id, operation.fingerprint, at, at, by, by)
@@ -221,14 +221,14 @@ class StateCache:
             )
 
     def change_operation_state(self, tx: Transaction, operation_id: str, **changes: Any) -> None:
-        """Change what is remembered of an operation that is known."""
+        """Change the state of a known operation."""
         state = self.operation_states.get(operation_id)
         if state is not None:
             self.operation_states[operation_id] = tx.operation_states[operation_id] = replace(state, **changes)
             tx.runs.discard(operation_id)
 
     def record_run(self, tx: Transaction, job: Job, *, ended_now: bool) -> None:
-        """Remember of a job's operation when it first ran, and when it last ended."""
+        """Store when a job's operation first ran, and when it last ended."""
         state = self.operation_states.get(job.operation_id or "")
         if state is None:
             return
@@ -245,7 +245,7 @@ class StateCache:
             self.operation_states[state.id] = tx.operation_states[state.id] = replace(state, **changes)
 
     def is_active(self, operation: Operation) -> bool:
-        """Whether an operation may run: what a user last said, else its definition."""
+        """Whether an operation may run: by the last request of a user, else by its definition."""
         operation_states = self.operation_states.get(operation.id)
         return (
             operation.active if operation_states is None or operation_states.active is None else operation_states.active
